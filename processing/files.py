@@ -1,0 +1,61 @@
+"""Files that are either whole or absent: written under a temporary name and renamed at the end."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path that becomes `path` on success and disappears on an error.
+
+    A run that is killed while it writes then leaves the file of the run before it, never half a file. The
+    temporary file lies in the same folder, because a rename between file systems is a copy.
+
+    Args:
+        path: the file to write; its folder is made if needed, an existing file is replaced.
+
+    Yields:
+        The path to write to; it has the suffix of `path`, for writers that choose a format by it.
+
+    Raises:
+        IsADirectoryError: `path` is a folder.
+        FileNotFoundError: the block wrote nothing to the temporary path.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise IsADirectoryError(f"path must name a file, got the folder {target}; add a file name.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem}-", suffix=target.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    # mkstemp makes files that only their owner reads; results are for everyone whom the umask allows.
+    temporary.unlink()
+    try:
+        yield temporary
+        if not temporary.exists():
+            raise FileNotFoundError(f"nothing was written for {target}; write to the path that atomic_write gives.")
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text_atomic(path: str | Path, text: str) -> Path:
+    """Write UTF-8 text so that a reader sees the old file or the new one, never a part."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return Path(path)
+
+
+def write_json_atomic(path: str | Path, data: Any) -> Path:
+    """Write indented JSON so that a reader sees the old file or the new one, never a part.
+
+    Raises:
+        TypeError: `data` holds a value that JSON has no form for.
+        ValueError: `data` holds NaN or an infinity, which other JSON readers refuse.
+    """
+    return write_text_atomic(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
