@@ -1,0 +1,82 @@
+"""LeccrCollator: rows of CaptionPairs → the tensors of one training step."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from processing.processing_leccr import LeccrProcessor
+
+logger = logging.getLogger(__name__)
+
+
+class LeccrCollator:
+    """Batches rows: pictures, source and target captions, descriptions, and the ids that tell positives apart.
+
+    Args:
+        processor: turns pictures and texts into tensors.
+        augmentation: applied to each picture before the processor; none for evaluation.
+        id_of: row → integer id; two rows with the same id are captions of one image, which the losses must not
+            hold against each other. Default: the row's `item_index`. For data sets joined from several.
+
+    Attributes:
+        num_skipped: rows dropped so far because their image was corrupt, in this process (a data loader's workers
+            count on their own).
+    """
+
+    def __init__(
+        self,
+        processor: LeccrProcessor,
+        *,
+        augmentation: Callable[[Image.Image], Image.Image] | None = None,
+        id_of: Callable[[Mapping[str, Any]], int] | None = None,
+    ) -> None:
+        self.processor = processor
+        self.augmentation = augmentation
+        self.id_of = id_of
+        self.num_skipped = 0
+
+    def __call__(self, rows: Sequence[Mapping[str, Any] | None]) -> dict[str, Tensor]:
+        """One batch; rows that are None (a skipped corrupt image) are dropped and counted.
+
+        Returns:
+            `pixel_values` (batch, channels, height, width); `source_input_ids`, `source_attention_mask`,
+            `target_input_ids`, `target_attention_mask` (batch, length), each group padded to its longest;
+            `description_input_ids`, `description_attention_mask`, absent if no row has a description;
+            `image_ids` (batch,) int64, equal for captions of one image.
+
+        Raises:
+            ValueError: fewer than 2 rows are left: a contrastive loss needs a negative.
+        """
+        kept = [row for row in rows if row is not None]
+        if len(kept) < len(rows):
+            self.num_skipped += len(rows) - len(kept)
+            logger.info("dropped %d rows with corrupt images, %d so far", len(rows) - len(kept), self.num_skipped)
+        if len(kept) < 2:
+            raise ValueError(
+                f"a batch must hold at least 2 rows for a contrastive loss, got {len(kept)} after {len(rows)} rows "
+                f"lost those with corrupt images; raise the batch size, drop the last batch, or repair the images."
+            )
+        images = [row["image"] for row in kept]
+        if self.augmentation is not None:
+            images = [self.augmentation(image) for image in images]
+        descriptions = [row["description"] for row in kept]
+        has_description = any(text is not None and text.strip() for text in descriptions)
+        sources = self.processor(
+            images=images,
+            text=[row["source_caption"] for row in kept],
+            descriptions=descriptions if has_description else None,
+        )
+        targets = self.processor(text=[row["target_caption"] for row in kept])
+        batch = {key: value for key, value in sources.items() if key not in ("input_ids", "attention_mask")}
+        for key in ("input_ids", "attention_mask"):
+            batch[f"source_{key}"] = sources[key]
+            batch[f"target_{key}"] = targets[key]
+        batch["image_ids"] = torch.tensor([self._id(row) for row in kept], dtype=torch.int64)
+        return batch
+
+    def _id(self, row: Mapping[str, Any]) -> int:
+        return int(row["item_index"] if self.id_of is None else self.id_of(row))

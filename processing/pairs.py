@@ -1,0 +1,137 @@
+"""CaptionPairs: a split in the schema of records.py as training pairs, one caption with one translation."""
+
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import datasets
+import numpy as np
+from PIL import Image
+from torch.utils.data import Dataset
+
+from processing.records import (
+    DESCRIPTION_COLUMN,
+    ID_COLUMN,
+    IMAGE_COLUMN,
+    SOURCE_LANGUAGE,
+    caption_column,
+    check_aligned,
+    check_columns,
+)
+
+_DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, TypeError, struct.error, Image.DecompressionBombError)
+
+
+class CaptionPairs(Dataset[dict[str, Any] | None]):
+    """Map-style data set of (item, caption index, target language); an epoch sees each of them once.
+
+    Texts are read once into lists; a picture is decoded when its row is asked for.
+
+    Args:
+        split: a split in the schema of records.py.
+        target_languages: languages whose machine translations are trained on; each English caption is paired
+            with its translation into each of them.
+        corrupt_images: "error" refuses an image that cannot be decoded and names the item; "skip" gives None in
+            its place, which the collator drops and counts.
+
+    Raises:
+        ValueError: the split is empty or lacks a column, a language is unknown or named twice, an id occurs twice,
+            an item has no caption, an empty caption, or translations that do not line up.
+    """
+
+    def __init__(
+        self, split: datasets.Dataset, target_languages: Sequence[str], *, corrupt_images: str = "error"
+    ) -> None:
+        if isinstance(target_languages, str) or not target_languages:
+            raise ValueError(f"target_languages must be a list such as ['de', 'fr'], got {target_languages!r}.")
+        if len(set(target_languages)) != len(target_languages):
+            raise ValueError(f"target_languages must not name a language twice, got {list(target_languages)}.")
+        if corrupt_images not in ("error", "skip"):
+            raise ValueError(f"corrupt_images must be 'error' or 'skip', got {corrupt_images!r}.")
+        self.target_languages = list(target_languages)
+        self.corrupt_images = corrupt_images
+        translated = [caption_column(language, translated=True) for language in target_languages]
+        text_columns = [ID_COLUMN, DESCRIPTION_COLUMN, caption_column(SOURCE_LANGUAGE), *translated]
+        name = str(split.split) if split.split is not None else "unnamed"
+        check_columns(split.column_names, [IMAGE_COLUMN, *text_columns], split=name)
+        if len(split) == 0:
+            raise ValueError(f"split {name!r} must hold at least one item, got none; check its files and filters.")
+        texts = split.with_format(None).select_columns(text_columns)[:]
+        self.image_ids: list[str] = texts[ID_COLUMN]
+        self.descriptions: list[str | None] = texts[DESCRIPTION_COLUMN]
+        self.source_captions: list[list[str]] = texts[caption_column(SOURCE_LANGUAGE)]
+        self.target_captions: list[list[list[str]]] = [texts[column] for column in translated]
+        _check_items(texts, self.target_languages)
+        # Undecoded, so that a broken picture can be reported with its id.
+        self._images = (
+            split.with_format(None)
+            .select_columns([IMAGE_COLUMN])
+            .cast_column(IMAGE_COLUMN, datasets.Image(decode=False))
+        )
+        self._decoder = datasets.Image(mode="RGB")
+        counts = np.array([len(captions) for captions in self.source_captions])
+        self._item_of_caption = np.repeat(np.arange(len(counts)), counts)
+        self._first_caption = np.cumsum(counts) - counts
+
+    def __len__(self) -> int:
+        """Number of pairs: English captions times target languages."""
+        return len(self._item_of_caption) * len(self.target_languages)
+
+    def __getitem__(self, index: int) -> dict[str, Any] | None:
+        """One pair.
+
+        Returns:
+            `image` (PIL, RGB), `image_id`, `item_index` (row of the split), `source_caption`, `target_caption`,
+            `target_language`, `description` (None if missing); or None for a skipped corrupt image.
+
+        Raises:
+            IndexError: the index is out of range.
+            ValueError: the image cannot be decoded and `corrupt_images` is "error".
+        """
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"index must be in [0, {len(self)}), got {index}.")
+        caption, language = divmod(int(index) % len(self), len(self.target_languages))
+        item = int(self._item_of_caption[caption])
+        position = caption - int(self._first_caption[item])
+        image = self._image(item)
+        if image is None:
+            return None
+        return {
+            "image": image,
+            "image_id": self.image_ids[item],
+            "item_index": item,
+            "source_caption": self.source_captions[item][position],
+            "target_caption": self.target_captions[language][item][position],
+            "target_language": self.target_languages[language],
+            "description": self.descriptions[item],
+        }
+
+    def _image(self, item: int) -> Image.Image | None:
+        try:
+            return self._decoder.decode_example(self._images[item][IMAGE_COLUMN])
+        except _DECODING_ERRORS as error:
+            if self.corrupt_images == "skip":
+                return None
+            raise ValueError(
+                f"item {self.image_ids[item]!r} (row {item}): its image must be readable, got {error!r}; replace it, "
+                f"or pass corrupt_images='skip'."
+            ) from error
+
+
+def _check_items(texts: dict[str, list[Any]], target_languages: Sequence[str]) -> None:
+    """Refuse items without captions, with empty or ragged captions, or with an id that was used before."""
+    columns = [caption_column(SOURCE_LANGUAGE)]
+    columns += [caption_column(language, translated=True) for language in target_languages]
+    seen: set[str] = set()
+    for position, image_id in enumerate(texts[ID_COLUMN]):
+        if image_id in seen:
+            raise ValueError(f"{ID_COLUMN} must be unique in its split, got {image_id!r} twice.")
+        seen.add(image_id)
+        row = {column: texts[column][position] for column in columns} | {ID_COLUMN: image_id}
+        for column in columns:
+            captions = row[column]
+            if not isinstance(captions, list) or (column == columns[0] and not captions):
+                raise ValueError(f"item {image_id!r}: {column} must be a list of captions, got {captions!r}.")
+            if not all(isinstance(caption, str) and caption.strip() for caption in captions):
+                raise ValueError(f"item {image_id!r}: {column} must not hold empty captions, got {captions!r}.")
+        check_aligned(row, target_languages)

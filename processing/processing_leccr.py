@@ -1,0 +1,261 @@
+"""LeccrProcessor: pictures, captions and descriptions of pictures in, the batch keys of the model out."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from PIL import Image, ImageOps
+from transformers import AutoImageProcessor
+from transformers.feature_extraction_utils import BatchFeature
+from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpack
+
+DEFAULT_MAX_LENGTH = 200  # tokens; the cut of the released evaluation code
+
+_PUNCTUATION = re.compile(r"[,.'!?\"()*#:;~/-]")
+_REPEATED_SPACE = re.compile(r"\s{2,}")
+
+
+def clean_caption(text: str, max_words: int | None = 30) -> str:
+    """Lower-case a caption, take out its punctuation and keep the first words, as the released code does.
+
+    Words are what spaces separate. Chinese and Japanese captions have none, so there the limit cuts nothing and
+    full-width punctuation stays; leave the cleaning off for them.
+
+    Official: pre_caption.
+
+    Args:
+        text: the caption.
+        max_words: how many words to keep; None keeps them all.
+
+    Raises:
+        ValueError: nothing is left of the caption.
+    """
+    cleaned = _PUNCTUATION.sub(" ", text.lower()).replace("<person>", "person")
+    cleaned = _REPEATED_SPACE.sub(" ", cleaned).rstrip("\n").strip(" ")
+    cleaned = " ".join(cleaned.split(" ")[:max_words])
+    if not cleaned:
+        raise ValueError(f"a caption must hold more than punctuation and spaces, got {text!r}; remove it.")
+    return cleaned
+
+
+class LeccrProcessorKwargs(ProcessingKwargs, total=False):
+    """Keyword arguments of a call: those of the tokenizer and of the image processor."""
+
+
+class LeccrProcessor(ProcessorMixin):
+    """Turns pictures, captions and descriptions into the tensors that the model takes.
+
+    The settings and both parts are saved together, so that a reloaded processor gives the same tensors. The image
+    processor is reloaded with its PIL back end wherever it has one: the torchvision back end resizes differently.
+
+    Args:
+        image_processor: a transformers image processor.
+        tokenizer: a transformers tokenizer with a padding token.
+        max_length: captions and descriptions are cut to this many tokens, the end token kept. None takes the
+            smaller of 200 and the limit of the tokenizer.
+        clean_captions: pass captions (not descriptions) through `clean_caption`. Off by default: wrong for
+            languages without spaces, and pretrained text towers know punctuation.
+        max_words: the word limit of `clean_caption`, without effect unless `clean_captions`; None is no limit.
+        padding: "longest" (of the batch) or "max_length" (one fixed shape, for export and compilation).
+
+    Attributes:
+        num_texts: captions and descriptions tokenized so far, in this process (a data loader's workers count
+            on their own).
+        num_truncated: how many of them were cut.
+
+    Raises:
+        ValueError: a setting is out of its range, or the tokenizer has no padding token.
+    """
+
+    valid_processor_kwargs = LeccrProcessorKwargs
+
+    # No keyword-only arguments: the loading code of transformers does not see them and would drop these settings.
+    def __init__(
+        self,
+        image_processor: Any,
+        tokenizer: Any,
+        max_length: int | None = None,
+        clean_captions: bool = False,
+        max_words: int | None = 30,
+        padding: str = "longest",
+    ) -> None:
+        super().__init__(image_processor, tokenizer)
+        longest = int(tokenizer.model_max_length)
+        shortest = tokenizer.num_special_tokens_to_add() + 1
+        max_length = min(DEFAULT_MAX_LENGTH, longest) if max_length is None else max_length
+        if not shortest <= max_length <= longest:
+            raise ValueError(
+                f"max_length must be between {shortest} (one token between the special ones) and {longest} "
+                f"(the tokenizer's model_max_length), got {max_length}."
+            )
+        if padding not in ("longest", "max_length"):
+            raise ValueError(f"padding must be 'longest' or 'max_length', got {padding!r}.")
+        if max_words is not None and max_words < 1:
+            raise ValueError(f"max_words must be at least 1, or None for no limit, got {max_words}.")
+        if tokenizer.pad_token_id is None:
+            raise ValueError("tokenizer must have a padding token, got none; set tokenizer.pad_token.")
+        self.max_length = max_length
+        self.clean_captions = clean_captions
+        self.max_words = max_words
+        self.padding = padding
+        self.num_texts = 0
+        self.num_truncated = 0
+
+    @property
+    def truncation_rate(self) -> float:
+        """Share of the captions and descriptions seen so far that were cut, 0 to 1."""
+        return self.num_truncated / self.num_texts if self.num_texts else 0.0
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """The keys that a call can return."""
+        texts = ["input_ids", "attention_mask", "description_input_ids", "description_attention_mask"]
+        return [*self.image_processor.model_input_names, *texts]
+
+    def __call__(
+        self,
+        images: Any = None,
+        text: str | Sequence[str] | None = None,
+        descriptions: str | Sequence[str | None] | None = None,
+        **kwargs: Unpack[LeccrProcessorKwargs],
+    ) -> BatchFeature:
+        """Pictures, captions and descriptions → tensors; each group is optional and padded on its own.
+
+        Args:
+            images: a PIL image or a list of them (arrays pass through); converted to RGB, camera rotation applied.
+            text: captions or queries; any number of them.
+            descriptions: what an MLLM wrote about each image; None or an empty text is a missing description.
+            **kwargs: as of any transformers processor, checked: `return_tensors` (default "pt"), `padding`,
+                `truncation`, `max_length`, ..., `text_kwargs`, `images_kwargs`.
+
+        Returns:
+            `pixel_values` (num_images, channels, height, width); `input_ids`, `attention_mask` (num_texts, length);
+            `description_input_ids`, `description_attention_mask` (num_descriptions, length), where the mask of a
+            missing description is all zero.
+
+        Raises:
+            ValueError: no input at all, an unreadable image, an empty caption, or descriptions and images differ
+                in number; the message names the index.
+            TypeError: an unknown keyword argument, or an input of the wrong type.
+        """
+        if images is None and text is None and descriptions is None:
+            raise ValueError("give the processor at least one of images, text, descriptions; got none.")
+        merged = self._checked_kwargs(dict(kwargs))
+        batch: dict[str, Any] = {}
+        num_images = None
+        if images is not None:
+            image_list = [_rgb_image(image, i) for i, image in enumerate(_as_list(images, "images"))]
+            num_images = len(image_list)
+            batch["pixel_values"] = self.image_processor(image_list, **merged["images_kwargs"])["pixel_values"]
+        text_kwargs = merged["text_kwargs"]
+        tensor_type = text_kwargs.pop("return_tensors")
+        if text is not None:
+            batch |= self._encode_captions(_as_list(text, "text"), text_kwargs)
+        if descriptions is not None:
+            rows = _as_list(descriptions, "descriptions")
+            if num_images is not None and len(rows) != num_images:
+                raise ValueError(
+                    f"descriptions must be one for each image (None where it is missing), "
+                    f"got {len(rows)} for {num_images} images."
+                )
+            encoded = self._encode_descriptions(rows, text_kwargs)
+            batch |= {f"description_{key}": value for key, value in encoded.items()}
+        return BatchFeature(batch, tensor_type=tensor_type)
+
+    def _checked_kwargs(self, kwargs: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """Sort the keyword arguments of a call by part, with our settings as defaults; a typo is an error."""
+        fields = LeccrProcessorKwargs.__annotations__
+        known = {"common_kwargs", *fields}
+        for group in ("text_kwargs", "images_kwargs"):
+            known |= set(fields[group].__annotations__)
+        known |= set(getattr(getattr(self.image_processor, "valid_kwargs", None), "__annotations__", {}))
+        unknown = sorted(set(kwargs) - known)
+        if unknown:
+            raise TypeError(f"LeccrProcessor got unknown keyword arguments {unknown}; known: {sorted(known)}.")
+        merged = self._merge_kwargs(LeccrProcessorKwargs, **kwargs)
+        text_defaults = {"padding": self.padding, "truncation": True, "max_length": self.max_length}
+        merged["text_kwargs"] = {"return_tensors": "pt", **text_defaults, **merged["text_kwargs"]}
+        merged["images_kwargs"] = {"return_tensors": "pt", **merged["images_kwargs"]}
+        return merged
+
+    def _encode_captions(self, captions: list[Any], text_kwargs: dict[str, Any]) -> dict[str, list[list[int]]]:
+        """Token ids and masks of captions, each of which must hold at least one token."""
+        for i, caption in enumerate(captions):
+            if not isinstance(caption, str):
+                raise TypeError(f"text[{i}] must be a string, got {type(caption).__name__}.")
+        if self.clean_captions:
+            captions = [clean_caption(caption, self.max_words) for caption in captions]
+        encoded, has_tokens = self._tokenize(captions, text_kwargs)
+        if not all(has_tokens):
+            i = has_tokens.index(False)
+            raise ValueError(f"text[{i}] must hold at least one token, got {captions[i]!r}; remove empty captions.")
+        return encoded
+
+    def _encode_descriptions(self, rows: list[Any], text_kwargs: dict[str, Any]) -> dict[str, list[list[int]]]:
+        """Token ids and masks of descriptions; a missing one is a row of padding under an all-zero mask."""
+        for i, row in enumerate(rows):
+            if row is not None and not isinstance(row, str):
+                raise TypeError(f"descriptions[{i}] must be a string or None, got {type(row).__name__}.")
+        encoded, has_tokens = self._tokenize([row or "" for row in rows], text_kwargs)
+        for i, present in enumerate(has_tokens):
+            if not present:
+                length = len(encoded["input_ids"][i])
+                encoded["input_ids"][i] = [self.tokenizer.pad_token_id] * length
+                encoded["attention_mask"][i] = [0] * length
+        self.num_texts -= has_tokens.count(False)
+        return encoded
+
+    def _tokenize(self, texts: list[str], text_kwargs: dict[str, Any]) -> tuple[dict[str, list[list[int]]], list[bool]]:
+        """Tokenize, count what was cut, and say of each text whether it holds more than special tokens."""
+        fixed = {"return_attention_mask": True, "return_special_tokens_mask": True, "return_token_type_ids": False}
+        encoded = self.tokenizer(texts, **{**text_kwargs, **fixed})
+        self.num_texts += len(texts)
+        if text_kwargs["truncation"] not in (False, "do_not_truncate"):
+            limit = text_kwargs["max_length"]
+            full = [text for text, row in zip(texts, encoded["attention_mask"], strict=True) if sum(row) >= limit]
+            # A full row was either cut or fits exactly; only its real length tells, and full rows are few.
+            lengths = [len(self.tokenizer(text, truncation=False, verbose=False)["input_ids"]) for text in full]
+            self.num_truncated += sum(length > limit for length in lengths)
+        has_tokens = [0 in row for row in encoded["special_tokens_mask"]]
+        return {key: [list(row) for row in encoded[key]] for key in ("input_ids", "attention_mask")}, has_tokens
+
+    @classmethod
+    def _get_arguments_from_pretrained(
+        cls, pretrained_model_name_or_path: Any, processor_dict: dict[str, Any] | None = None, **kwargs: Any
+    ) -> list[Any]:
+        image_processor, tokenizer = super()._get_arguments_from_pretrained(
+            pretrained_model_name_or_path, processor_dict, **kwargs
+        )
+        # Where torchvision is installed it would be taken, and the pixels would differ from those of the training.
+        if getattr(image_processor, "backend", "pil") != "pil":
+            image_processor = AutoImageProcessor.from_pretrained(
+                pretrained_model_name_or_path, **{**kwargs, "backend": "pil"}
+            )
+        return [image_processor, tokenizer]
+
+
+def _as_list(values: Any, name: str) -> list[Any]:
+    """One value or many → a list with at least one entry."""
+    rows = list(values) if isinstance(values, Sequence) and not isinstance(values, str) else [values]
+    if not rows:
+        raise ValueError(f"{name} must hold at least one entry, got an empty list.")
+    return rows
+
+
+def _rgb_image(image: Any, index: int) -> Any:
+    """An RGB picture, upright; decoding happens here, so that a broken file is reported with its index."""
+    if isinstance(image, Image.Image):
+        try:
+            return ImageOps.exif_transpose(image).convert("RGB")
+        except (OSError, SyntaxError, ValueError, EOFError) as error:
+            raise ValueError(
+                f"images[{index}] must be a readable image, got one that cannot be decoded ({error}); "
+                f"replace or remove it."
+            ) from error
+    if isinstance(image, torch.Tensor) or type(image).__module__ == "numpy":
+        return image
+    raise TypeError(f"images[{index}] must be a PIL image or an array, got {type(image).__name__}; open files first.")
+
+
+__all__ = ["LeccrProcessor", "LeccrProcessorKwargs", "clean_caption"]
