@@ -1,0 +1,186 @@
+"""Configuration of LECCR: two towers, the semantic slots between them and the matching."""
+
+import math
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+ITEM_SOURCES = ("image_and_description", "image", "description")
+INTERACTIONS = ("dual", "v2s", "s2v", "co_attention", "none")
+IMAGE_POOLINGS = ("cls", "mean")
+
+# The first output token of these vision encoders is a class token; every other encoder puts a patch there.
+VISION_TOWERS_WITH_CLS = frozenset(
+    {
+        "beit",
+        "clip_vision_model",
+        "data2vec-vision",
+        "deit",
+        "dinov2",
+        "dinov2_with_registers",
+        "dinov3_vit",
+        "metaclip_2_vision_model",
+        "vit",
+        "vit_mae",
+        "vit_msn",
+    }
+)
+
+# What the released code does and we correct (a field each); `LeccrConfig.official` selects them all.
+OFFICIAL_CHOICES: dict[str, Any] = {
+    "slot_init_std": 0.0,
+    "normalize_slots": False,
+    "description_encoder_in_eval_mode": False,
+    "max_logit_scale": None,
+}
+
+
+@strict
+class LeccrConfig(PreTrainedConfig):
+    r"""
+    Everything that shapes a [`LeccrModel`]; it checks itself.
+
+    Paper: arXiv:2409.19961. Differs: the defaults are the corrected choices; `LeccrConfig.official(...)` gives the
+    ones of the released code.
+
+    Args:
+        vision_config: configuration (or its dictionary with `model_type`) of any vision encoder of transformers.
+            Not used when `item_source` is `"description"`.
+        text_config: configuration of any text encoder of transformers; multilingual where queries are.
+        item_source: what an item is embedded from. `"image_and_description"` is LECCR; `"image"` is the two-stream
+            baseline without slots; `"description"` compares captions with the description alone.
+        embed_dim: width of the space in which items and captions are compared.
+        slot_dim: width of the visual tokens after projection, of the slots and of the blocks between them.
+        num_slots: semantic slots an item.
+        num_slot_layers: cross-attention blocks from the description to the slots.
+        num_interaction_layers: cross-attention blocks between slots and visual tokens.
+        num_attention_heads: heads of these blocks.
+        dropout: dropout of these blocks.
+        interaction: `"v2s"` visual tokens attend to slots, `"s2v"` slots attend to visual tokens, `"dual"` both,
+            `"co_attention"` self-attention over both, `"none"` neither.
+        image_pooling: `"cls"` reads the class token, `"mean"` averages the tokens.
+        global_weight: weight a of the global score in the fused score a * global + (1 - a) * best slot.
+        description_dropout: share of the items in training whose description is replaced with the learned null
+            description. Above 0 the model also works for items without a description.
+        slot_init_std: standard deviation of the slot queries at the start. Official: 0, which leaves all slots equal.
+        normalize_slots: unit-norm slot embeddings, as for images and captions. Official: raw.
+        description_encoder_in_eval_mode: no dropout in the text encoder while it reads descriptions. Official: dropout.
+        initial_temperature: softmax temperature at the start (the learned `logit_scale` is the log of its inverse).
+        max_logit_scale: upper bound of `logit_scale.exp()`. Official: none.
+        initializer_range: standard deviation of the linear layers of our own modules at the start.
+    """
+
+    model_type = "leccr"
+    sub_configs_defaults = {  # noqa: RUF012
+        "vision_config": SubConfigSpec(config_class=AutoConfig, model_type="clip_vision_model"),
+        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="bert"),
+    }
+
+    vision_config: dict | PreTrainedConfig | None = None
+    text_config: dict | PreTrainedConfig | None = None
+    item_source: str = "image_and_description"
+    embed_dim: int = 256
+    slot_dim: int = 512
+    num_slots: int = 4
+    num_slot_layers: int = 3
+    num_interaction_layers: int = 2
+    num_attention_heads: int = 8
+    dropout: float | int = 0.1
+    interaction: str = "dual"
+    image_pooling: str = "cls"
+    global_weight: float | int = 0.8
+    description_dropout: float | int = 0.0
+    slot_init_std: float | int = 1.0
+    normalize_slots: bool = True
+    description_encoder_in_eval_mode: bool = True
+    initial_temperature: float = 0.07
+    max_logit_scale: float | int | None = 100.0
+    initializer_range: float = 0.02
+
+    @classmethod
+    def official(cls, **kwargs: Any) -> "LeccrConfig":
+        """The model choices of the released code, faults included: for parity and for ablations.
+
+        Raises:
+            ValueError: a keyword argument contradicts one of these choices.
+        """
+        contradicted = {name: kwargs[name] for name in OFFICIAL_CHOICES if name in kwargs}
+        if contradicted:
+            raise ValueError(f"the official preset fixes {sorted(contradicted)}; use LeccrConfig(...) to set them.")
+        return cls(**OFFICIAL_CHOICES, **kwargs)
+
+    @property
+    def has_slots(self) -> bool:
+        """Whether items have semantic slots beside their embedding."""
+        return self.item_source == "image_and_description"
+
+    @property
+    def reads_description(self) -> bool:
+        """Whether items are embedded from their description (alone or with the image)."""
+        return self.item_source != "image"
+
+    @property
+    def reads_image(self) -> bool:
+        """Whether items are embedded from their image."""
+        return self.item_source != "description"
+
+    def validate_architecture(self) -> None:
+        """Called by `@strict` after the fields have been set.
+
+        Raises:
+            ValueError: a field is out of range, or two fields exclude each other.
+        """
+        self._check_choices()
+        self._check_ranges()
+        if self.has_slots and self.slot_dim % self.num_attention_heads:
+            raise ValueError(
+                f"slot_dim must be a multiple of num_attention_heads, got {self.slot_dim} and "
+                f"{self.num_attention_heads}."
+            )
+        tower = getattr(self.vision_config, "model_type", None)
+        if self.reads_image and self.image_pooling == "cls" and tower not in VISION_TOWERS_WITH_CLS:
+            raise ValueError(
+                f"image_pooling='cls' needs a vision tower with a class token, got {tower!r} "
+                f"(with one: {sorted(VISION_TOWERS_WITH_CLS)}); use image_pooling='mean'."
+            )
+
+    def _check_choices(self) -> None:
+        choices = {"item_source": ITEM_SOURCES, "interaction": INTERACTIONS, "image_pooling": IMAGE_POOLINGS}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}.")
+        if not self.has_slots and self.interaction != "none":
+            raise ValueError(
+                f"item_source={self.item_source!r} has no slots that could interact; "
+                f"set interaction='none' (got {self.interaction!r})."
+            )
+
+    def _check_ranges(self) -> None:
+        if self.num_slots < 1:
+            raise ValueError(
+                f"num_slots must be at least 1, got {self.num_slots}; "
+                f"for a model without slots set item_source='image' and interaction='none'."
+            )
+        sizes = ("embed_dim", "slot_dim", "num_slot_layers", "num_interaction_layers", "num_attention_heads")
+        for name in sizes:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        for name in ("dropout", "description_dropout", "global_weight"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}.")
+        if self.slot_init_std < 0:
+            raise ValueError(f"slot_init_std must not be negative, got {self.slot_init_std}.")
+        if not self.initial_temperature > 0:
+            raise ValueError(f"initial_temperature must be positive, got {self.initial_temperature}.")
+        if self.max_logit_scale is not None and self.max_logit_scale < 1 / self.initial_temperature:
+            raise ValueError(
+                f"max_logit_scale must be at least 1 / initial_temperature = {1 / self.initial_temperature:.3g}, "
+                f"got {self.max_logit_scale}."
+            )
+
+    @property
+    def initial_logit_scale(self) -> float:
+        """`logit_scale` at the start: the natural logarithm of 1 / `initial_temperature`."""
+        return -math.log(self.initial_temperature)

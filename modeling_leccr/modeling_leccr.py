@@ -1,0 +1,356 @@
+"""LECCR: an image, its description and captions in any language, in one space."""
+
+import contextlib
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize, pad
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.utils import ModelOutput
+
+from .configuration_leccr import LeccrConfig
+from .matching_leccr import fused_scores
+from .slots_leccr import SemanticSlots, VisualSemanticInteraction
+from .towers_leccr import build_tower, load_text_tower, load_vision_tower, output_width, tower_config, visual_tokens
+
+
+_MISFITS = ("missing_keys", "unexpected_keys", "mismatched_keys")
+
+
+@dataclass
+class LeccrImageFeatures(BaseModelOutputWithPooling):
+    """An embedded batch of items.
+
+    `pooler_output` (batch, embed_dim) is the image embedding, unit norm; `slot_embeds` (batch, num_slots, embed_dim)
+    are its slots in the same space, or None without slots; `last_hidden_state` (batch, num_patches, slot_dim) are the
+    projected visual tokens and `slots` (batch, num_slots, slot_dim) the slots, both before the interaction.
+    """
+
+    slot_embeds: Tensor | None = None
+    slots: Tensor | None = None
+
+
+@dataclass
+class LeccrOutput(ModelOutput):
+    """What the losses, evaluation and the zero-shot pipeline need of a batch.
+
+    Args:
+        logits_per_image: (num_items, num_texts) fused scores times `logit_scale.exp()`; only when `input_ids` is given.
+        logits_per_text: its transpose.
+        image_embeds: (batch, embed_dim), unit norm.
+        slot_embeds: (batch, num_slots, embed_dim), unit norm (official: raw); None without slots.
+        text_embeds: (num_texts, embed_dim), unit norm; of `input_ids`.
+        source_embeds: (batch, embed_dim), unit norm; of the English captions.
+        target_embeds: (batch, embed_dim), unit norm; of their translations.
+        logit_scale: (1,), the learned logarithm of the inverse temperature, clamped.
+        slots: (batch, num_slots, slot_dim) before the interaction, for `slot_diversity`.
+        slot_states: (batch, num_slots, slot_dim) slots through the head of `slot_vision`.
+        patch_states: (batch, num_patches, slot_dim) visual tokens through the head of `slot_vision`.
+    """
+
+    logits_per_image: Tensor | None = None
+    logits_per_text: Tensor | None = None
+    image_embeds: Tensor | None = None
+    slot_embeds: Tensor | None = None
+    text_embeds: Tensor | None = None
+    source_embeds: Tensor | None = None
+    target_embeds: Tensor | None = None
+    logit_scale: Tensor | None = None
+    slots: Tensor | None = None
+    slot_states: Tensor | None = None
+    patch_states: Tensor | None = None
+
+
+class LogitScale(nn.Module):
+    """The learned inverse temperature. 1-D and in a module of its own, because FSDP2 refuses scalar parameters."""
+
+    def __init__(self, initial_value: float, max_value: float | None) -> None:
+        super().__init__()
+        self.initial_value = initial_value
+        self.max_log = None if max_value is None else math.log(max_value)
+        self.value = nn.Parameter(torch.empty(1))
+
+    def forward(self) -> Tensor:
+        """Logarithm of the inverse temperature (1,), in fp32, at most log(max_value)."""
+        return self.value.float() if self.max_log is None else self.value.float().clamp(max=self.max_log)
+
+    @torch.no_grad()
+    def clamp_(self) -> None:
+        """Bring the parameter back into its range; beyond it the clamp in `forward` passes no gradient."""
+        if self.max_log is not None:
+            self.value.clamp_(max=self.max_log)
+
+
+class LeccrPreTrainedModel(PreTrainedModel):
+    """Initialisation and loading for LECCR models."""
+
+    config_class = LeccrConfig
+    base_model_prefix = "leccr"
+    main_input_name = "pixel_values"
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+    _no_split_modules = ["CrossAttentionBlock"]  # noqa: RUF012
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        std = self.config.initializer_range
+        if isinstance(module, nn.Linear):
+            init.normal_(module.weight, mean=0.0, std=std)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, SemanticSlots):
+            init.normal_(module.slot_queries, mean=0.0, std=self.config.slot_init_std)
+            if module.null_description is not None:
+                init.normal_(module.null_description, mean=0.0, std=std)
+        elif isinstance(module, LogitScale):
+            init.constant_(module.value, module.initial_value)
+
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
+        """As `PreTrainedModel.from_pretrained`, but weights that do not fit are an error instead of a warning.
+
+        Raises:
+            ValueError: the checkpoint lacks weights, holds unknown ones, or has some of another shape. Such a model
+                would embed with random numbers.
+        """
+        model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        misfits = {kind: sorted(map(str, info[kind])) for kind in _MISFITS if info[kind]}
+        if misfits:
+            summary = "; ".join(f"{len(keys)} {kind} (first: {keys[:3]})" for kind, keys in misfits.items())
+            raise ValueError(
+                f"the checkpoint {args[0] if args else ''!r} does not fit its configuration: {summary}. "
+                f"Load it with the configuration that it was saved with, or convert it first."
+            )
+        return (model, info) if output_loading_info else model
+
+
+class LeccrModel(LeccrPreTrainedModel):
+    """Two towers with semantic slots between them.
+
+    Paper: arXiv:2409.19961. Official: `LECCR` of the image script. Differs: see `LeccrConfig`; the matching head and
+    the text tower of CLIP, which nothing reads, are left out.
+    """
+
+    def __init__(self, config: LeccrConfig) -> None:
+        super().__init__(config)
+        self.text_model = build_tower(config.text_config)
+        text_dim = config.text_config.hidden_size
+        self.text_projection = nn.Linear(text_dim, config.embed_dim)
+        if config.reads_image:
+            self.vision_model = build_tower(config.vision_config)
+            self.visual_projection = nn.Linear(output_width(config.vision_config), config.slot_dim, bias=False)
+            self.image_projection = nn.Linear(config.slot_dim, config.embed_dim)
+        if config.has_slots:
+            self.semantic_slots = SemanticSlots(config, text_dim)
+            self.interaction = VisualSemanticInteraction(config)
+            self.slot_projection = nn.Linear(config.slot_dim, config.embed_dim)
+            self.slot_vision_slots = nn.Linear(config.slot_dim, config.slot_dim)
+            self.slot_vision_patches = nn.Linear(config.slot_dim, config.slot_dim)
+        self.logit_scale = LogitScale(config.initial_logit_scale, config.max_logit_scale)
+        self.post_init()
+
+    @classmethod
+    def from_towers(
+        cls,
+        vision: str | os.PathLike,
+        text: str | os.PathLike,
+        *,
+        image_size: int | None = None,
+        tower_kwargs: dict[str, Any] | None = None,
+        **config_kwargs: Any,
+    ) -> "LeccrModel":
+        """Start a model from two pretrained towers; everything between them is new.
+
+        Args:
+            vision: Hub id or folder of a vision encoder, or of a dual encoder such as CLIP whose vision half is taken.
+            text: Hub id or folder of a text encoder.
+            image_size: pixels a side, when not the size of the checkpoint; its position grid is resized.
+            tower_kwargs: arguments of both `from_pretrained` calls, such as `revision`, `token`, `cache_dir`.
+            config_kwargs: fields of `LeccrConfig`. Without `slot_dim`, CLIP's own visual projection is taken over.
+
+        Raises:
+            ValueError: a field contradicts another (see `LeccrConfig`), or a checkpoint lacks weights of its tower.
+            OSError: a tower cannot be found.
+        """
+        tower_kwargs = tower_kwargs or {}
+        vision_config = tower_config(vision, "vision_config", tower_kwargs)
+        text_config = tower_config(text, "text_config", tower_kwargs)
+        if image_size is not None:
+            vision_config.image_size = image_size
+        config_kwargs.setdefault("slot_dim", getattr(vision_config, "projection_dim", LeccrConfig.slot_dim))
+        model = cls(LeccrConfig(vision_config=vision_config, text_config=text_config, **config_kwargs))
+        load_text_tower(model.text_model, text, tower_kwargs)
+        if model.config.reads_image:
+            load_vision_tower(model.vision_model, model.visual_projection, vision, tower_kwargs)
+        return model
+
+    def get_text_features(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: Any
+    ) -> BaseModelOutputWithPooling:
+        """Embed captions or queries.
+
+        Args:
+            input_ids: (num_texts, length).
+            attention_mask: (num_texts, length), 1 = keep.
+
+        Returns:
+            `pooler_output` (num_texts, embed_dim), unit norm, and `last_hidden_state` (num_texts, length, text_dim).
+        """
+        states = self.text_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        embeds = normalize(self.text_projection(states[:, 0]).float(), dim=-1)
+        return BaseModelOutputWithPooling(last_hidden_state=states, pooler_output=embeds)
+
+    def get_image_features(
+        self,
+        pixel_values: Tensor | None = None,
+        description_input_ids: Tensor | None = None,
+        description_attention_mask: Tensor | None = None,
+        **_: Any,
+    ) -> LeccrImageFeatures:
+        """Embed items: images with their descriptions.
+
+        Args:
+            pixel_values: (batch, channels, height, width). Not read when `item_source` is "description".
+            description_input_ids: (batch, description_length), or None for items without descriptions.
+            description_attention_mask: (batch, description_length), 1 = keep; a row of zeros has no description.
+
+        Returns:
+            `LeccrImageFeatures`.
+
+        Raises:
+            ValueError: an image or a description that the model needs is missing.
+        """
+        if not self.config.reads_image:
+            return self._description_features(description_input_ids, description_attention_mask)
+        patch_states = self._patch_states(pixel_values)
+        if not self.config.has_slots:
+            return LeccrImageFeatures(last_hidden_state=patch_states, pooler_output=self._image_embeds(patch_states))
+        description_states = self._description_states(description_input_ids, description_attention_mask)
+        slots = self.semantic_slots(description_states, description_attention_mask, patch_states.shape[0])
+        class_token_only = self.config.image_pooling == "cls"
+        enhanced, enhanced_slots = self.interaction(patch_states, slots, first_token_only=class_token_only)
+        slot_embeds = self.slot_projection(enhanced_slots).float()
+        return LeccrImageFeatures(
+            last_hidden_state=patch_states,
+            pooler_output=self._image_embeds(enhanced),
+            slot_embeds=normalize(slot_embeds, dim=-1) if self.config.normalize_slots else slot_embeds,
+            slots=slots,
+        )
+
+    def forward(
+        self,
+        pixel_values: Tensor | None = None,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        *,
+        description_input_ids: Tensor | None = None,
+        description_attention_mask: Tensor | None = None,
+        source_input_ids: Tensor | None = None,
+        source_attention_mask: Tensor | None = None,
+        target_input_ids: Tensor | None = None,
+        target_attention_mask: Tensor | None = None,
+        return_dict: bool | None = None,
+        **_: Any,
+    ) -> LeccrOutput | tuple:
+        """Embed items with training pairs (`source_*`, `target_*`) or with any texts (`input_ids`).
+
+        Args: shapes as in `get_image_features` and `get_text_features`.
+
+        Returns:
+            `LeccrOutput`: with `input_ids` the logits of all items against all texts, with pairs the embeddings and
+            states from which the losses are computed.
+        """
+        items = self.get_image_features(pixel_values, description_input_ids, description_attention_mask)
+        output = LeccrOutput(
+            image_embeds=items.pooler_output, slot_embeds=items.slot_embeds, logit_scale=self.logit_scale()
+        )
+        if source_input_ids is not None:
+            output.source_embeds, output.target_embeds = self._pair_embeds(
+                (source_input_ids, target_input_ids), (source_attention_mask, target_attention_mask)
+            )
+            if items.slots is not None:
+                output.slots = items.slots
+                output.slot_states = self.slot_vision_slots(items.slots)
+                output.patch_states = self.slot_vision_patches(items.last_hidden_state)
+        if input_ids is not None:
+            output.text_embeds = self.get_text_features(input_ids, attention_mask).pooler_output
+            weight = self.config.global_weight if items.slot_embeds is not None else 1.0
+            scores = fused_scores(items.pooler_output, items.slot_embeds, output.text_embeds, weight)
+            output.logits_per_image = scores * output.logit_scale.exp()
+            output.logits_per_text = output.logits_per_image.T
+        use_dict = self.config.return_dict if return_dict is None else return_dict
+        return output if use_dict else output.to_tuple()
+
+    def _pair_embeds(
+        self, input_ids: tuple[Tensor, Tensor | None], masks: tuple[Tensor | None, Tensor | None]
+    ) -> tuple[Tensor, Tensor]:
+        """Source and target captions in one forward: half the kernel launches, and one pass a step for DDP."""
+        if any(part is None for part in (*input_ids, *masks)):
+            raise ValueError("training pairs need source_ and target_ input_ids and attention_mask; one is missing.")
+        length = max(ids.shape[1] for ids in input_ids)
+        ids, mask = (
+            torch.cat([pad(part, (0, length - part.shape[1])) for part in parts]) for parts in (input_ids, masks)
+        )
+        source_embeds, target_embeds = self.get_text_features(ids, mask).pooler_output.chunk(2)
+        return source_embeds, target_embeds
+
+    def _patch_states(self, pixel_values: Tensor | None) -> Tensor:
+        if pixel_values is None:
+            raise ValueError(f"item_source={self.config.item_source!r} embeds images, but pixel_values is None.")
+        return self.visual_projection(visual_tokens(self.vision_model, pixel_values))
+
+    def _image_embeds(self, patch_states: Tensor) -> Tensor:
+        pooled = patch_states[:, 0] if self.config.image_pooling == "cls" else patch_states.mean(dim=1)
+        return normalize(self.image_projection(pooled).float(), dim=-1)
+
+    def _description_states(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> Tensor | None:
+        if input_ids is None:
+            return None
+        # Dropout would shake the slots (cosine 0.82 between two passes of a tiny model) and nothing learns from it.
+        mode = _eval_mode if self.config.description_encoder_in_eval_mode else contextlib.nullcontext
+        with torch.no_grad(), mode(self.text_model):
+            return self.text_model(
+                input_ids=input_ids, attention_mask=_without_empty_rows(attention_mask)
+            ).last_hidden_state
+
+    def _description_features(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> LeccrImageFeatures:
+        if input_ids is None or attention_mask is None or not bool(attention_mask.any(dim=-1).all()):
+            raise ValueError("item_source='description' embeds descriptions, but an item has none; describe it first.")
+        features = self.get_text_features(input_ids, attention_mask)
+        return LeccrImageFeatures(
+            last_hidden_state=features.last_hidden_state, pooler_output=features.pooler_output
+        )
+
+
+def _without_empty_rows(attention_mask: Tensor | None) -> Tensor | None:
+    """Let rows without a description attend to their padding: their states are replaced, and NaN would spread."""
+    if attention_mask is None:
+        return None
+    return torch.where(attention_mask.any(dim=-1, keepdim=True), attention_mask, torch.ones_like(attention_mask))
+
+
+@contextlib.contextmanager
+def _eval_mode(module: nn.Module) -> Iterator[None]:
+    """Switch dropout off for a while, and restore each submodule's own mode afterwards."""
+    in_training = [part for part in module.modules() if part.training]
+    for part in in_training:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part in in_training:
+            part.training = True

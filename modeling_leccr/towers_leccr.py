@@ -1,0 +1,132 @@
+"""The pretrained halves: any vision encoder and any text encoder of transformers, reduced to their tokens."""
+
+import inspect
+import math
+import os
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+from transformers import AutoConfig, AutoModel, CLIPVisionModelWithProjection, PreTrainedConfig, PreTrainedModel
+
+# These encoders return their tokens before the final layer norm and apply it to the pooled token alone.
+TOWERS_WITH_POOLED_NORM_ONLY = frozenset({"clip_vision_model", "metaclip_2_vision_model"})
+
+
+def build_tower(config: PreTrainedConfig) -> PreTrainedModel:
+    """A tower with random weights and without pooling head, whose parameters nothing would read."""
+    return AutoModel.from_config(config, **_without_pooling(config))
+
+
+def visual_tokens(tower: PreTrainedModel, pixel_values: Tensor) -> Tensor:
+    """All tokens of a vision encoder after its final layer norm.
+
+    Args:
+        tower: any vision encoder.
+        pixel_values: (batch, channels, height, width).
+
+    Returns:
+        (batch, num_patches, hidden_size); the class token, where there is one, comes first.
+    """
+    states = tower(pixel_values=pixel_values).last_hidden_state
+    if states.ndim == 4:  # convolutional towers return a map (batch, channels, height, width)
+        states = states.flatten(2).transpose(1, 2)
+    if tower.config.model_type in TOWERS_WITH_POOLED_NORM_ONLY:
+        states = tower.post_layernorm(states)
+    return states
+
+
+def output_width(vision_config: PreTrainedConfig) -> int:
+    """Width of the tokens that a vision encoder returns."""
+    hidden_sizes = getattr(vision_config, "hidden_sizes", None)  # convolutional towers: one a stage
+    return vision_config.hidden_size if hidden_sizes is None else hidden_sizes[-1]
+
+
+def tower_config(name: str | os.PathLike, half: str, tower_kwargs: dict[str, Any]) -> PreTrainedConfig:
+    """Configuration of a pretrained tower; of a dual encoder, the half ("vision_config", "text_config") asked for."""
+    config = AutoConfig.from_pretrained(name, **tower_kwargs)
+    return getattr(config, half, config)
+
+
+def load_text_tower(tower: PreTrainedModel, name: str | os.PathLike, tower_kwargs: dict[str, Any]) -> None:
+    """Fill a text tower with pretrained weights.
+
+    Raises:
+        ValueError: the checkpoint lacks weights of the tower.
+    """
+    pretrained = _from_pretrained(AutoModel, name, tower.config, tower_kwargs)
+    tower.load_state_dict(pretrained.state_dict())
+
+
+def load_vision_tower(
+    tower: PreTrainedModel, projection: nn.Linear, name: str | os.PathLike, tower_kwargs: dict[str, Any]
+) -> None:
+    """Fill a vision tower with pretrained weights, and the projection too where the checkpoint has a fitting one.
+
+    Raises:
+        ValueError: the checkpoint lacks weights of the tower, or its position grid cannot be resized.
+    """
+    checkpoint_config = tower_config(name, "vision_config", tower_kwargs)
+    if checkpoint_config.model_type == "clip_vision_model":
+        clip = _from_pretrained(CLIPVisionModelWithProjection, name, checkpoint_config, tower_kwargs)
+        pretrained = clip.vision_model
+        if clip.visual_projection.weight.shape == projection.weight.shape:
+            projection.load_state_dict(clip.visual_projection.state_dict())
+    else:
+        pretrained = _from_pretrained(AutoModel, name, checkpoint_config, tower_kwargs)
+    state = pretrained.state_dict()
+    for key, parameter in tower.named_parameters():
+        if "position_embedding" in key and key in state and state[key].shape != parameter.shape:
+            state[key] = resize_position_grid(state[key], parameter.shape[-2])
+    tower.load_state_dict(state)
+
+
+def resize_position_grid(table: Tensor, num_rows: int) -> Tensor:
+    """Stretch the learned positions of a square patch grid to another grid, for images of another size.
+
+    Args:
+        table: (..., 1 + grid * grid, hidden_size); the first row belongs to the class token and stays.
+        num_rows: 1 + new_grid * new_grid.
+
+    Returns:
+        (..., num_rows, hidden_size), bicubic.
+
+    Raises:
+        ValueError: a number of rows is not one more than a square.
+    """
+    old_grid, new_grid = (math.isqrt(max(rows - 1, 0)) for rows in (table.shape[-2], num_rows))
+    if old_grid**2 + 1 != table.shape[-2] or new_grid**2 + 1 != num_rows or not old_grid or not new_grid:
+        raise ValueError(
+            f"a position table holds one class row and a square grid, got {table.shape[-2]} rows to turn into "
+            f"{num_rows}; choose an image_size that is a multiple of the patch size."
+        )
+    class_row, grid = table[..., :1, :], table[..., 1:, :]
+    grid = grid.reshape(1, old_grid, old_grid, -1).permute(0, 3, 1, 2)
+    grid = interpolate(grid, size=(new_grid, new_grid), mode="bicubic", align_corners=False)
+    grid = grid.permute(0, 2, 3, 1).reshape(*class_row.shape[:-2], new_grid**2, -1)
+    return torch.cat([class_row, grid], dim=-2)
+
+
+def _without_pooling(config: PreTrainedConfig) -> dict[str, bool]:
+    if getattr(config, "vision_use_head", False):
+        config.vision_use_head = False
+    model_class = AutoModel._model_mapping[type(config)]
+    accepts = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
+    return {"add_pooling_layer": False} if accepts else {}
+
+
+def _from_pretrained(
+    model_class: Any, name: str | os.PathLike, config: PreTrainedConfig, tower_kwargs: dict[str, Any]
+) -> PreTrainedModel:
+    pooling = _without_pooling(config) if model_class is AutoModel else {}
+    model, info = model_class.from_pretrained(
+        name, config=config, output_loading_info=True, **pooling, **tower_kwargs
+    )
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise ValueError(
+            f"the checkpoint {str(name)!r} lacks {len(missing)} weights of its {config.model_type} tower "
+            f"(first: {missing[:3]}); it may hold another architecture than its configuration says."
+        )
+    return model
