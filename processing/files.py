@@ -2,7 +2,7 @@
 
 import json
 import os
-import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,11 +30,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     if target.is_dir():
         raise IsADirectoryError(f"path must name a file, got the folder {target}; add a file name.")
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem}-", suffix=target.suffix)
-    os.close(handle)
-    temporary = Path(name)
-    # mkstemp makes files that only their owner reads; results are for everyone whom the umask allows.
-    temporary.unlink()
+    temporary = target.with_name(f".{target.stem}-{uuid.uuid4().hex}{target.suffix}")
     try:
         yield temporary
         if not temporary.exists():
