@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter
 
 from processing.files import atomic_write
 from reporting.style import INK, MUTED, colour, language_name, new_figure, tidy
@@ -76,7 +77,6 @@ def draw_training_curves(log_history: LogHistory, path: str | Path, *, title: st
         )
     widths = [_WIDTHS[draw] for draw in panels]
     figure = new_figure(sum(widths), 4.8)
-    figure.get_layout_engine().set(w_pad=0.18, h_pad=0.1)  # type: ignore[union-attr]
     figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold", color=INK)
     grid = figure.subplots(1, len(panels), squeeze=False, gridspec_kw={"width_ratios": widths})
     for draw, axes in zip(panels, grid[0], strict=True):
@@ -109,7 +109,7 @@ def _draw_losses(axes: Axes, log_history: LogHistory) -> None:
     # Terms differ by orders of magnitude; a term that may be negative or zero keeps the linear axis.
     if smallest > 0:
         axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(_plain_number)
+        axes.yaxis.set_major_formatter(FuncFormatter(_plain_number))
         axes.yaxis.set_minor_formatter("")
     tidy(axes, title="Loss and its terms", x_label="step", y_label="loss")
     axes.legend(fontsize=8, frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.16), labelcolor=INK)
@@ -140,7 +140,7 @@ def _draw_learning_rate(axes: Axes, log_history: LogHistory) -> None:
     axes.plot(steps, values, color=colour(0), linewidth=1.8)
     axes.fill_between(steps, values, color=colour(0), alpha=0.1, linewidth=0)
     axes.set_ylim(bottom=0)
-    axes.yaxis.set_major_formatter(_plain_number)
+    axes.yaxis.set_major_formatter(FuncFormatter(_plain_number))
     tidy(axes, title="Learning rate", x_label="step")
 
 

@@ -32,20 +32,24 @@ def environment() -> dict[str, Any]:
         "torch_threads": torch.get_num_threads(),
         "accelerator": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
         "libraries": {name: version for name in LIBRARIES if (version := _version(name)) is not None},
-        "git_revision": git_revision(Path(__file__).parent),
+        "git_revision": git_revision(__file__),
     }
 
 
-def git_revision(folder: str | Path) -> str | None:
-    """Commit of the checkout that holds `folder`, with `+changes` if tracked files differ from it.
+def git_revision(path: str | Path) -> str | None:
+    """Commit of the checkout in which `path` is tracked, with `+changes` if tracked files differ from it.
 
     Returns:
-        None if git is not installed, or `folder` is in no checkout or in one without a commit.
+        None if git is not installed, or the file is in no checkout, as an installed package is. That its environment
+        may lie in the checkout of another project is why the file itself must be tracked.
     """
-    revision = _git(folder, "rev-parse", "--short=12", "HEAD")
+    file = Path(path).resolve()
+    if _git(file.parent, "ls-files", "--error-unmatch", file.name) is None:
+        return None
+    revision = _git(file.parent, "rev-parse", "--short=12", "HEAD")
     if revision is None:
         return None
-    changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    changes = _git(file.parent, "status", "--porcelain", "--untracked-files=no")
     return f"{revision}+changes" if changes else revision
 
 

@@ -3,6 +3,7 @@
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from processing.records import LANGUAGE_NAMES
 
@@ -25,7 +26,8 @@ def language_name(code: str) -> str:
 
 def new_figure(width: float, height: float) -> Figure:
     """A figure in inches with its own canvas: pyplot would keep every figure of the process alive."""
-    figure = Figure(figsize=(width, height), dpi=130, facecolor="white", layout="constrained")
+    layout = ConstrainedLayoutEngine(w_pad=0.15, h_pad=0.1)
+    figure = Figure(figsize=(width, height), dpi=130, facecolor="white", layout=layout)
     FigureCanvasAgg(figure)
     return figure
 
