@@ -108,7 +108,10 @@ class CaptionPairs(Dataset[dict[str, Any] | None]):
 
     def _image(self, item: int) -> Image.Image | None:
         try:
-            return self._decoder.decode_example(self._images[item][IMAGE_COLUMN])
+            stored = self._images[item][IMAGE_COLUMN]
+            if stored is None:
+                raise ValueError("the column is null")
+            return self._decoder.decode_example(stored)
         except _DECODING_ERRORS as error:
             if self.corrupt_images == "skip":
                 return None

@@ -173,7 +173,7 @@ class LeccrProcessor(ProcessorMixin):
         unknown = sorted(set(kwargs) - known)
         if unknown:
             raise TypeError(f"LeccrProcessor got unknown keyword arguments {unknown}; known: {sorted(known)}.")
-        merged = self._merge_kwargs(LeccrProcessorKwargs, **kwargs)
+        merged = self._merge_kwargs(**kwargs)
         text_defaults = {"padding": self.padding, "truncation": True, "max_length": self.max_length}
         merged["text_kwargs"] = {"return_tensors": "pt", **text_defaults, **merged["text_kwargs"]}
         merged["images_kwargs"] = {"return_tensors": "pt", **merged["images_kwargs"]}
