@@ -1,0 +1,1 @@
+"""Command lines: `python -m hub_scripts.NAME` or `leccr NAME`."""

@@ -1,0 +1,31 @@
+"""One console command for all scripts: `leccr search ...` is `python -m hub_scripts.search ...`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+# Name of a command → (module with `main(argv)`, one line of help). A module is imported when its command is called.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "search": ("hub_scripts.search", "search pictures with text in any language of the model"),
+    "evaluate": ("hub_scripts.evaluate", "recalls of a saved model on a data set"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Hand the rest of the command line to the script that the first word names."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    listing = "\n".join(f"  {name:<12} {help_line}" for name, (_, help_line) in sorted(COMMANDS.items()))
+    parser = argparse.ArgumentParser(
+        prog="leccr",
+        description="Cross-lingual image-text retrieval.",
+        epilog=f"commands:\n{listing}\n\n`leccr COMMAND --help` shows the options of a command.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", choices=sorted(COMMANDS), metavar="COMMAND", help="one of the commands below")
+    command = parser.parse_args(arguments[:1]).command
+    import_module(COMMANDS[command][0]).main(arguments[1:])
+
+
+if __name__ == "__main__":
+    main()

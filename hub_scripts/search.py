@@ -1,0 +1,84 @@
+"""Search pictures with text in any language of the model.
+
+    python -m hub_scripts.search --model MODEL --items PICTURES --query "zwei Hunde im Schnee" --save-picture hits.png
+
+`--items` is a folder of pictures, a data set (a folder or a name on the Hub, with `--split`), or an index that
+`--save-index` wrote. An index keeps its scoring; its items are encoded no more.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+from transformers import AutoModel, AutoProcessor
+
+import modeling_leccr  # noqa: F401 - registers the Auto classes
+from processing.files import atomic_write
+from retrieval.evaluation import Scoring
+from retrieval.index import ItemIndex, is_index
+from retrieval.items import open_items, read_image
+from retrieval.pictures import contact_sheet
+from retrieval.results import format_table, search_index
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Options of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="leccr search", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", required=True, help="folder or Hub name of a saved model")
+    parser.add_argument("--items", required=True, help="folder of pictures, data set, or saved index")
+    parser.add_argument("--query", action="append", required=True, help="what to look for; may be given several times")
+    parser.add_argument("--top-k", type=int, default=5, help="hits a query (default: %(default)s)")
+    parser.add_argument("--split", default="test", help="split of a data set (default: %(default)s)")
+    parser.add_argument("--config", help="configuration of a data set that has several")
+    parser.add_argument("--description-file", help="JSON lines with image_id and description, for a folder of pictures")
+    parser.add_argument("--no-descriptions", action="store_true", help="leave descriptions out")
+    parser.add_argument("--scoring", choices=get_args(Scoring), default="fused", help="(default: %(default)s)")
+    parser.add_argument("--global-weight", type=float, help="share of the image embedding in fused scores")
+    parser.add_argument("--batch-size", type=int, default=64, help="items encoded at a time (default: %(default)s)")
+    parser.add_argument("--save-index", metavar="FOLDER", help="keep the encoded items for later searches")
+    parser.add_argument("--save-picture", metavar="FILE", help="write the hits as one picture, such as hits.png")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Load, index, search, and show the hits."""
+    options = parse_arguments(argv)
+    model = AutoModel.from_pretrained(options.model)
+    processor = AutoProcessor.from_pretrained(options.model)
+    if is_index(options.items):
+        index = ItemIndex.load(options.items)
+        source = dict(index.settings["source"])
+    else:
+        is_local = Path(options.items).exists()
+        source = {
+            "location": str(Path(options.items).resolve()) if is_local else options.items,
+            "split": options.split,
+            "config_name": options.config,
+            "description_file": options.description_file,
+        }
+        index = ItemIndex.build(
+            model,
+            processor,
+            open_items(**source),
+            scoring=options.scoring,
+            global_weight=options.global_weight,
+            use_descriptions=not options.no_descriptions,
+            batch_size=options.batch_size,
+            source=source,
+        )
+    if options.save_index:
+        index.save(options.save_index)
+    results = search_index(index, model, processor, options.query, top_k=options.top_k)
+    print(format_table(results))
+    if options.save_picture:
+        rows = open_items(**source)
+        sheet = contact_sheet(results, lambda position: read_image(rows, position))
+        with atomic_write(options.save_picture) as path:
+            sheet.save(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""Evaluate a model on one split in several languages."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from modeling_leccr.matching_leccr import composite_vectors
+from processing.records import caption_column, check_columns
+from retrieval.encode import encode_items, encode_texts
+from retrieval.metrics import recall_metrics
+from retrieval.ranks import DEFAULT_CHUNK_SIZE, rank_texts_and_items
+
+logger = logging.getLogger(__name__)
+
+Scoring = Literal["fused", "global", "slots"]
+TIE_RULE = "pessimistic: a tie counts against the model; ranks start at 1"
+
+
+def evaluate_retrieval(
+    model: Any,
+    processor: Any,
+    split: Any,
+    languages: Sequence[str],
+    *,
+    scoring: Scoring = "fused",
+    global_weight: float | None = None,
+    use_descriptions: bool = True,
+    batch_size: int = 64,
+    chunk_size: int = DEFAULT_CHUNK_SIZE,
+    progress: bool = True,
+) -> dict[str, float]:
+    """Recalls of human captions against all items of a split, both directions, in each language.
+
+    The items are encoded once for all languages. An item may have any number of captions.
+
+    Args:
+        split: a `datasets.Dataset` in the schema, see processing/records.py.
+        languages: codes such as `de`; the captions come from `caption_<language>`.
+        scoring: `fused` (global and slots), `global` (image embedding alone) or `slots` (best slot alone).
+        global_weight: share of the image embedding in `fused`; None takes the model's own.
+        use_descriptions: False evaluates as for pictures that nobody described.
+        batch_size: items, and a quarter of the texts, in one forward pass.
+        chunk_size: see `rank_texts_and_items`.
+        progress: show bars.
+
+    Returns:
+        For each language `<language>/i2t_R@1` ... (percent), `<language>/sum_r` (0 to 600), median ranks (1 is the
+        best), `<language>/num_items` and `<language>/num_texts`; and `mean/sum_r` over the languages.
+
+    Raises:
+        ValueError: no language, an unknown one, a missing caption column, an empty split, an item without a caption,
+            or a scoring that the model does not have.
+    """
+    if not languages:
+        raise ValueError("languages is empty; name at least one, such as ['de'].")
+    captions = {language: read_captions(split, language) for language in languages}
+    image_embeds, slot_embeds = encode_items(
+        model, processor, split, batch_size, use_descriptions=use_descriptions, progress=progress
+    )
+    weight = model.config.global_weight if global_weight is None else global_weight
+    composites = item_composites(image_embeds, slot_embeds, scoring=scoring, global_weight=weight)
+    metrics: dict[str, float] = {}
+    for language, (texts, text_to_item) in captions.items():
+        text_embeds = encode_texts(model, processor, texts, 4 * batch_size, progress=progress)
+        ranks = rank_texts_and_items(composites, text_embeds, text_to_item, chunk_size=chunk_size)
+        metrics |= recall_metrics(ranks, prefix=f"{language}/")
+        metrics[f"{language}/num_items"] = float(len(split))
+        metrics[f"{language}/num_texts"] = float(len(texts))
+        logger.info(
+            "%s: sum_r %.1f, %d items, %d texts", language, metrics[f"{language}/sum_r"], len(split), len(texts)
+        )
+    metrics["mean/sum_r"] = sum(metrics[f"{language}/sum_r"] for language in captions) / len(captions)
+    return metrics
+
+
+def evaluation_protocol(
+    model: Any,
+    split: Any,
+    languages: Sequence[str],
+    *,
+    scoring: Scoring = "fused",
+    global_weight: float | None = None,
+    use_descriptions: bool = True,
+    split_name: str | None = None,
+) -> dict[str, Any]:
+    """What a reader must know to compare recalls: how many candidates and captions, the tie rule and the scoring.
+
+    Args: as `evaluate_retrieval`; `split_name` for a split that does not know its own.
+
+    Returns:
+        A dictionary for JSON. `captions_per_item` is [fewest, most].
+    """
+    counts: dict[str, Any] = {}
+    for language in languages:
+        texts, text_to_item = read_captions(split, language)
+        per_item = torch.bincount(text_to_item, minlength=len(split))
+        counts[language] = {
+            "num_items": len(split),
+            "num_texts": len(texts),
+            "captions_per_item": [int(per_item.min()), int(per_item.max())],
+        }
+    weight = model.config.global_weight if global_weight is None else global_weight
+    return {
+        "split": split_name or _name_of(split),
+        "scoring": scoring,
+        "global_weight": weight if scoring == "fused" else None,
+        "item_source": model.config.item_source,
+        "descriptions": use_descriptions and model.config.item_source != "image",
+        "directions": ["i2t", "t2i"],
+        "tie_rule": TIE_RULE,
+        "languages": counts,
+    }
+
+
+def read_captions(split: Any, language: str) -> tuple[list[str], Tensor]:
+    """All captions of a split in one language, and the position of the item of each.
+
+    Returns:
+        The texts, and (num_texts,) int64.
+
+    Raises:
+        ValueError: the language is unknown, the split has no such column or is empty, or an item has no caption.
+    """
+    column = caption_column(language)
+    name = _name_of(split)
+    if len(split) == 0:
+        raise ValueError(f"split {name!r} is empty; evaluation needs at least 2 items.")
+    found = getattr(split, "column_names", None)
+    check_columns(list(split[0]) if found is None else found, [column], split=name)
+    # One column is read alone, or each picture would be decoded for its captions.
+    rows: Sequence[Mapping[str, Any]] = split if found is None else split.select_columns(column)
+    texts: list[str] = []
+    owners: list[int] = []
+    for position, row in enumerate(rows):
+        if not row[column]:
+            raise ValueError(
+                f"item {position} of split {name!r} has no caption in {column}; caption it or leave it out."
+            )
+        texts += row[column]
+        owners += [position] * len(row[column])
+    return texts, torch.tensor(owners)
+
+
+def item_composites(
+    image_embeds: Tensor, slot_embeds: Tensor | None, *, scoring: Scoring, global_weight: float
+) -> Tensor:
+    """The vectors of each item whose best dot product with a text is the score asked for.
+
+    Args:
+        image_embeds: (num_items, embed_dim), unit norm.
+        slot_embeds: (num_items, num_slots, embed_dim), unit norm, or None for a model without slots.
+        scoring: `fused`, `global` or `slots`. Without slots `fused` is the same as `global`.
+        global_weight: share of the image embedding in `fused`, 0 to 1.
+
+    Returns:
+        (num_items, num_vectors, embed_dim), see `matching_leccr.composite_vectors`.
+
+    Raises:
+        ValueError: `scoring` is unknown, or `slots` for a model without slots.
+    """
+    if scoring not in get_args(Scoring):
+        raise ValueError(f"scoring must be one of {list(get_args(Scoring))}, got {scoring!r}.")
+    if scoring == "slots" and slot_embeds is None:
+        raise ValueError("scoring is 'slots' but this model has no slots; use 'global'.")
+    if scoring == "global" or slot_embeds is None:
+        return composite_vectors(image_embeds, None, 1.0)
+    return composite_vectors(image_embeds, slot_embeds, 0.0 if scoring == "slots" else global_weight)
+
+
+def _name_of(split: Any) -> str:
+    return str(getattr(split, "split", None) or "unnamed")

@@ -1,0 +1,149 @@
+"""Items to index or evaluate: a folder of pictures, a data set on disk or on the Hub, and how their rows are read."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+from PIL import Image, ImageOps
+
+from processing.records import DESCRIPTION_COLUMN, ID_COLUMN, IMAGE_COLUMN
+
+PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+DESCRIPTIONS_FILE = "descriptions.jsonl"
+
+
+class PictureFolder(Sequence):
+    """The pictures of a folder and its sub-folders as rows of the schema; a picture is opened when its row is read.
+
+    The id of a picture is its path inside the folder. Descriptions come from `descriptions.jsonl`, one object a line:
+    `{"image_id": "holiday/beach.jpg", "description": "..."}`.
+
+    Args:
+        folder: where the pictures lie.
+        description_file: None takes `descriptions.jsonl` in the folder if it is there.
+
+    Raises:
+        ValueError: no such folder, no picture in it, or a description file that is missing or malformed.
+    """
+
+    column_names = (IMAGE_COLUMN, ID_COLUMN, DESCRIPTION_COLUMN)
+
+    def __init__(self, folder: str | Path, *, description_file: str | Path | None = None) -> None:
+        self.folder = Path(folder)
+        if not self.folder.is_dir():
+            raise ValueError(f"{folder} is not a folder; give a folder of pictures.")
+        paths = (path for path in self.folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file())
+        self.image_ids = sorted(path.relative_to(self.folder).as_posix() for path in paths)
+        if not self.image_ids:
+            raise ValueError(f"{folder} holds no picture; looked for {sorted(PICTURE_SUFFIXES)} in it and below.")
+        default_file = self.folder / DESCRIPTIONS_FILE
+        if description_file is None and default_file.is_file():
+            description_file = default_file
+        self.descriptions = {} if description_file is None else read_description_file(description_file)
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __getitem__(self, key: Any) -> Any:
+        """A row by position, or a whole column by name (all but the pictures)."""
+        if key == ID_COLUMN:
+            return list(self.image_ids)
+        if key == DESCRIPTION_COLUMN:
+            return [self.descriptions.get(image_id) for image_id in self.image_ids]
+        image_id = self.image_ids[key]
+        with Image.open(self.folder / image_id) as file:
+            # Phones store the turn of a photo beside its pixels.
+            image = ImageOps.exif_transpose(file).convert("RGB")
+        return {IMAGE_COLUMN: image, ID_COLUMN: image_id, DESCRIPTION_COLUMN: self.descriptions.get(image_id)}
+
+
+def open_items(
+    location: str, *, split: str = "test", config_name: str | None = None, description_file: str | Path | None = None
+) -> Any:
+    """Rows of the schema from a place named on the command line.
+
+    Args:
+        location: a folder of pictures, a data set folder (parquet, or from `save_to_disk`), or a data set on the Hub.
+        split: which split of a data set.
+        config_name: which configuration of a data set with several.
+        description_file: descriptions of a folder of pictures.
+
+    Raises:
+        ValueError: the place has no such split, or nothing that can be read.
+    """
+    path = Path(location)
+    if path.is_dir() and not _is_data_set(path):
+        return PictureFolder(path, description_file=description_file)
+    if description_file is not None:
+        raise ValueError(f"{location} is a data set and has its descriptions in a column; drop the description file.")
+    if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
+        return _pick_split(datasets.load_from_disk(str(path)), location, split)
+    return datasets.load_dataset(location, config_name, split=split)
+
+
+def read_description_file(path: str | Path) -> dict[str, str]:
+    """Descriptions by image id from a file of JSON lines.
+
+    Raises:
+        ValueError: the file is missing, or a line is not an object with `image_id` and `description`.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"the description file {path} does not exist; leave it out for pictures without descriptions.")
+    descriptions: dict[str, str] = {}
+    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+            descriptions[str(record[ID_COLUMN])] = str(record[DESCRIPTION_COLUMN] or "")
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path}, line {number}: expected an object with {ID_COLUMN!r} and {DESCRIPTION_COLUMN!r}, "
+                f"got {line[:80]!r}."
+            ) from error
+    return descriptions
+
+
+def read_column(rows: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
+    """One column of the rows without decoding a picture; None for each row where there is no such column."""
+    column_names = getattr(rows, "column_names", None)
+    if column_names is None:
+        return [row.get(name) for row in rows]
+    return list(rows[name]) if name in column_names else [None] * len(rows)  # type: ignore[call-overload]
+
+
+def read_ids(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The id of each row; its position where the rows have none."""
+    return [str(position if name is None else name) for position, name in enumerate(read_column(rows, ID_COLUMN))]
+
+
+def read_image(rows: Sequence[Mapping[str, Any]], position: int) -> Image.Image:
+    """The picture of a row as RGB.
+
+    Raises:
+        ValueError: the picture is missing, or its file is damaged; the message names the item.
+    """
+    try:
+        return rows[position][IMAGE_COLUMN].convert("RGB")
+    # Pillow answers a damaged file with OSError or SyntaxError; an absent picture is None.
+    except (OSError, SyntaxError, AttributeError, KeyError) as error:
+        name = read_ids(rows)[position] if getattr(rows, "column_names", None) else str(position)
+        raise ValueError(
+            f"the picture of item {position} (id {name!r}) cannot be read ({error}); repair it or leave the item out."
+        ) from error
+
+
+def _is_data_set(path: Path) -> bool:
+    if any((path / name).is_file() for name in ("dataset_dict.json", "state.json")):
+        return True
+    return any(path.glob("*.parquet")) or any(path.glob("*/*.parquet"))
+
+
+def _pick_split(loaded: Any, location: str, split: str) -> Any:
+    if not isinstance(loaded, Mapping):
+        return loaded
+    if split not in loaded:
+        raise ValueError(f"{location} has the splits {sorted(loaded)}, not {split!r}.")
+    return loaded[split]
