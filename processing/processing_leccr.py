@@ -46,8 +46,8 @@ class LeccrProcessorKwargs(ProcessingKwargs, total=False):
 class LeccrProcessor(ProcessorMixin):
     """Turns pictures, captions and descriptions into the tensors that the model takes.
 
-    The settings and both parts are saved together, so that a reloaded processor gives the same tensors. The image
-    processor is reloaded with its PIL back end wherever it has one: the torchvision back end resizes differently.
+    The settings and both parts are saved together, so that a reloaded processor gives the same tensors; also where
+    another back end for images (torchvision or PIL, which resize differently) is installed.
 
     Args:
         image_processor: a transformers image processor.
@@ -220,17 +220,23 @@ class LeccrProcessor(ProcessorMixin):
         has_tokens = [0 in row for row in encoded["special_tokens_mask"]]
         return {key: [list(row) for row in encoded[key]] for key in ("input_ids", "attention_mask")}, has_tokens
 
+    def to_dict(self) -> dict[str, Any]:
+        """The saved settings, with the back end of the image processor, which transformers leaves out."""
+        return {**super().to_dict(), "image_backend": getattr(self.image_processor, "backend", "pil")}
+
     @classmethod
     def _get_arguments_from_pretrained(
         cls, pretrained_model_name_or_path: Any, processor_dict: dict[str, Any] | None = None, **kwargs: Any
     ) -> list[Any]:
+        """Load both parts, the image processor with the back end that it was saved with (where installed)."""
         image_processor, tokenizer = super()._get_arguments_from_pretrained(
             pretrained_model_name_or_path, processor_dict, **kwargs
         )
-        # Where torchvision is installed it would be taken, and the pixels would differ from those of the training.
-        if getattr(image_processor, "backend", "pil") != "pil":
+        # transformers takes torchvision wherever it is installed, and its resize gives other pixels than PIL's.
+        backend = (processor_dict or {}).get("image_backend", "pil")
+        if "backend" not in kwargs and getattr(image_processor, "backend", backend) != backend:
             image_processor = AutoImageProcessor.from_pretrained(
-                pretrained_model_name_or_path, **{**kwargs, "backend": "pil"}
+                pretrained_model_name_or_path, **{**kwargs, "backend": backend}
             )
         return [image_processor, tokenizer]
 

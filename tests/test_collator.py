@@ -119,4 +119,4 @@ def test_a_seeded_loader_gives_the_same_epoch_with_and_without_workers():
         )
         epochs.append([batch["image_ids"].tolist() for batch in loader])
     assert epochs[0] == epochs[1]
-    assert sorted(sum(epochs[0], [])) == sorted(list(range(5)) * 2)
+    assert sorted(image_id for batch in epochs[0] for image_id in batch) == sorted(list(range(5)) * 2)

@@ -4,13 +4,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from processing_parts import TEXTS, picture, png_bytes, tiny_processor, tiny_tokenizer
-from transformers import AutoProcessor, CLIPImageProcessorPil, ViTImageProcessorPil
+from transformers import AutoProcessor, CLIPImageProcessorPil, ProcessorMixin, ViTImageProcessorPil
 
 from processing.processing_leccr import LeccrProcessor
 
@@ -159,7 +160,7 @@ def test_wrong_inputs_are_refused():
         processor(text=[None])
     with pytest.raises(TypeError, match=r"descriptions\[0\] must be a string or None"):
         processor(descriptions=[3])
-    with pytest.raises(TypeError, match="unknown keyword arguments.*'max_lenght'"):
+    with pytest.raises(TypeError, match=r"unknown keyword arguments.*'max_lenght'"):
         processor(text="dogs", max_lenght=8)
 
 
@@ -210,7 +211,7 @@ def test_the_saved_folder_loads_in_a_fresh_process_without_this_package(tmp_path
     (tmp_path / "elsewhere").mkdir()
     environment = os.environ | {"HF_HOME": str(tmp_path / "cache"), "PYTHONSAFEPATH": "1"}
     environment.pop("PYTHONPATH", None)
-    # -P and -S alone would still see an editable install; a finder that refuses our names does not.
+    # An editable install makes our packages importable from anywhere, so their names are refused.
     block = (
         "import sys\nclass _Block:\n    def find_spec(self, name, path=None, target=None):\n"
         "        if name in ('processing', 'modeling_leccr'):\n            raise ImportError(name)\n"
@@ -232,6 +233,18 @@ def test_the_saved_folder_loads_in_a_fresh_process_without_this_package(tmp_path
     assert set(here) == set(there)
     for key in here:
         assert torch.equal(here[key], there[key]), key
+
+
+def test_the_image_backend_is_the_saved_one(tmp_path: Path, monkeypatch):
+    """transformers takes torchvision where it is installed; its resize moves the pixels under a trained model."""
+    processor = tiny_processor(size=8)
+    processor.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "processor_config.json").read_text())["image_backend"] == "pil"
+    other = SimpleNamespace(backend="torchvision")
+    monkeypatch.setattr(ProcessorMixin, "_get_arguments_from_pretrained", lambda *_, **__: [other, tiny_tokenizer()])
+    again = LeccrProcessor.from_pretrained(tmp_path)
+    assert again.image_processor.backend == "pil"
+    assert torch.equal(again(images=picture())["pixel_values"], processor(images=picture())["pixel_values"])
 
 
 def test_auto_processor_needs_trust_for_the_remote_class(tmp_path: Path, monkeypatch):

@@ -14,7 +14,8 @@ _PRINT_VOCABULARY = """
 import json, sys
 from processing.tokenizer import train_tokenizer
 words = [f"{a}{b}{c}" for a in "bcdfg" for b in "aeiouäö" for c in "klmnp"]
-texts = json.loads(sys.argv[1]) + [" ".join(words[i::7]) for i in range(7)] * 2 + ["のテスト", "テストです", "すてきなテスト"] * 2
+texts = json.loads(sys.argv[1]) + [" ".join(words[i::7]) for i in range(7)]
+texts += ["のテスト", "テストです", "すてきなテスト"]
 ids = train_tokenizer(sorted(set(texts), key=hash) * 2, 260, max_length=32).get_vocab()
 print(json.dumps(sorted(ids.items())))
 """
