@@ -8,8 +8,9 @@ TESTS ?= tests
 
 # accelerate gives a single process one CPU thread unless it is told otherwise.
 THREADS ?= $(shell $(PYTHON) -c 'import os; print(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())')
-# The four settings that accelerate warns about when they are left out; one process takes the GPU if there is one.
-LAUNCH := $(VENV)/bin/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
+# The four settings that accelerate warns about when they are left out. One process takes one GPU if there is any:
+# with several in sight the trainer would split each batch between them.
+LAUNCH := CUDA_VISIBLE_DEVICES=$${CUDA_VISIBLE_DEVICES-0} $(VENV)/bin/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
 	--num_cpu_threads_per_process $(THREADS)
 
 .DEFAULT_GOAL := help
