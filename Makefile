@@ -8,6 +8,8 @@ TESTS ?= tests
 
 # accelerate gives a single process one CPU thread unless it is told otherwise.
 THREADS ?= $(shell $(PYTHON) -c 'import os; print(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())')
+# Each worker imports torch and transformers, about 10 s and 0.5 GiB: more than four cost more than they give.
+WORKERS ?= $(shell $(PYTHON) -c 'print(min(4, $(THREADS)))')
 # The four settings that accelerate warns about when they are left out. One process takes one GPU if there is any:
 # with several in sight the trainer would split each batch between them.
 LAUNCH := CUDA_VISIBLE_DEVICES=$${CUDA_VISIBLE_DEVICES-0} $(VENV)/bin/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
@@ -23,7 +25,7 @@ demo: $(STAMP)  ## Train, evaluate, export and search on generated scenes; see o
 	$(LAUNCH) train.py $(RECIPE) $(ARGS)
 
 test: lint  ## Lint, types and the offline tests
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest -q -n $(THREADS) $(TESTS)
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest -q -n $(WORKERS) --dist loadfile $(TESTS)
 
 lint: $(STAMP)  ## Ruff (no fixes) and mypy
 	$(VENV)/bin/ruff check .
