@@ -99,13 +99,13 @@ def translate_caption(language: str, facts: CaptionFacts, wording: Wording, *, n
 
 def disturb_words(words: list[str], vocabulary: tuple[str, ...], *, noise: float, rng: random.Random) -> list[str]:
     """Drop, swap or replace each word with a probability; commas stay, and at least one word is left."""
-    if noise == 0.0:
+    # Both numbers are drawn for every word at every noise, so that a larger noise adds mistakes and moves none.
+    draws = [(rng.random(), rng.random()) for _ in words]
+    if noise == 0.0 or all(draw >= noise for draw, _ in draws):
         return list(words)
     result: list[str] = []
     pending: str | None = None
-    for word in words:
-        # Both numbers are drawn for every word, so that a larger noise adds mistakes and moves none.
-        draw, detail = rng.random(), rng.random()
+    for word, (draw, detail) in zip(words, draws, strict=True):
         kind, choice = divmod(detail * len(MISTAKES), 1)
         mistake = MISTAKES[int(kind)] if draw < noise and word not in COMMAS else None
         if mistake == "replace":

@@ -121,7 +121,8 @@ def sample_facts(scene: Scene, rng: random.Random) -> CaptionFacts:
     if len(scene.objects) == 1:
         only = scene.objects[0]
         silent = rng.choice(("size", "texture"))
-        mention = replace(Mention(only.shape, only.colour, only.size, only.texture), **{silent: None})
+        size, texture = (None, only.texture) if silent == "size" else (only.size, None)
+        mention = Mention(only.shape, only.colour, size, texture)
         return CaptionFacts((mention,), (), rng.choice(places_of(only.cell)), scene.background)
     chosen = _choose_objects(scene, rng)
     mentions = [_mention(item, rng) for item in chosen]
