@@ -14,12 +14,12 @@ from typing import get_args
 from transformers import AutoModel, AutoProcessor
 
 import modeling_leccr  # noqa: F401 - registers the Auto classes
-from processing.files import atomic_write
+from processing.files import atomic_write, write_json_atomic
 from retrieval.evaluation import Scoring
 from retrieval.index import ItemIndex, is_index
 from retrieval.items import open_items, read_image
 from retrieval.pictures import contact_sheet
-from retrieval.results import format_table, search_index
+from retrieval.results import format_table, read_queries, search_index
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -29,7 +29,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--model", required=True, help="folder or Hub name of a saved model")
     parser.add_argument("--items", required=True, help="folder of pictures, data set, or saved index")
-    parser.add_argument("--query", action="append", required=True, help="what to look for; may be given several times")
+    parser.add_argument("--query", action="append", default=[], help="what to look for; may be given several times")
+    parser.add_argument("--query-file", help="JSON list of objects with query and, if known, language and image_id")
     parser.add_argument("--top-k", type=int, default=5, help="hits a query (default: %(default)s)")
     parser.add_argument("--split", default="test", help="split of a data set (default: %(default)s)")
     parser.add_argument("--config", help="configuration of a data set that has several")
@@ -39,6 +40,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--global-weight", type=float, help="share of the image embedding in fused scores")
     parser.add_argument("--batch-size", type=int, default=64, help="items encoded at a time (default: %(default)s)")
     parser.add_argument("--save-index", metavar="FOLDER", help="keep the encoded items for later searches")
+    parser.add_argument("--save-results", metavar="FILE", help="write the hits as JSON")
     parser.add_argument("--save-picture", metavar="FILE", help="write the hits as one picture, such as hits.png")
     return parser.parse_args(argv)
 
@@ -71,8 +73,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     if options.save_index:
         index.save(options.save_index)
-    results = search_index(index, model, processor, options.query, top_k=options.top_k)
+    asked = [{"query": query} for query in options.query] + read_queries(options.query_file)
+    results = search_index(
+        index,
+        model,
+        processor,
+        [entry["query"] for entry in asked],
+        top_k=options.top_k,
+        languages=[entry.get("language") for entry in asked],
+        correct_ids=[entry.get("image_id") for entry in asked],
+    )
     print(format_table(results))
+    if options.save_results:
+        write_json_atomic(options.save_results, [result.to_dict() for result in results])
     if options.save_picture:
         rows = open_items(**source)
         sheet = contact_sheet(results, lambda position: read_image(rows, position))

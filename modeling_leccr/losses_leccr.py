@@ -292,7 +292,9 @@ class LeccrCriterion:
     def __init__(self, config: LossConfig) -> None:
         from .losses_official_leccr import OFFICIAL_TERMS, official_mean_direction
 
-        unknown = {name: form for name, form in config.forms.items() if name not in OFFICIAL_TERMS or form != "official"}
+        unknown = {
+            name: form for name, form in config.forms.items() if name not in OFFICIAL_TERMS or form != "official"
+        }
         if unknown:
             raise ValueError(
                 f"loss.forms takes {{term: 'official'}} with the terms {sorted(OFFICIAL_TERMS)}, got {unknown}."

@@ -86,9 +86,7 @@ def composite_vectors(image_embeds: Tensor, slot_embeds: Tensor | None, global_w
     return global_weight * image_embeds.unsqueeze(1) + (1 - global_weight) * slot_embeds
 
 
-def fused_scores(
-    image_embeds: Tensor, slot_embeds: Tensor | None, text_embeds: Tensor, global_weight: float
-) -> Tensor:
+def fused_scores(image_embeds: Tensor, slot_embeds: Tensor | None, text_embeds: Tensor, global_weight: float) -> Tensor:
     """Both levels in one score: a * global + (1 - a) * best slot.
 
     Args: as `composite_vectors` and `slot_scores`.

@@ -118,7 +118,6 @@ class LeccrPreTrainedModel(PreTrainedModel):
         elif isinstance(module, LogitScale):
             init.constant_(module.value, module.initial_value)
 
-
     @classmethod
     def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
         """As `PreTrainedModel.from_pretrained`, but weights that do not fit are an error instead of a warning.
@@ -331,9 +330,7 @@ class LeccrModel(LeccrPreTrainedModel):
         if input_ids is None or attention_mask is None or not bool(attention_mask.any(dim=-1).all()):
             raise ValueError("item_source='description' embeds descriptions, but an item has none; describe it first.")
         features = self.get_text_features(input_ids, attention_mask)
-        return LeccrImageFeatures(
-            last_hidden_state=features.last_hidden_state, pooler_output=features.pooler_output
-        )
+        return LeccrImageFeatures(last_hidden_state=features.last_hidden_state, pooler_output=features.pooler_output)
 
 
 def _without_empty_rows(attention_mask: Tensor | None) -> Tensor | None:

@@ -180,9 +180,7 @@ class VisualSemanticInteraction(nn.Module):
             depth = config.num_interaction_layers if self.interaction in interactions else 0
             self.add_module(name, nn.ModuleList(CrossAttentionBlock(config) for _ in range(depth)))
 
-    def forward(
-        self, patch_states: Tensor, slots: Tensor, *, first_token_only: bool = False
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, patch_states: Tensor, slots: Tensor, *, first_token_only: bool = False) -> tuple[Tensor, Tensor]:
         """Exchange information between an image and its slots.
 
         Args:

@@ -120,9 +120,7 @@ def _from_pretrained(
     model_class: Any, name: str | os.PathLike, config: PreTrainedConfig, tower_kwargs: dict[str, Any]
 ) -> PreTrainedModel:
     pooling = _without_pooling(config) if model_class is AutoModel else {}
-    model, info = model_class.from_pretrained(
-        name, config=config, output_loading_info=True, **pooling, **tower_kwargs
-    )
+    model, info = model_class.from_pretrained(name, config=config, output_loading_info=True, **pooling, **tower_kwargs)
     missing = sorted(info["missing_keys"])
     if missing:
         raise ValueError(

@@ -1,8 +1,10 @@
 """Search results: queries with their hits, and as a table for the terminal."""
 
+import json
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from retrieval.encode import encode_texts
@@ -33,6 +35,33 @@ class QueryResult:
     hits: Sequence[Hit]
     language: str | None = None
     correct_id: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON: the query and its hits; `correct` only where the item is known."""
+        known = self.correct_id is not None
+        hits = [
+            {
+                "image_id": hit.item_id,
+                "score": hit.score,
+                **({"correct": hit.item_id == self.correct_id} if known else {}),
+            }
+            for hit in self.hits
+        ]
+        return {"language": self.language, "query": self.query, "hits": hits}
+
+
+def read_queries(path: str | Path | None) -> list[dict[str, str]]:
+    """Queries from a JSON file: a list of objects with `query` and, if known, `language` and `image_id`.
+
+    Raises:
+        ValueError: the file holds something else.
+    """
+    if path is None:
+        return []
+    queries = json.loads(Path(path).read_text(encoding="utf-8"))
+    if not isinstance(queries, list) or not all(isinstance(entry, dict) and entry.get("query") for entry in queries):
+        raise ValueError(f"{path} must hold a JSON list of objects with a 'query' each.")
+    return queries
 
 
 def search_index(

@@ -1,0 +1,175 @@
+"""A recipe: what a YAML file and the command line say about model, data and training."""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import HfArgumentParser, TrainingArguments
+
+from modeling_leccr.losses_leccr import LossConfig
+from modeling_leccr.training.optimization import GROUPS
+
+USAGE = "train.py RECIPE.yaml [--name value] [--section.name value] ..."
+
+
+@dataclass
+class ModelArguments:
+    """What is trained."""
+
+    vision_tower: Any = field(
+        default="openai/clip-vit-base-patch32",
+        metadata={"help": "Hub id or folder of pretrained weights, or a configuration (with model_type) from scratch."},
+    )
+    text_tower: Any = field(
+        default="google-bert/bert-base-multilingual-cased",
+        metadata={"help": "As vision_tower. From scratch, the tokenizer is trained on the training captions."},
+    )
+    model: dict[str, Any] = field(default_factory=dict, metadata={"help": "Fields of LeccrConfig."})
+    image_size: int = field(default=224, metadata={"help": "Pixels a side."})
+    vocab_size: int = field(default=8000, metadata={"help": "Of a tokenizer that is trained here."})
+    max_length: int = field(default=200, metadata={"help": "Tokens of a caption or description; longer are cut."})
+    clean_captions: bool = field(default=False, metadata={"help": "Lower-case, strip punctuation, cut at 30 words."})
+
+
+@dataclass
+class DataArguments:
+    """What it is trained and evaluated on."""
+
+    dataset: str = field(default="scenes", metadata={"help": "'scenes' (embedded), a folder or a Hub id."})
+    scenes: dict[str, Any] = field(default_factory=dict, metadata={"help": "Fields of ScenesConfig."})
+    target_languages: list[str] = field(
+        default_factory=list, metadata={"help": "Trained on, from machine translation."}
+    )
+    evaluation_languages: list[str] = field(default_factory=list, metadata={"help": "Default: target_languages."})
+    train_split: str = field(default="train", metadata={"help": "Name of the split."})
+    validation_split: str = field(default="validation", metadata={"help": "Chooses the checkpoint."})
+    test_split: str | None = field(default=None, metadata={"help": "Reported once, after training."})
+    train_items: int | None = field(default=None, metadata={"help": "Only the first so many items, for a quick look."})
+    corrupt_images: str = field(default="error", metadata={"help": "'error' names the item; 'skip' drops and counts."})
+    augmentation: dict[str, Any] = field(
+        default_factory=dict, metadata={"help": "Arguments of RandomResizedCrop (scale, flip); empty: none."}
+    )
+
+
+@dataclass
+class LeccrTrainingArguments(TrainingArguments):
+    """`TrainingArguments` with LECCR's objectives; the defaults are the published optimizer settings."""
+
+    output_dir: str | None = field(default="outputs/run", metadata={"help": "Where everything is written."})
+    per_device_train_batch_size: int = field(default=128, metadata={"help": "Pairs a device and step."})
+    per_device_eval_batch_size: int = field(default=64, metadata={"help": "Items in one forward pass."})
+    learning_rate: float = field(default=1e-5, metadata={"help": "Peak, for groups with multiplier 1."})
+    weight_decay: float = field(default=0.01, metadata={"help": "Of weight matrices."})
+    adam_beta2: float = field(default=0.98, metadata={"help": "Beta2 of AdamW."})
+    warmup_steps: float = field(default=0.1, metadata={"help": "Steps, or below 1 the share of all steps."})
+    optim: str = field(default="adamw_torch_fused", metadata={"help": "Optimizer."})
+    logging_steps: float = field(default=10, metadata={"help": "Steps between log lines."})
+    eval_strategy: str = field(default="epoch", metadata={"help": "When to evaluate on validation."})
+    save_strategy: str = field(default="epoch", metadata={"help": "When to write a checkpoint."})
+    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept, the best among them."})
+    load_best_model_at_end: bool = field(default=True, metadata={"help": "Best by validation SumR."})
+    metric_for_best_model: str | None = field(default="sum_r", metadata={"help": "Validation metric."})
+    greater_is_better: bool | None = field(default=True, metadata={"help": "Of metric_for_best_model."})
+    dataloader_drop_last: bool = field(default=True, metadata={"help": "A short last batch has fewer negatives."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "The collator reads the columns itself."})
+    report_to: Any = field(default="none", metadata={"help": "Trackers, such as tensorboard or trackio."})
+    loss: dict[str, Any] = field(default_factory=dict, metadata={"help": "Fields of LossConfig."})
+    learning_rate_multipliers: dict[str, float] = field(
+        default_factory=dict, metadata={"help": f"Factors for {', '.join(GROUPS)}."}
+    )
+    scoring: str = field(default="fused", metadata={"help": "Score of validation and test: fused, global or slots."})
+    controls: dict[str, dict[str, Any]] = field(
+        default_factory=dict, metadata={"help": "Name -> changes of the recipe, trained after it for comparison."}
+    )
+
+
+@dataclass
+class Recipe:
+    """One parsed recipe; `settings` is what was said, for the record."""
+
+    model: ModelArguments
+    data: DataArguments
+    training: LeccrTrainingArguments
+    settings: dict[str, Any]
+
+
+class _RecipeLoader(yaml.SafeLoader):
+    """YAML 1.1 reads 1e-5 as a string; people mean a number."""
+
+
+_RecipeLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def parse_recipe(arguments: Sequence[str]) -> Recipe:
+    """Read `RECIPE.yaml --name value --section.name value ...`.
+
+    Raises:
+        ValueError: no recipe, an unknown name, or a value that is not allowed.
+        FileNotFoundError: the recipe does not exist.
+    """
+    if not arguments or arguments[0].startswith("-"):
+        raise ValueError(f"the first argument is a recipe; usage: {USAGE}")
+    path = Path(arguments[0])
+    settings = yaml.load(path.read_text(encoding="utf-8"), _RecipeLoader)
+    if not isinstance(settings, dict):
+        raise ValueError(f"the recipe {path} must be a mapping of names to values, got {type(settings).__name__}.")
+    return build_recipe(merged(settings, read_overrides(arguments[1:])))
+
+
+def build_recipe(settings: dict[str, Any]) -> Recipe:
+    """Turn settings into checked arguments.
+
+    Raises:
+        ValueError: a name is unknown or a value is not allowed.
+    """
+    sections = (ModelArguments, DataArguments, LeccrTrainingArguments)
+    known = {entry.name for section in sections for entry in dataclasses.fields(section) if entry.init}
+    unknown = sorted(set(settings) - known)
+    if unknown:
+        raise ValueError(f"unknown settings {unknown} in the recipe; see `python train.py --help`.")
+    parser = HfArgumentParser(sections)  # type: ignore[arg-type]
+    model, data, training = parser.parse_dict(dict(settings))
+    if not data.target_languages:
+        raise ValueError("target_languages must name at least one language to train on, got none.")
+    LossConfig.from_dict(training.loss)
+    return Recipe(model, data, training, settings)
+
+
+def read_overrides(arguments: Sequence[str]) -> dict[str, Any]:
+    """`--a.b 1 --c=x` as {"a": {"b": 1}, "c": "x"}; values are YAML.
+
+    Raises:
+        ValueError: a word that is neither a name nor the value of one.
+    """
+    words = [part for word in arguments for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    overrides: dict[str, Any] = {}
+    for position in range(0, len(words), 2):
+        name = words[position]
+        if not name.startswith("--") or position + 1 == len(words):
+            raise ValueError(f"overrides come as `--name value`, got {' '.join(words[position : position + 2])!r}.")
+        value: Any = yaml.load(words[position + 1], _RecipeLoader)
+        for key in reversed(name[2:].split(".")):
+            value = {key: value}
+        overrides = merged(overrides, value)
+    return overrides
+
+
+def merged(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Settings with changes applied; mappings are merged, everything else is replaced."""
+    result = dict(settings)
+    for name, value in changes.items():
+        both_mappings = isinstance(value, dict) and isinstance(result.get(name), dict)
+        result[name] = merged(result[name], value) if both_mappings else value
+    return result
+
+
+def help_text() -> str:
+    """All settings of a recipe, for `--help`."""
+    parser = HfArgumentParser((ModelArguments, DataArguments, LeccrTrainingArguments), usage=USAGE)  # type: ignore
+    return parser.format_help()

@@ -1,0 +1,115 @@
+"""From a recipe to its parts: splits, processor, model."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+
+from modeling_leccr.configuration_leccr import LeccrConfig
+from modeling_leccr.modeling_leccr import LeccrModel
+from modeling_leccr.training.arguments import DataArguments, ModelArguments
+from processing.processing_leccr import LeccrProcessor
+from processing.records import DESCRIPTION_COLUMN, SOURCE_LANGUAGE, caption_column, check_columns
+from processing.scenes import ScenesConfig, load_scenes
+from processing.tokenizer import train_tokenizer
+
+logger = logging.getLogger(__name__)
+
+
+def load_splits(data: DataArguments) -> dict[str, datasets.Dataset]:
+    """The splits of a recipe under the names "train", "validation" and, where there is one, "test".
+
+    Raises:
+        ValueError: a split is absent or empty.
+    """
+    if data.dataset == "scenes":
+        loaded = load_scenes(ScenesConfig(**data.scenes))
+    else:
+        loaded = datasets.load_dataset(data.dataset)
+    names = {"train": data.train_split, "validation": data.validation_split}
+    if data.test_split is not None:
+        names["test"] = data.test_split
+    splits: dict[str, datasets.Dataset] = {}
+    for role, name in names.items():
+        if name not in loaded or len(loaded[name]) == 0:
+            raise ValueError(
+                f"{role}_split={name!r} is absent from {data.dataset!r} or empty; it has "
+                f"{ {found: len(split) for found, split in loaded.items()} }."
+            )
+        splits[role] = loaded[name]
+    if data.train_items is not None:
+        splits["train"] = splits["train"].select(range(min(data.train_items, len(splits["train"]))))
+    return splits
+
+
+def build_processor(
+    arguments: ModelArguments, train: datasets.Dataset, target_languages: Sequence[str]
+) -> LeccrProcessor:
+    """Image processor and tokenizer that belong to the towers; a tower from scratch gets a tokenizer trained here."""
+    if isinstance(arguments.text_tower, dict):
+        tokenizer: PreTrainedTokenizerBase = train_tokenizer(
+            training_texts(train, target_languages), arguments.vocab_size, max_length=arguments.max_length
+        )
+    else:
+        tokenizer = AutoTokenizer.from_pretrained(arguments.text_tower)
+    return LeccrProcessor(
+        _image_processor(arguments),
+        tokenizer,
+        max_length=arguments.max_length,
+        clean_captions=arguments.clean_captions,
+    )
+
+
+def training_texts(train: datasets.Dataset, target_languages: Sequence[str]) -> Iterator[str]:
+    """All texts that training sees: English captions, their translations and the descriptions."""
+    columns = [caption_column(SOURCE_LANGUAGE)]
+    columns += [caption_column(language, translated=True) for language in target_languages]
+    check_columns(train.column_names, [*columns, DESCRIPTION_COLUMN], split="train")
+    for row in train.select_columns([*columns, DESCRIPTION_COLUMN]):
+        for column in columns:
+            yield from row[column]
+        if row[DESCRIPTION_COLUMN]:
+            yield row[DESCRIPTION_COLUMN]
+
+
+def build_model(arguments: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> LeccrModel:
+    """Pretrained towers by name, or towers from scratch by configuration.
+
+    Raises:
+        ValueError: one tower is a name and the other a configuration, or a field is not allowed.
+    """
+    vision, text = arguments.vision_tower, arguments.text_tower
+    if isinstance(vision, dict) != isinstance(text, dict):
+        raise ValueError("vision_tower and text_tower must both be names or both be configurations from scratch.")
+    if not isinstance(vision, dict):
+        return LeccrModel.from_towers(vision, text, image_size=arguments.image_size, **arguments.model)
+    vision_config = _scratch_config(vision, image_size=arguments.image_size)
+    text_config = _scratch_config(
+        text,
+        vocab_size=len(tokenizer),
+        max_position_embeddings=arguments.max_length,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return LeccrModel(LeccrConfig(vision_config=vision_config, text_config=text_config, **arguments.model))
+
+
+def _scratch_config(tower: dict[str, Any], **defaults: Any) -> PreTrainedConfig:
+    fields = {**defaults, **tower}
+    return AutoConfig.for_model(fields.pop("model_type"), **fields)
+
+
+def _image_processor(arguments: ModelArguments) -> Any:
+    size = {"height": arguments.image_size, "width": arguments.image_size}
+    if isinstance(arguments.vision_tower, dict):
+        return ViTImageProcessorPil(size=size)
+    # The published protocol resizes to a square; CLIP's own centre crop would cut what captions mention.
+    return AutoImageProcessor.from_pretrained(
+        Path(arguments.vision_tower) if Path(arguments.vision_tower).is_dir() else arguments.vision_tower,
+        backend="pil",
+        size=size,
+        do_center_crop=False,
+    )

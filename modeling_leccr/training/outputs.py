@@ -1,0 +1,141 @@
+"""What a run leaves behind: the model folder, metrics, pictures, and a search in a process of its own."""
+
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from modeling_leccr.export import save_for_hub, save_probe
+from modeling_leccr.training.arguments import Recipe
+from modeling_leccr.training.run import SystemRun
+from processing.files import write_json_atomic
+from processing.processing_leccr import LeccrProcessor
+from processing.records import DESCRIPTION_COLUMN, ID_COLUMN, IMAGE_COLUMN, caption_column
+from reporting.compare import draw_recalls
+from reporting.curves import draw_training_curves
+from reporting.report import write_report
+from reporting.run_record import environment
+
+logger = logging.getLogger(__name__)
+
+MAIN_SYSTEM = "LECCR"
+PROBE_ITEMS = 4
+_VERIFY_SCRIPT = Path(__file__).parents[2] / "hub_scripts" / "verify_export.py"
+
+
+def write_metrics(
+    folder: Path, recipe: Recipe, runs: Mapping[str, SystemRun], *, seconds: Mapping[str, float], peak_gib: float
+) -> dict[str, Any]:
+    """Write `metrics.json`: what each system scored, how it was measured, and on what."""
+    record = {
+        "systems": {name: run.metrics for name, run in runs.items()},
+        "protocol": runs[MAIN_SYSTEM].protocol,
+        "checkpoint_choice": "best SumR on validation",
+        "seconds": {**{f"train {name}": run.seconds for name, run in runs.items()}, **seconds},
+        "peak_memory_gib": peak_gib,
+        "settings": recipe.settings,
+        "environment": environment(),
+    }
+    write_json_atomic(folder / "metrics.json", record)
+    return record
+
+
+def save_and_verify(
+    folder: Path, run: SystemRun, processor: LeccrProcessor, split: datasets.Dataset, languages: list[str]
+) -> float:
+    """Write `model/`, reload it in a fresh process without this package, and compare embeddings.
+
+    Returns:
+        The largest difference of an embedding.
+
+    Raises:
+        RuntimeError: the reloaded model embeds differently.
+    """
+    rows = [split[position] for position in range(min(PROBE_ITEMS, len(split)))]
+    texts = [
+        row[caption_column(language)][0] for row in rows for language in languages if row[caption_column(language)]
+    ]
+    save_for_hub(run.model, processor, folder / "model", languages=languages, metrics=run.metrics, query=texts[0])
+    save_probe(run.model, processor, rows, texts, folder / "probe")
+    command = [sys.executable, "-I", str(_VERIFY_SCRIPT), str(folder / "model"), str(folder / "probe")]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise RuntimeError(f"the saved model does not reload to the same embeddings: {result.stdout}{result.stderr}")
+    return json.loads(result.stdout.splitlines()[-1])["max_difference"]
+
+
+def search_in_fresh_process(folder: Path, split: datasets.Dataset, languages: list[str]) -> list[dict[str, Any]]:
+    """Search the split with one human caption of each language, by the command that a user would type.
+
+    The captions are those of items at equal distances in the split, so nobody chose the ones that work. Writes
+    `items/`, `index/`, `searches.json` and `retrieval.png`.
+    """
+    items = folder / "items"
+    items.mkdir(exist_ok=True)
+    split.select_columns([IMAGE_COLUMN, ID_COLUMN, DESCRIPTION_COLUMN]).to_parquet(
+        items / "test-00000-of-00001.parquet"
+    )
+    queries = []
+    for place, language in enumerate(languages):
+        row = split[place * len(split) // len(languages)]
+        queries.append({"query": row[caption_column(language)][0], "language": language, "image_id": row[ID_COLUMN]})
+    write_json_atomic(folder / "queries.json", queries)
+    options = {
+        "--model": "model",
+        "--items": "items",
+        "--query-file": "queries.json",
+        "--save-index": "index",
+        "--save-results": "searches.json",
+        "--save-picture": "retrieval.png",
+    }
+    command = [sys.executable, "-m", "hub_scripts.search", *(word for pair in options.items() for word in pair)]
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise RuntimeError(f"the search failed: {result.stdout}{result.stderr}")
+    return json.loads((folder / "searches.json").read_text(encoding="utf-8"))
+
+
+def write_pictures_and_report(
+    folder: Path,
+    runs: Mapping[str, SystemRun],
+    record: Mapping[str, Any],
+    *,
+    split_name: str,
+    languages: list[str],
+    searches: list[dict[str, Any]],
+) -> None:
+    """Write `training.png`, `comparison.png` and `report.md` from the record alone."""
+    results = {name: metrics[split_name] for name, metrics in record["systems"].items()}
+    num_items = int(results[MAIN_SYSTEM][f"{languages[0]}/num_items"])
+    draw_training_curves(runs[MAIN_SYSTEM].log_history, folder / "training.png", title="LECCR training")
+    draw_recalls(
+        results,
+        languages,
+        folder / "comparison.png",
+        title=f"Text to image R@1 on {split_name}, {num_items} items",
+        num_items=num_items,
+    )
+    files = {
+        "training.png": "loss terms, validation recall and learning rate",
+        "comparison.png": "the system beside its controls",
+    }
+    if searches:
+        files["retrieval.png"] = "the top hits of one query in each language"
+    files |= {"metrics.json": "all numbers and settings", "model": "the model, ready for the Hub"}
+    write_report(
+        folder / "report.md",
+        title=f"LECCR on {record['settings'].get('dataset', 'scenes')}",
+        settings=record["settings"],
+        metrics_by_system=results,
+        languages=languages,
+        protocol={**record["protocol"][split_name], "checkpoint": record["checkpoint_choice"]},
+        timings=record["seconds"],
+        environment={**record["environment"], "peak_memory_gib": record["peak_memory_gib"]},
+        files=files,
+        searches=searches,
+    )

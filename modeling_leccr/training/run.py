@@ -1,0 +1,98 @@
+"""Train a recipe and its controls, each on the same data with the same budget."""
+
+import logging
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+from transformers import set_seed
+
+from modeling_leccr.modeling_leccr import LeccrModel
+from modeling_leccr.training.arguments import Recipe, build_recipe, merged
+from modeling_leccr.training.building import build_model
+from modeling_leccr.training.trainer import LeccrTrainer
+from processing.augmentation import RandomResizedCrop
+from processing.pairs import CaptionPairs
+from processing.processing_leccr import LeccrProcessor
+from retrieval.evaluation import evaluation_protocol
+
+logger = logging.getLogger(__name__)
+
+
+def use_all_cores() -> None:
+    """Undo `accelerate launch`'s silent choice of one thread a process where no GPU does the work."""
+    launched = "ACCELERATE_MIXED_PRECISION" in os.environ
+    if launched and os.environ.get("OMP_NUM_THREADS") == "1" and not torch.cuda.is_available():
+        processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // processes))
+
+
+@dataclass
+class SystemRun:
+    """A trained system: its best checkpoint by validation SumR, what it scored and what it cost.
+
+    Args:
+        metrics: split name -> metrics, of the best checkpoint.
+        protocol: split name -> what a reader must know to compare them.
+        log_history: the trainer's log.
+        seconds: of training with its evaluations.
+    """
+
+    model: LeccrModel
+    metrics: dict[str, dict[str, float]]
+    protocol: dict[str, dict[str, Any]]
+    log_history: list[dict[str, float]]
+    seconds: float
+    is_main_process: bool
+
+
+def control_recipes(recipe: Recipe) -> dict[str, Recipe]:
+    """The recipes of the controls: the main one with a few settings changed."""
+    shared = {name: value for name, value in recipe.settings.items() if name != "controls"}
+    return {name: build_recipe(merged(shared, changes)) for name, changes in recipe.training.controls.items()}
+
+
+def train_system(
+    recipe: Recipe, splits: Mapping[str, datasets.Dataset], processor: LeccrProcessor, folder: Path
+) -> SystemRun:
+    """Train one system and evaluate its best checkpoint on every split but the training one.
+
+    Args:
+        recipe: what to train.
+        splits: from `load_splits`.
+        processor: shared by the systems that are compared.
+        folder: for the checkpoints; `--resume_from_checkpoint true` continues from the last one there.
+    """
+    args, data = recipe.training, recipe.data
+    args.output_dir = str(folder)
+    set_seed(args.seed)
+    languages = data.evaluation_languages or data.target_languages
+    trainer = LeccrTrainer(
+        build_model(recipe.model, processor.tokenizer),
+        args,
+        processor=processor,
+        pairs=CaptionPairs(splits["train"], data.target_languages, corrupt_images=data.corrupt_images),
+        validation=splits["validation"],
+        languages=languages,
+        augmentation=RandomResizedCrop(recipe.model.image_size, **data.augmentation) if data.augmentation else None,
+    )
+    start = time.perf_counter()
+    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    seconds = time.perf_counter() - start
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    reported = {name: split for name, split in splits.items() if name != "train"}
+    return SystemRun(
+        model=model,
+        metrics={name: trainer.retrieval_metrics(split) for name, split in reported.items()},
+        protocol={
+            name: evaluation_protocol(model, split, languages, scoring=args.scoring) for name, split in reported.items()
+        },
+        log_history=trainer.state.log_history,
+        seconds=seconds,
+        is_main_process=trainer.is_world_process_zero(),
+    )

@@ -1,0 +1,167 @@
+"""LeccrTrainer: transformers' trainer with LECCR's objectives over the global batch."""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import datasets
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import Trainer, TrainerCallback
+
+from modeling_leccr.losses_leccr import LeccrCriterion, LossConfig
+from modeling_leccr.modeling_leccr import LeccrModel
+from modeling_leccr.training.arguments import LeccrTrainingArguments
+from modeling_leccr.training.gather import gather_batch
+from modeling_leccr.training.optimization import parameter_groups
+from processing.collator import LeccrCollator
+from processing.pairs import CaptionPairs
+from processing.processing_leccr import LeccrProcessor
+from retrieval.evaluation import evaluate_retrieval
+
+
+logger = logging.getLogger(__name__)
+
+
+class ClampLogitScale(TrainerCallback):
+    """Keeps the temperature in its range after each update; beyond it, its clamp would pass no gradient."""
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, model: LeccrModel, **_: Any) -> None:
+        model.logit_scale.clamp_()
+
+
+class LeccrTrainer(Trainer):
+    """Trains on pairs, gathers embeddings over processes for the losses, evaluates retrieval on validation.
+
+    Args:
+        model: the model.
+        args: the training arguments.
+        processor: makes the batches, and is saved with each checkpoint.
+        pairs: training pairs.
+        validation: a split in the schema of records.py, whose human captions choose the checkpoint; None trains
+            without evaluation.
+        languages: evaluated languages.
+        augmentation: applied to training images.
+    """
+
+    def __init__(
+        self,
+        model: LeccrModel,
+        args: LeccrTrainingArguments,
+        *,
+        processor: LeccrProcessor,
+        pairs: CaptionPairs,
+        validation: datasets.Dataset | None,
+        languages: Sequence[str],
+        augmentation: Callable[[Image.Image], Image.Image] | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+    ) -> None:
+        if args.n_gpu > 1:
+            logger.warning("this process sees %d GPUs and uses one; launch a process for each", args.n_gpu)
+            args._n_gpu = 1  # DataParallel would split the batch, and with it the negatives
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=LeccrCollator(processor, augmentation=augmentation),
+            train_dataset=pairs,
+            eval_dataset=validation,
+            processing_class=processor,
+            callbacks=[ClampLogitScale(), *(callbacks or [])],
+        )
+        # The loss is a mean over the global batch; accumulated steps are averaged, and add no negatives.
+        self.loss_is_scaled_for_ga = False
+        self.model_accepts_loss_kwargs = False
+        self.criterion = LeccrCriterion(LossConfig.from_dict(args.loss))
+        self.languages = list(languages)
+        self._term_sums: dict[str, Tensor] = {}
+        self._num_terms_added = 0
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """Total loss of the global batch; the same number in every process."""
+        image_ids = inputs.pop("image_ids")
+        output = model(**inputs)
+        batch = gather_batch(self.criterion.summarise(output, image_ids))
+        terms = self.criterion(batch, output.logit_scale)
+        self._add_terms({**terms, "logit_scale": output.logit_scale.exp().squeeze()})
+        loss = self.criterion.total(terms)
+        return (loss, output) if return_outputs else loss
+
+    def evaluate(
+        self,
+        eval_dataset: Any = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """Recalls on validation. Each process computes all of them: a split that is shared out could lose rows."""
+        metrics = self.retrieval_metrics(self.eval_dataset if eval_dataset is None else eval_dataset)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def retrieval_metrics(self, split: datasets.Dataset) -> dict[str, float]:
+        """Recalls of a split in every language, and `sum_r`, the mean of their SumR (0 to 600)."""
+        model = self.accelerator.unwrap_model(self.model)
+        metrics = evaluate_retrieval(
+            model,
+            self.processing_class,
+            split,
+            self.languages,
+            scoring=self.args.scoring,
+            batch_size=self.args.per_device_eval_batch_size,
+            progress=not self.args.disable_tqdm and self.is_world_process_zero(),
+        )
+        return {**metrics, "sum_r": metrics["mean/sum_r"]}
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As the parent, with the mean of each loss term since the last line."""
+        if "loss" in logs and self._num_terms_added:
+            means = {name: float(total) / self._num_terms_added for name, total in self._term_sums.items()}
+            scale = means.pop("logit_scale")
+            logs |= {f"loss/{name}": value for name, value in means.items()} | {"logit_scale": scale}
+            self._term_sums, self._num_terms_added = {}, 0
+        super().log(logs, start_time)
+
+    def _load_best_model(self) -> None:
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            super()._load_best_model()
+        elif self.state.best_model_checkpoint is not None:
+            self._load_weights(self.state.best_model_checkpoint)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            self._load_weights(resume_from_checkpoint)
+
+    def _load_weights(self, folder: str) -> None:
+        # `save_pretrained` writes some towers under the names of older releases. The parent reads them with
+        # `load_state_dict(strict=False)`, which leaves such a tower as it is; `from_pretrained` knows the names.
+        model = self.accelerator.unwrap_model(self.model)
+        model.load_state_dict(type(model).from_pretrained(folder).state_dict())
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW with a learning rate for towers and heads each, and decay on matrices alone."""
+        if self.optimizer is None:
+            trained = self.model if model is None else model
+            optimizer_class, settings = self.get_optimizer_cls_and_kwargs(self.args, trained)
+            groups = parameter_groups(
+                trained,
+                learning_rate=self.args.learning_rate,
+                weight_decay=self.args.weight_decay,
+                multipliers=self.args.learning_rate_multipliers,
+            )
+            self.optimizer = optimizer_class(groups, **settings)
+        return self.optimizer
+
+    def _add_terms(self, terms: dict[str, Tensor]) -> None:
+        for name, value in terms.items():
+            self._term_sums[name] = self._term_sums.get(name, 0.0) + value.detach()
+        self._num_terms_added += 1

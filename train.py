@@ -1,0 +1,61 @@
+"""Train, evaluate, save, reload and search, from one recipe.
+
+    accelerate launch train.py configs/scenes.yaml --learning_rate 1e-3 --model.num_slots 2
+
+The first argument is a YAML recipe; the rest override it. `python train.py --help` lists all settings.
+"""
+
+import logging
+import sys
+import time
+from pathlib import Path
+
+from modeling_leccr.training.arguments import help_text, parse_recipe
+from modeling_leccr.training.building import build_processor, load_splits
+from modeling_leccr.training.outputs import (
+    MAIN_SYSTEM,
+    save_and_verify,
+    search_in_fresh_process,
+    write_metrics,
+    write_pictures_and_report,
+)
+from modeling_leccr.training.run import control_recipes, train_system, use_all_cores
+from reporting.run_record import PeakMemory
+
+logger = logging.getLogger("train")
+
+
+def main(arguments: list[str]) -> None:
+    """Read the recipe, build its parts, train it and its controls, and write what they give."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(__doc__, help_text(), sep="\n")
+        return
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    use_all_cores()
+    start = time.perf_counter()
+    recipe = parse_recipe(arguments)
+    folder = Path(recipe.training.output_dir)
+    splits = load_splits(recipe.data)
+    processor = build_processor(recipe.model, splits["train"], recipe.data.target_languages)
+    seconds = {"prepare data": time.perf_counter() - start}
+    with PeakMemory() as memory:
+        runs = {
+            name: train_system(system, splits, processor, folder / "checkpoints" / name)
+            for name, system in {MAIN_SYSTEM: recipe, **control_recipes(recipe)}.items()
+        }
+        if not runs[MAIN_SYSTEM].is_main_process:
+            return
+        start = time.perf_counter()
+        reported = "test" if "test" in splits else "validation"
+        languages = recipe.data.evaluation_languages or recipe.data.target_languages
+        difference = save_and_verify(folder, runs[MAIN_SYSTEM], processor, splits[reported], languages)
+        logger.info("reloaded in a fresh process: embeddings differ by at most %.1e", difference)
+        searches = search_in_fresh_process(folder, splits[reported], languages)
+        seconds["save, reload and search"] = time.perf_counter() - start
+    record = write_metrics(folder, recipe, runs, seconds=seconds, peak_gib=memory.peak_gib)
+    write_pictures_and_report(folder, runs, record, split_name=reported, languages=languages, searches=searches)
+    logger.info("report: %s", folder / "report.md")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
