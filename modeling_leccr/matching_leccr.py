@@ -109,5 +109,5 @@ def min_max(scores: Tensor) -> Tensor:
             f"raise the batch size to 2 or more."
         )
     low, high = torch.aminmax(scores)
-    # A constant matrix has no range; the clamp turns it into zeros instead of NaN.
-    return (scores - low) / (high - low).clamp_min(torch.finfo(scores.dtype).tiny)
+    # A constant matrix has no range: divided by 1 it becomes zeros, with finite gradients, instead of NaN.
+    return (scores - low) / torch.where(high > low, high - low, 1)
