@@ -37,7 +37,7 @@ def min_max_by_loops(scores: Tensor) -> Tensor:
     low, high = min(cells), max(cells)
     if high == low:
         return torch.zeros_like(scores)
-    return torch.tensor([[(float(cell) - low) / (high - low) for cell in row] for row in scores])
+    return torch.tensor([[(cell - low) / (high - low) for cell in row] for row in scores.tolist()])
 
 
 def cross_entropy_by_loops(logits: Tensor, image_ids: Tensor) -> Tensor:
