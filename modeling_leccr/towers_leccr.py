@@ -10,8 +10,13 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from transformers import AutoConfig, AutoModel, CLIPVisionModelWithProjection, PreTrainedConfig, PreTrainedModel
 
-# These encoders return their tokens before the final layer norm and apply it to the pooled token alone.
-TOWERS_WITH_POOLED_NORM_ONLY = frozenset({"clip_vision_model", "metaclip_2_vision_model"})
+# These encoders return their tokens before the final layer norm (named here) and apply it to the pooled token alone.
+TOWERS_WITH_POOLED_NORM_ONLY = {
+    "clip_vision_model": "post_layernorm",
+    "metaclip_2_vision_model": "post_layernorm",
+    "convnext": "layernorm",
+    "convnextv2": "layernorm",
+}
 
 
 def build_tower(config: PreTrainedConfig) -> PreTrainedModel:
@@ -32,9 +37,8 @@ def visual_tokens(tower: PreTrainedModel, pixel_values: Tensor) -> Tensor:
     states = tower(pixel_values=pixel_values).last_hidden_state
     if states.ndim == 4:  # convolutional towers return a map (batch, channels, height, width)
         states = states.flatten(2).transpose(1, 2)
-    if tower.config.model_type in TOWERS_WITH_POOLED_NORM_ONLY:
-        states = tower.post_layernorm(states)
-    return states
+    norm = TOWERS_WITH_POOLED_NORM_ONLY.get(tower.config.model_type)
+    return states if norm is None else tower.get_submodule(norm)(states)
 
 
 def output_width(vision_config: PreTrainedConfig) -> int:
