@@ -1,0 +1,197 @@
+"""Any vision and text encoder of transformers as a tower, and starting from pretrained ones."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModel, BertModel, CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionModelWithProjection
+
+from modeling_leccr import LeccrModel
+from modeling_leccr.towers_leccr import build_tower, output_width, resize_position_grid, visual_tokens
+from tests.tiny import tiny_items, tiny_model, tiny_pairs, tiny_text_config, tiny_texts, tiny_vision_config
+
+VISION = ["clip", "vit", "swin", "siglip", "convnextv2"]
+TEXT = ["bert", "xlm-roberta", "distilbert"]
+SLOTS: dict[str, Any] = {"embed_dim": 16, "num_attention_heads": 4}
+
+
+def save_clip(folder: Path, *, vision_only: bool = False) -> CLIPModel | CLIPVisionModelWithProjection:
+    """A CLIP checkpoint on disk, as the Hub holds it."""
+    torch.manual_seed(5)
+    vision = tiny_vision_config()
+    model: Any
+    if vision_only:
+        model = CLIPVisionModelWithProjection(vision)
+    else:
+        text = CLIPTextConfig(vocab_size=50, hidden_size=16, intermediate_size=32, num_hidden_layers=1)
+        model = CLIPModel(CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=32))
+    model.save_pretrained(folder)
+    return model.eval()
+
+
+def save_bert(folder: Path) -> BertModel:
+    torch.manual_seed(6)
+    model = BertModel(tiny_text_config())
+    model.save_pretrained(folder)
+    return model.eval()
+
+
+@pytest.fixture
+def towers(tmp_path: Path) -> tuple[Path, Path]:
+    """Folders of a CLIP and of a BERT."""
+    save_clip(tmp_path / "clip")
+    save_bert(tmp_path / "bert")
+    return tmp_path / "clip", tmp_path / "bert"
+
+
+@pytest.mark.parametrize("kind", VISION)
+def test_every_vision_tower_works_with_mean_pooling(kind: str) -> None:
+    """A tower whose output has another shape or width breaks, or pools over the wrong axis."""
+    model = tiny_model(vision=kind, image_pooling="mean")
+    output = model(**tiny_pairs(3))
+    assert output.image_embeds.shape == (3, 16)
+    assert output.patch_states.shape[::2] == (3, 32)
+    torch.testing.assert_close(output.image_embeds.norm(dim=-1), torch.ones(3))
+    assert not torch.allclose(output.image_embeds[0], output.image_embeds[1])
+
+
+@pytest.mark.parametrize("kind", VISION)
+def test_vision_tower_has_no_parameter_that_nothing_reads(kind: str) -> None:
+    """A pooling head left in the tower never gets a gradient and stalls distributed training."""
+    tower = build_tower(tiny_vision_config(kind))
+    visual_tokens(tower, tiny_items(2)["pixel_values"]).square().sum().backward()
+    assert [name for name, parameter in tower.named_parameters() if parameter.grad is None] == []
+
+
+@pytest.mark.parametrize("kind", TEXT)
+def test_every_text_tower_works(kind: str) -> None:
+    """XLM-R counts positions from 2 and DistilBERT has no token types."""
+    output = tiny_model(text=kind)(**tiny_pairs(3))
+    torch.testing.assert_close(output.target_embeds.norm(dim=-1), torch.ones(3))
+
+
+@pytest.mark.parametrize("kind", TEXT)
+def test_text_tower_has_no_parameter_that_nothing_reads(kind: str) -> None:
+    """The pooler of BERT is the classic one."""
+    tower = build_tower(tiny_text_config(kind))
+    ids, mask = tiny_texts()
+    tower(input_ids=ids, attention_mask=mask).last_hidden_state.square().sum().backward()
+    assert [name for name, parameter in tower.named_parameters() if parameter.grad is None] == []
+
+
+def test_clip_tokens_pass_the_final_norm() -> None:
+    """CLIP applies it to the pooled token alone; LECCR reads all tokens behind it."""
+    tower = build_tower(tiny_vision_config()).eval()
+    pixel_values = tiny_items(2)["pixel_values"]
+    raw = tower(pixel_values=pixel_values)
+    tokens = visual_tokens(tower, pixel_values)
+    torch.testing.assert_close(tokens, tower.post_layernorm(raw.last_hidden_state))
+    torch.testing.assert_close(tokens[:, 0], raw.pooler_output)
+
+
+def test_convolutional_map_becomes_tokens_row_by_row() -> None:
+    """A reshape without the transpose mixes channels and places."""
+    tower = build_tower(tiny_vision_config("convnextv2")).eval()
+    pixel_values = tiny_items(2)["pixel_values"]
+    feature_map = tower(pixel_values=pixel_values).last_hidden_state
+    tokens = visual_tokens(tower, pixel_values)
+    assert tokens.shape == (2, feature_map.shape[2] * feature_map.shape[3], output_width(tower.config))
+    torch.testing.assert_close(tokens[:, feature_map.shape[3] + 1], tower.layernorm(feature_map[:, :, 1, 1]))
+
+
+@pytest.mark.parametrize("vision_only", [False, True])
+def test_from_towers_takes_over_towers_and_visual_projection(tmp_path: Path, vision_only: bool) -> None:
+    """A half that silently stays random is the classic failure."""
+    clip, bert = save_clip(tmp_path / "clip", vision_only=vision_only), save_bert(tmp_path / "bert")
+    model = LeccrModel.from_towers(tmp_path / "clip", tmp_path / "bert", **SLOTS).eval()
+    items = tiny_items(2)
+    ids, mask = tiny_texts()
+    with torch.no_grad():
+        vision = clip.vision_model(items["pixel_values"]).last_hidden_state
+        expected = clip.visual_projection(clip.vision_model.post_layernorm(vision))
+        torch.testing.assert_close(model.get_image_features(**items).last_hidden_state, expected)
+        states = model.get_text_features(ids, mask).last_hidden_state
+        torch.testing.assert_close(
+            states[mask.bool()], bert(ids, mask).last_hidden_state[mask.bool()], atol=1e-5, rtol=1e-4
+        )
+    assert model.config.slot_dim == 32
+
+
+def test_from_towers_with_another_slot_width_starts_a_new_projection(towers: tuple[Path, Path]) -> None:
+    """CLIP's projection does not fit there; the tower itself still comes from the checkpoint."""
+    model = LeccrModel.from_towers(*towers, slot_dim=40, **SLOTS)
+    assert model.visual_projection.weight.shape == (40, 32)
+    clip = AutoModel.from_pretrained(towers[0])
+    torch.testing.assert_close(
+        model.vision_model.post_layernorm.weight, clip.vision_model.post_layernorm.weight, atol=0, rtol=0
+    )
+
+
+def test_from_towers_resizes_positions_for_another_image_size(towers: tuple[Path, Path]) -> None:
+    """Positions cut off or left random make 384-pixel pictures meaningless."""
+    model = LeccrModel.from_towers(*towers, image_size=48, **SLOTS)
+    original = AutoModel.from_pretrained(towers[0]).vision_model.embeddings.position_embedding.weight
+    resized = model.vision_model.embeddings.position_embedding.weight
+    assert resized.shape == (1 + 6 * 6, 32)
+    torch.testing.assert_close(resized, resize_position_grid(original, 37), atol=0, rtol=0)
+    features = model.get_image_features(**tiny_items(2, image_size=48))
+    assert features.last_hidden_state.shape == (2, 37, 32)
+
+
+@pytest.mark.parametrize("kind", ["vit", "swin", "siglip", "convnextv2"])
+def test_from_towers_takes_any_vision_encoder(tmp_path: Path, kind: str) -> None:
+    """Weights saved with a pooling head must load into a tower without one."""
+    torch.manual_seed(7)
+    AutoModel.from_config(tiny_vision_config(kind)).save_pretrained(tmp_path / kind)
+    save_bert(tmp_path / "bert")
+    model = LeccrModel.from_towers(tmp_path / kind, tmp_path / "bert", slot_dim=32, image_pooling="mean", **SLOTS)
+    saved = AutoModel.from_pretrained(tmp_path / kind).eval()
+    pixel_values = tiny_items(2)["pixel_values"]
+    with torch.no_grad():
+        torch.testing.assert_close(
+            visual_tokens(model.vision_model.eval(), pixel_values), visual_tokens(saved, pixel_values)
+        )
+
+
+def test_from_towers_without_images_needs_no_vision_weights(towers: tuple[Path, Path]) -> None:
+    """The description-only control does not read pictures."""
+    model = LeccrModel.from_towers(*towers, item_source="description", interaction="none", **SLOTS)
+    assert not hasattr(model, "vision_model")
+
+
+@pytest.mark.parametrize("half", ["clip", "bert"])
+def test_a_tower_checkpoint_that_lacks_weights_is_refused(towers: tuple[Path, Path], half: str) -> None:
+    """transformers only warns, and the layer stays random."""
+    file = towers[["clip", "bert"].index(half)] / "model.safetensors"
+    state = load_file(file)
+    lost = next(name for name in state if "layers.1" in name or "layer.1" in name)
+    save_file({name: value for name, value in state.items() if name != lost}, file, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="lacks 1 weights"):
+        LeccrModel.from_towers(*towers, **SLOTS)
+
+
+def test_a_tower_that_cannot_be_found_is_an_os_error(towers: tuple[Path, Path]) -> None:
+    """The message of transformers names the folder or the Hub id."""
+    shutil.rmtree(towers[1])
+    with pytest.raises(OSError, match="bert"):
+        LeccrModel.from_towers(*towers, **SLOTS)
+
+
+def test_resize_keeps_the_class_row_and_an_equal_grid() -> None:
+    """A class row inside the interpolation shifts every position."""
+    table = torch.randn(1 + 16, 8)
+    torch.testing.assert_close(resize_position_grid(table, 17), table)
+    torch.testing.assert_close(resize_position_grid(table, 50)[0], table[0])
+    constant = torch.ones(1 + 16, 8)
+    torch.testing.assert_close(resize_position_grid(constant, 50), torch.ones(50, 8))
+    assert resize_position_grid(table[None], 50).shape == (1, 50, 8)
+
+
+@pytest.mark.parametrize(("old_rows", "new_rows"), [(16, 17), (17, 49), (1, 17), (17, 1)])
+def test_a_grid_that_is_not_square_cannot_be_resized(old_rows: int, new_rows: int) -> None:
+    """SigLIP tables have no class row; a wrong reshape would scramble them."""
+    with pytest.raises(ValueError, match="one class row and a square grid"):
+        resize_position_grid(torch.randn(old_rows, 8), new_rows)
