@@ -12,6 +12,10 @@ import torch
 from torch import Tensor
 
 DEFAULT_CHUNK_SIZE = 1024
+# A matrix product adds up in another order at another place of a block, so equal vectors get cosines that differ by
+# up to about 3e-7. Closer scores than this, for vectors of norm 1, are ties: otherwise the last bit would decide
+# between duplicates, and a collapsed model would win by chance.
+ROUNDING_MARGIN = 1e-6
 
 # Scores of a run of items against a run of texts.
 ScoreBlock = Callable[[slice, slice], Tensor]
@@ -36,7 +40,8 @@ def rank_texts_and_items(
     """Ranks of a whole split from its vectors, with memory bounded by the chunk.
 
     The score of an item and a text is the largest dot product of the text with the item's composite vectors. Each
-    block of scores is used for both directions and then dropped: (2 * chunk_size²) float32 values are alive at most.
+    block of scores is used for both directions and then dropped: about 3 * chunk_size² float32 values are alive.
+    Scores closer than `ROUNDING_MARGIN` (relative to the norms) are ties.
 
     Args:
         composites: (num_items, num_vectors, embed_dim), see `matching_leccr.composite_vectors`.
@@ -53,13 +58,12 @@ def rank_texts_and_items(
             "composites must be (num_items, num_vectors, embed_dim) and text_embeds (num_texts, embed_dim), got "
             f"{tuple(composites.shape)} and {tuple(text_embeds.shape)}."
         )
+    _check_chunk_size(chunk_size)
     owners = _checked_owners(text_to_item, composites.shape[0], text_embeds.shape[0]).to(text_embeds.device)
     check_finite(composites, "composites")
     check_finite(text_embeds, "text_embeds")
-    # Texts in item order, so that the blocks with correct pairs lie along the diagonal.
-    owners, order = torch.sort(owners, stable=True)
     vectors = composites.float().transpose(0, 1).contiguous()  # (K, num_items, D)
-    texts = text_embeds.float()[order].T.contiguous()  # (D, num_texts)
+    texts = text_embeds.float().T.contiguous()  # (D, num_texts)
 
     def score_block(item_slice: slice, text_slice: slice) -> Tensor:
         scores = vectors[0, item_slice] @ texts[:, text_slice]
@@ -67,11 +71,10 @@ def rank_texts_and_items(
             torch.maximum(scores, vectors[k, item_slice] @ texts[:, text_slice], out=scores)
         return scores
 
-    text_scores = _correct_scores(score_block, owners, composites.shape[0], chunk_size)
-    ranks = _count_ranks(score_block, owners, text_scores, composites.shape[0], chunk_size)
-    in_given_order = torch.empty_like(ranks.t2i)
-    in_given_order[order.cpu()] = ranks.t2i
-    return RetrievalRanks(i2t=ranks.i2t, t2i=in_given_order)
+    longest_pair = vectors.norm(dim=-1).max() * texts.norm(dim=0).max()
+    margin = ROUNDING_MARGIN * float(longest_pair)
+    text_scores = _correct_scores(composites, text_embeds, owners, chunk_size)
+    return _count_ranks(score_block, owners, text_scores - margin, composites.shape[0], chunk_size)
 
 
 def ranks_from_scores(scores: Tensor, text_to_item: Tensor, *, chunk_size: int = DEFAULT_CHUNK_SIZE) -> RetrievalRanks:
@@ -88,6 +91,7 @@ def ranks_from_scores(scores: Tensor, text_to_item: Tensor, *, chunk_size: int =
     """
     if scores.ndim != 2:
         raise ValueError(f"scores must be (num_items, num_texts), got {tuple(scores.shape)}.")
+    _check_chunk_size(chunk_size)
     owners = _checked_owners(text_to_item, *scores.shape).to(scores.device)
     # A comparison with NaN is never true, so a row of NaN would count as rank 1. A sum is NaN if a part of it is.
     suspects = scores.sum(dim=1).isnan().nonzero().flatten()
@@ -141,10 +145,24 @@ def _checked_owners(text_to_item: Tensor, num_items: int, num_texts: int) -> Ten
     return text_to_item.to(torch.int64)
 
 
-def _blocks(num_items: int, num_texts: int, chunk_size: int) -> Iterator[tuple[slice, slice]]:
-    """Blocks of the score matrix as runs of items and of texts."""
+def _check_chunk_size(chunk_size: int) -> None:
     if chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1, got {chunk_size}.")
+
+
+def _correct_scores(composites: Tensor, text_embeds: Tensor, owners: Tensor, chunk_size: int) -> Tensor:
+    """Score of each text with its own item: (num_texts,)."""
+    chunks = zip(owners.split(chunk_size), text_embeds.split(chunk_size), strict=True)
+    return torch.cat(
+        [
+            torch.einsum("tkd,td->tk", composites[chunk_owners].float(), texts.float()).amax(dim=1)
+            for chunk_owners, texts in chunks
+        ]
+    )
+
+
+def _blocks(num_items: int, num_texts: int, chunk_size: int) -> Iterator[tuple[slice, slice]]:
+    """Blocks of the score matrix as runs of items and of texts."""
     for item_start in range(0, num_items, chunk_size):
         for text_start in range(0, num_texts, chunk_size):
             yield (
@@ -153,37 +171,23 @@ def _blocks(num_items: int, num_texts: int, chunk_size: int) -> Iterator[tuple[s
             )
 
 
-def _correct_scores(score_block: ScoreBlock, owners: Tensor, num_items: int, chunk_size: int) -> Tensor:
-    """Score of each text with its own item, from the blocks that hold such a pair: (num_texts,).
-
-    It is read from the very block, of the same shape and computed by the same call, that is counted in later. A dot
-    product computed in another way would differ in the last bit and turn ties into wins or losses. With texts in item
-    order these are the blocks along the diagonal, about 2/n of all blocks for n blocks a side.
-    """
-    text_scores = torch.empty(owners.shape[0], device=owners.device)
-    for items, texts in _blocks(num_items, owners.shape[0], chunk_size):
-        rows, columns = _correct_pairs(owners, items, texts)
-        if len(columns) > 0:
-            text_scores[texts.start + columns] = score_block(items, texts)[rows, columns]
-    return text_scores
-
-
 def _count_ranks(
-    score_block: ScoreBlock, owners: Tensor, text_scores: Tensor, num_items: int, chunk_size: int
+    score_block: ScoreBlock, owners: Tensor, text_thresholds: Tensor, num_items: int, chunk_size: int
 ) -> RetrievalRanks:
-    """Count in one sweep over the blocks, each for both directions.
+    """Count in one sweep over the blocks, each block for both directions.
 
-    The threshold of a text is its score with its item; that of an item is the best score of its own texts.
+    `text_thresholds` is what a wrong item must reach to stand before the item of each text. That of an item is the
+    highest of its texts.
     """
-    item_scores = text_scores.new_full((num_items,), -torch.inf)
-    item_scores.scatter_reduce_(0, owners, text_scores, reduce="amax")
+    item_thresholds = text_thresholds.new_full((num_items,), -torch.inf)
+    item_thresholds.scatter_reduce_(0, owners, text_thresholds, reduce="amax")
     i2t = torch.ones(num_items, dtype=torch.int64, device=owners.device)
     t2i = torch.ones(owners.shape[0], dtype=torch.int64, device=owners.device)
     for items, texts in _blocks(num_items, owners.shape[0], chunk_size):
         scores = score_block(items, texts)
         correct_pairs = _correct_pairs(owners, items, texts)
-        i2t[items] += _count_at_least(scores, item_scores[items, None], correct_pairs, dim=1)
-        t2i[texts] += _count_at_least(scores, text_scores[None, texts], correct_pairs, dim=0)
+        i2t[items] += _count_at_least(scores, item_thresholds[items, None], correct_pairs, dim=1)
+        t2i[texts] += _count_at_least(scores, text_thresholds[None, texts], correct_pairs, dim=0)
     return RetrievalRanks(i2t=i2t.cpu(), t2i=t2i.cpu())
 
 

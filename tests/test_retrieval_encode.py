@@ -1,0 +1,228 @@
+"""Encoding and evaluating a split: order, padding, sources of an item, and what is refused."""
+
+import types
+
+import datasets
+import pytest
+import torch
+from transformers.feature_extraction_utils import BatchFeature
+
+from modeling_leccr.matching_leccr import fused_scores, global_scores, slot_scores
+from retrieval.encode import encode_items, encode_texts
+from retrieval.evaluation import evaluate_retrieval, evaluation_protocol, item_composites, read_captions
+from retrieval.items import read_image
+from retrieval.metrics import recall_metrics
+from retrieval.ranks import RetrievalRanks
+from tests.reference import ranks_by_loops
+from tests.tiny import SENTENCES, tiny_image, tiny_model, tiny_processor
+
+QUIET = {"progress": False}
+
+
+def make_split(*, descriptions=True, num_items=8):
+    """A split of the schema with 1 to 3 German captions an item."""
+    rows = [
+        {
+            "image": tiny_image(i),
+            "image_id": f"item-{i}",
+            "description": SENTENCES[i][2] if descriptions else None,
+            "caption_en": [SENTENCES[i][0]],
+            "caption_de": [SENTENCES[i][1], "ein bus", "zwei alte männer und ein roter ball"][: 1 + i % 3],
+        }
+        for i in range(num_items)
+    ]
+    features = datasets.Features(
+        {
+            "image": datasets.Image(),
+            "image_id": datasets.Value("string"),
+            "description": datasets.Value("string"),
+            "caption_en": datasets.List(datasets.Value("string")),
+            "caption_de": datasets.List(datasets.Value("string")),
+        }
+    )
+    return datasets.Dataset.from_list(rows, features=features, split=datasets.Split.TEST)
+
+
+def lively_model(**fields):
+    """A tiny model with large weights: fresh weights are so small that all items are nearly one."""
+    model = tiny_model(**fields)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim >= 2:
+                parameter.mul_(10)
+    return model
+
+
+class FakeModel(torch.nn.Module):
+    """Embeds a text as its mean token; remembers the shapes of its batches and its mode."""
+
+    device, dtype = torch.device("cpu"), torch.float32
+
+    def __init__(self):
+        super().__init__()
+        self.shapes = []
+
+    def get_text_features(self, input_ids, attention_mask):
+        self.shapes.append((tuple(input_ids.shape), self.training, torch.is_grad_enabled()))
+        mean = (input_ids * attention_mask).sum(dim=1) / attention_mask.sum(dim=1)
+        return types.SimpleNamespace(pooler_output=torch.stack([mean, -mean], dim=1))
+
+
+def fake_processor(text, return_tensors):
+    """One token a character: its code point."""
+    length = max(map(len, text))
+    ids = torch.tensor([[ord(c) for c in t] + [0] * (length - len(t)) for t in text])
+    return BatchFeature({"input_ids": ids, "attention_mask": (ids > 0).long()})
+
+
+def test_texts_are_sorted_by_length_for_padding_and_come_back_in_their_order():
+    """Padding a batch to the longest caption of the split costs several times the work; a lost order ruins recall."""
+    texts = ["ccc", "a", "bbbbbbbb", "dd", "eeeeeee"]
+    model = FakeModel()
+    embeds = encode_texts(model, fake_processor, texts, batch_size=2, progress=False)
+    assert [shape for shape, _, _ in model.shapes] == [(2, 8), (2, 3), (1, 1)]
+    assert embeds[:, 0].tolist() == [float(ord(text[0])) for text in texts]
+
+
+def test_encoding_runs_in_evaluation_mode_without_gradient_and_restores_the_mode():
+    """Dropout in evaluation makes recalls random; a model left in evaluation mode trains without dropout."""
+    model = FakeModel().train()
+    encode_texts(model, fake_processor, ["a"], progress=False)
+    assert model.shapes[0][1:] == (False, False)
+    assert model.training
+
+
+@pytest.mark.parametrize("use_descriptions", [True, False])
+def test_items_in_batches_equal_items_one_by_one(use_descriptions):
+    """Another batch means other padding and another order; neither may change an embedding."""
+    model, processor, split = lively_model(description_dropout=0.1), tiny_processor(), make_split()
+    images, slots = encode_items(model, processor, split, 3, use_descriptions=use_descriptions, **QUIET)
+    for i in range(len(split)):
+        row = split.select([i])
+        image, slot = encode_items(model, processor, row, 1, use_descriptions=use_descriptions, **QUIET)
+        torch.testing.assert_close(images[i], image[0], atol=1e-5, rtol=0)
+        torch.testing.assert_close(slots[i], slot[0], atol=1e-5, rtol=0)
+
+
+def test_some_items_without_description_get_the_null_description():
+    """A folder where half of the pictures are described must embed both halves as each would be alone."""
+    model, processor, split = lively_model(description_dropout=0.1), tiny_processor(), make_split()
+    rows = [{**row, "description": row["description"] if i % 2 else None} for i, row in enumerate(split)]
+    mixed, _ = encode_items(model, processor, rows, 8, **QUIET)
+    described, _ = encode_items(model, processor, split, 8, **QUIET)
+    plain, _ = encode_items(model, processor, split, 8, use_descriptions=False, **QUIET)
+    torch.testing.assert_close(mixed[1::2], described[1::2], atol=1e-5, rtol=0)
+    torch.testing.assert_close(mixed[::2], plain[::2], atol=1e-5, rtol=0)
+    assert float((described - plain).norm(dim=-1).min()) > 1e-3
+
+
+def test_missing_descriptions_are_an_error_without_description_dropout():
+    """A model that never saw the null description would embed noise."""
+    with pytest.raises(ValueError, match="description"):
+        encode_items(tiny_model(description_dropout=0.0), tiny_processor(), make_split(descriptions=False), **QUIET)
+
+
+@pytest.mark.parametrize("item_source", ["image", "description"])
+def test_controls_read_only_their_own_source(item_source):
+    """A control that sees the other source is no control: the other column may be absent."""
+    model, processor, split = tiny_model(item_source=item_source), tiny_processor(), make_split()
+    unused = "description" if item_source == "image" else "image"
+    images, slots = encode_items(model, processor, split, **QUIET)
+    assert slots is None
+    without, _ = encode_items(model, processor, split.remove_columns(unused), **QUIET)
+    assert torch.equal(images, without)
+
+
+def test_evaluation_equals_the_loops_in_each_language_and_scoring():
+    """The chunked path with composite vectors must give the recalls of the plain score definitions."""
+    model, processor, split = lively_model(), tiny_processor(), make_split()
+    images, slots = encode_items(model, processor, split, **QUIET)
+    for scoring in ("fused", "global", "slots"):
+        metrics = evaluate_retrieval(model, processor, split, ["de", "en"], scoring=scoring, chunk_size=3, **QUIET)
+        for language in ("de", "en"):
+            texts, owners = read_captions(split, language)
+            embeds = encode_texts(model, processor, texts, **QUIET)
+            scores = {
+                "fused": lambda e: fused_scores(images, slots, e, model.config.global_weight),
+                "global": lambda e: global_scores(images, e),
+                "slots": lambda e: slot_scores(slots, e),
+            }[scoring](embeds)
+            # The tiny model repeats captions, so ties are real; they stay within the rounding margin.
+            i2t, t2i = ranks_by_loops((scores * 1e5).round(), owners)
+            expected = recall_metrics(RetrievalRanks(torch.tensor(i2t), torch.tensor(t2i)), prefix=f"{language}/")
+            assert {key: metrics[key] for key in expected} == pytest.approx(expected)
+            assert metrics[f"{language}/num_texts"] == len(texts)
+        assert metrics["mean/sum_r"] == pytest.approx((metrics["de/sum_r"] + metrics["en/sum_r"]) / 2)
+
+
+def test_evaluation_reads_pictures_only_to_encode_them(monkeypatch):
+    """Captions and ids of a large split must not cost a decoding of each picture."""
+    split = make_split()
+    decoded = []
+    original = datasets.Image.decode_example
+    monkeypatch.setattr(datasets.Image, "decode_example", lambda *a, **k: decoded.append(1) or original(*a, **k))
+    evaluate_retrieval(tiny_model(), tiny_processor(), split, ["de", "en"], **QUIET)
+    assert len(decoded) <= len(split) + 1
+
+
+def test_the_protocol_names_what_recalls_depend_on():
+    """Recalls were compared across caption counts, splits and tie rules; the report must state them."""
+    protocol = evaluation_protocol(tiny_model(), make_split(), ["de"], scoring="fused", global_weight=0.5)
+    assert protocol["languages"]["de"] == {"num_items": 8, "num_texts": 15, "captions_per_item": [1, 3]}
+    assert (protocol["split"], protocol["global_weight"], protocol["descriptions"]) == ("test", 0.5, True)
+    assert protocol["tie_rule"].startswith("pessimistic")
+
+
+def test_evaluation_refuses_bad_requests():
+    """Each names the argument before a picture is encoded."""
+    model, processor, split = tiny_model(), tiny_processor(), make_split()
+    with pytest.raises(ValueError, match="languages is empty"):
+        evaluate_retrieval(model, processor, split, [])
+    with pytest.raises(ValueError, match="language must be one of"):
+        evaluate_retrieval(model, processor, split, ["xx"])
+    with pytest.raises(ValueError, match=r"lacks the columns \['caption_fr'\]"):
+        evaluate_retrieval(model, processor, split, ["fr"])
+    with pytest.raises(ValueError, match="split 'test' is empty"):
+        evaluate_retrieval(model, processor, split.select([]), ["de"])
+    rows = [{**row, "caption_de": []} if i == 2 else row for i, row in enumerate(split)]
+    with pytest.raises(ValueError, match="item 2 of split 'unnamed' has no caption in caption_de"):
+        evaluate_retrieval(model, processor, rows, ["de"])
+
+
+def test_scoring_must_fit_the_model():
+    """`slots` on a model without slots would silently be `global`."""
+    images = torch.randn(3, 8)
+    with pytest.raises(ValueError, match="scoring is 'slots' but this model has no slots"):
+        item_composites(images, None, scoring="slots", global_weight=0.8)
+    with pytest.raises(ValueError, match="scoring must be one of"):
+        item_composites(images, None, scoring="best", global_weight=0.8)
+    assert torch.equal(item_composites(images, None, scoring="fused", global_weight=0.8), images[:, None])
+
+
+def test_nothing_to_encode_and_bad_batch_sizes_are_refused():
+    """An empty list would end in a message about torch.cat."""
+    with pytest.raises(ValueError, match="texts is empty"):
+        encode_texts(FakeModel(), fake_processor, [], progress=False)
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+        encode_texts(FakeModel(), fake_processor, ["a"], batch_size=0, progress=False)
+
+
+def test_a_corrupt_picture_is_named():
+    """A batch of 64 says nothing about which file to repair."""
+    split = make_split().cast_column("image", datasets.Image(decode=False))
+    rows = [dict(row) for row in split]
+    rows[3]["image"] = {"bytes": rows[3]["image"]["bytes"][:40], "path": None}
+    broken = datasets.Dataset.from_list(rows).cast_column("image", datasets.Image())
+    with pytest.raises(ValueError, match=r"item 3 \(id 'item-3'\) cannot be read"):
+        encode_items(tiny_model(), tiny_processor(), broken, **QUIET)
+    with pytest.raises(ValueError, match="item 0"):
+        read_image([{"image": None}], 0)
+
+
+def test_embeddings_that_are_not_finite_stop_the_encoding():
+    """A diverged checkpoint must not be ranked."""
+    model = tiny_model()
+    with torch.no_grad():
+        next(model.parameters()).fill_(torch.nan)
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        encode_items(model, tiny_processor(), make_split(), **QUIET)

@@ -1,0 +1,87 @@
+"""Where items come from: folders of pictures, data sets, description files."""
+
+import json
+
+import datasets
+import pytest
+from PIL import Image
+
+from retrieval.items import PictureFolder, open_items, read_column, read_ids, read_image
+from tests.tiny import tiny_image
+
+
+@pytest.fixture
+def picture_folder(tmp_path):
+    """Three pictures, one in a sub-folder, beside a file that is none, and one description."""
+    folder = tmp_path / "pictures"
+    (folder / "sub").mkdir(parents=True)
+    tiny_image(0).save(folder / "b.png")
+    tiny_image(1).save(folder / "a.JPG", format="JPEG")
+    tiny_image(2).convert("L").save(folder / "sub" / "c.webp")
+    (folder / "notes.txt").write_text("no picture")
+    record = {"image_id": "sub/c.webp", "description": "eine graue Fläche"}
+    (folder / "descriptions.jsonl").write_text(json.dumps(record) + "\n\n", encoding="utf-8")
+    return folder
+
+
+def test_a_folder_of_pictures_is_read_as_rows(picture_folder):
+    """Ids are stable paths, pictures are RGB, descriptions are found by name."""
+    rows = open_items(str(picture_folder))
+    assert len(rows) == 3
+    assert read_ids(rows) == ["a.JPG", "b.png", "sub/c.webp"]
+    assert read_column(rows, "description") == [None, None, "eine graue Fläche"]
+    assert rows[2]["description"] == "eine graue Fläche"
+    assert [read_image(rows, i).mode for i in range(3)] == ["RGB"] * 3
+
+
+def test_a_turned_photo_stands_upright(tmp_path):
+    """Phones store the turn beside the pixels; a model that sees photos on their side finds them badly."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (30, 20)).save(tmp_path / "photo.jpg", exif=exif)
+    assert read_image(PictureFolder(tmp_path), 0).size == (20, 30)
+
+
+def test_a_corrupt_file_in_a_folder_is_named(picture_folder):
+    """One broken download among thousands must be found by its name."""
+    (picture_folder / "b.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    with pytest.raises(ValueError, match=r"item 1 \(id 'b.png'\) cannot be read"):
+        read_image(PictureFolder(picture_folder), 1)
+
+
+def test_folders_and_description_files_that_do_not_fit_are_refused(tmp_path, picture_folder):
+    """Each message names the place."""
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="holds no picture"):
+        PictureFolder(tmp_path / "empty")
+    with pytest.raises(ValueError, match="is not a folder"):
+        PictureFolder(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="does not exist"):
+        PictureFolder(picture_folder, description_file=tmp_path / "none.jsonl")
+    (tmp_path / "bad.jsonl").write_text('{"image_id": "b.png", "description": "x"}\n{"id": 3}\n')
+    with pytest.raises(ValueError, match="line 2: expected an object with 'image_id' and 'description'"):
+        PictureFolder(picture_folder, description_file=tmp_path / "bad.jsonl")
+
+
+@pytest.mark.parametrize("form", ["saved", "parquet"])
+def test_data_sets_on_disk_are_opened_by_split(tmp_path, form):
+    """Both forms in which data sets lie on disk; neither is a folder of pictures."""
+    data = datasets.Dataset.from_dict({"image_id": ["x", "y"], "caption_de": [["a"], ["b"]]})
+    folder = tmp_path / form
+    if form == "saved":
+        datasets.DatasetDict(test=data).save_to_disk(str(folder))
+    else:
+        (folder / "data").mkdir(parents=True)
+        data.to_parquet(str(folder / "data" / "test-00000-of-00001.parquet"))
+    rows = open_items(str(folder), split="test")
+    assert read_ids(rows) == ["x", "y"]
+    assert read_column(rows, "description") == [None, None]
+    with pytest.raises(ValueError, match="train"):
+        open_items(str(folder), split="train")
+    with pytest.raises(ValueError, match="drop the description file"):
+        open_items(str(folder), description_file=tmp_path / "d.jsonl")
+
+
+def test_rows_without_ids_are_numbered():
+    """Rows of a list may have no id; a hit must still say which row it is."""
+    assert read_ids([{"image": None}, {"image": None, "image_id": "b"}]) == ["0", "b"]

@@ -1,0 +1,77 @@
+"""The command lines: search and evaluate on a saved model, and the one command that finds them."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from hub_scripts import cli, evaluate, search
+from tests.test_retrieval_encode import make_split
+from tests.tiny import tiny_image, tiny_model, tiny_processor
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory):
+    """A saved tiny model with its processor."""
+    folder = tmp_path_factory.mktemp("model")
+    tiny_model(description_dropout=0.1).save_pretrained(folder)
+    tiny_processor().save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of four pictures without descriptions."""
+    (tmp_path / "pictures").mkdir()
+    for i in range(4):
+        tiny_image(i).save(tmp_path / "pictures" / f"{i}.png")
+    return str(tmp_path / "pictures")
+
+
+def test_search_over_a_folder_prints_hits_and_writes_picture_and_index(model_folder, pictures, tmp_path, capsys):
+    """The 20 lines of the README: pictures in, hits out."""
+    sheet, index = tmp_path / "hits.png", tmp_path / "index"
+    arguments = ["--model", model_folder, "--items", pictures, "--query", "ein roter ball", "--query", "赤い"]
+    search.main([*arguments, "--top-k", "2", "--save-picture", str(sheet), "--save-index", str(index)])
+    first = capsys.readouterr().out
+    assert first.count(".png") == 4
+    assert "赤い" in first
+    assert Image.open(sheet).width > 300
+
+    search.main(["--model", model_folder, "--items", str(index), "--query", "ein roter ball", "--top-k", "2",
+                 "--save-picture", str(sheet)])  # fmt: skip
+    assert capsys.readouterr().out.strip() == first.split("\n\n")[0].strip()
+
+
+def test_evaluate_prints_the_protocol_and_the_recalls_as_json(model_folder, tmp_path, capsys):
+    """The output is read by programs; nothing else may be on stdout."""
+    make_split().to_parquet(str(tmp_path / "test-00000-of-00001.parquet"))
+    output = tmp_path / "report.json"
+    evaluate.main(["--model", model_folder, "--dataset", str(tmp_path), "--languages", "de", "en",
+                   "--scoring", "slots", "--output", str(output)])  # fmt: skip
+    report = json.loads(capsys.readouterr().out)
+    assert report == json.loads(output.read_text())
+    assert report["protocol"]["scoring"] == "slots"
+    assert report["protocol"]["split"] == "test"
+    assert 0 <= report["metrics"]["de/sum_r"] <= 600
+
+
+@pytest.mark.parametrize("command", sorted(cli.COMMANDS))
+def test_each_command_explains_itself(command, capsys):
+    """`leccr X --help` must work for each X of the list, without a model."""
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([command, "--help"])
+    assert stopped.value.code == 0
+    assert f"leccr {command}" in capsys.readouterr().out
+
+
+def test_the_console_command_lists_its_commands_and_refuses_others(capsys):
+    """A typo must end in the list of commands, not in a traceback."""
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["--help"])
+    assert stopped.value.code == 0
+    listing = capsys.readouterr().out
+    assert all(f"  {name} " in listing for name in cli.COMMANDS)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["serach"])
+    assert stopped.value.code == 2
