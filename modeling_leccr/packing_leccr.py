@@ -1,16 +1,18 @@
-"""Texts without their padding: several short texts share one row, and attention keeps them apart."""
+"""Texts without their padding: several texts share one row, and attention keeps them apart."""
+
+import math
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-# Encoders that take a (batch, 1, length, length) attention mask and explicit positions, which start at 0.
+# Encoders that take positions, which start at 0, and a mask for each pair of tokens.
 PACKABLE_TOWERS = frozenset({"bert"})
-# Attention kernels that take such a mask.
+# Attention implementations that take such a mask.
 PACKABLE_ATTENTION = frozenset({"sdpa", "eager"})
-# A row of two long texts, or of this many tokens of short ones: longer rows fill better, but attend to more.
+# Longer rows are filled better, but every token attends to its whole row.
 MIN_ROW_LENGTH = 128
-# Below this share of padding the bookkeeping and the wider attention cost as much as the padding.
+# With less padding than this share, the wider attention costs what the padding did.
 MIN_PADDING = 0.1
 
 
@@ -18,7 +20,7 @@ def text_states(tower: PreTrainedModel, input_ids: Tensor, attention_mask: Tenso
     """Token states of a text encoder, at the cost of the real tokens where the encoder allows it.
 
     Packing gives the states of the padded forward (up to rounding; dropout draws other numbers). It is for the CPU,
-    where the time goes with the number of tokens; on a GPU reading the lengths would stall the queue.
+    where time goes with the number of tokens; on a GPU reading the lengths would stall the queue.
 
     Args:
         tower: any text encoder.
@@ -28,74 +30,80 @@ def text_states(tower: PreTrainedModel, input_ids: Tensor, attention_mask: Tenso
     Returns:
         (batch, length, hidden_size). The states of padding are arbitrary but finite.
     """
-    rows = None if attention_mask is None else _packed_rows(tower, attention_mask)
-    if rows is None or attention_mask is None:
-        return tower(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-    return _packed_states(tower, input_ids, rows)
+    if attention_mask is None or not _can_pack(tower, attention_mask):
+        return _padded_states(tower, input_ids, attention_mask)
+    lengths = attention_mask.sum(dim=1).tolist()
+    rows = fill_rows(lengths)
+    width = max(sum(lengths[text] for text in row) for row in rows)
+    if len(rows) * width > (1 - MIN_PADDING) * attention_mask.numel():
+        return _padded_states(tower, input_ids, attention_mask)
+    owners = torch.full((len(rows), width), -1)
+    for row, texts in enumerate(rows):
+        filled = torch.repeat_interleave(torch.tensor(texts), torch.tensor([lengths[text] for text in texts]))
+        owners[row, : len(filled)] = filled
+    return _packed_states(tower, input_ids, owners)
 
 
-def fill_rows(lengths: list[int], capacity: int) -> list[list[int]]:
-    """Distribute texts over rows of at most `capacity` tokens, the longest first, each into the first row it fits.
+def fill_rows(lengths: list[int]) -> list[list[int]]:
+    """Distribute texts over rows of nearly equal length: the longest first, each into the emptiest row.
 
     Args:
-        lengths: tokens of each text, at most `capacity`; texts of 0 tokens are left out.
+        lengths: tokens of each text, not all 0; texts of 0 tokens are left out.
 
     Returns:
         Positions of the texts in each row.
     """
-    rows: list[list[int]] = []
-    room: list[int] = []
-    for text in sorted(range(len(lengths)), key=lambda text: -lengths[text]):
-        if not lengths[text]:
-            continue
-        row = next((row for row, free in enumerate(room) if free >= lengths[text]), len(rows))
-        if row == len(rows):
-            rows.append([])
-            room.append(capacity)
-        rows[row].append(text)
-        room[row] -= lengths[text]
-    return rows
+    longest_first = sorted((text for text, length in enumerate(lengths) if length), key=lambda text: -lengths[text])
+    fewest = math.ceil(sum(lengths) / max(2 * max(lengths), MIN_ROW_LENGTH))
+    fillings = []
+    # A few texts do not fill any number of rows equally well.
+    for num_rows in range(fewest, min(fewest + 3, len(longest_first) + 1)):
+        rows: list[list[int]] = [[] for _ in range(num_rows)]
+        sizes = [0] * num_rows
+        for text in longest_first:
+            emptiest = sizes.index(min(sizes))
+            rows[emptiest].append(text)
+            sizes[emptiest] += lengths[text]
+        fillings.append((num_rows * max(sizes), rows))
+    return min(fillings, key=lambda filling: filling[0])[1]
 
 
-def _packed_rows(tower: PreTrainedModel, attention_mask: Tensor) -> list[list[tuple[int, int]]] | None:
-    """(text, length) of each text in each packed row; None where the padded forward is as good or the only way."""
+def _can_pack(tower: PreTrainedModel, attention_mask: Tensor) -> bool:
     config = tower.config
     if attention_mask.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return None
+        return False
     if config.model_type not in PACKABLE_TOWERS or config._attn_implementation not in PACKABLE_ATTENTION:
-        return None
-    if config.is_decoder or attention_mask.ndim != 2:
-        return None
-    lengths = attention_mask.sum(dim=1)
-    padded_right = bool((attention_mask.cumsum(dim=1)[:, -1:] == lengths[:, None]).all()) and bool(
-        (attention_mask[:, 1:] <= attention_mask[:, :-1]).all()
-    )
-    sizes = lengths.tolist()
-    if not padded_right or not any(sizes):
-        return None
-    rows = fill_rows(sizes, max(2 * max(sizes), MIN_ROW_LENGTH))
-    width = max(sum(sizes[text] for text in row) for row in rows)
-    if len(rows) * width > (1 - MIN_PADDING) * attention_mask.numel():
-        return None
-    return [[(text, sizes[text]) for text in row] for row in rows]
+        return False
+    if attention_mask.sum() > (1 - MIN_PADDING) * attention_mask.numel() or not attention_mask.any():
+        return False
+    return bool((attention_mask[:, 1:] <= attention_mask[:, :-1]).all())  # padding on the right only
 
 
-def _packed_states(tower: PreTrainedModel, input_ids: Tensor, rows: list[list[tuple[int, int]]]) -> Tensor:
-    batch_size, length = input_ids.shape
-    width = max(sum(size for _, size in row) for row in rows)
-    source, packed, segment = [], [], torch.zeros(len(rows), width, dtype=torch.long)
-    positions = torch.zeros(len(rows), width, dtype=torch.long)
-    for r, row in enumerate(rows):
-        start = 0
-        for text, size in row:
-            source.append(torch.arange(text * length, text * length + size))
-            packed.append(torch.arange(r * width + start, r * width + start + size))
-            positions[r, start : start + size] = torch.arange(size)
-            segment[r, start : start + size] = text + 1
-            start += size
-    source_index, packed_index = torch.cat(source), torch.cat(packed)
-    ids = input_ids.new_zeros(len(rows) * width).index_copy(0, packed_index, input_ids.flatten()[source_index])
-    keep = segment[:, None, :, None] == segment[:, None, None, :]  # (rows, 1, width, width)
-    states = tower(input_ids=ids.view(len(rows), width), attention_mask=keep, position_ids=positions).last_hidden_state
-    unpacked = states.new_zeros(batch_size * length, states.shape[-1])
-    return unpacked.index_copy(0, source_index, states.flatten(0, 1)[packed_index]).view(batch_size, length, -1)
+def _padded_states(tower: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+    if attention_mask is not None:
+        # A row without text attends to its padding: nobody reads its states, but NaN would spread.
+        is_empty = ~attention_mask.any(dim=-1, keepdim=True)
+        attention_mask = torch.where(is_empty, torch.ones_like(attention_mask), attention_mask)
+    return tower(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+
+
+def _packed_states(tower: PreTrainedModel, input_ids: Tensor, owners: Tensor) -> Tensor:
+    """Run the rows and put each state back where its token was.
+
+    Args:
+        owners: (num_rows, width), the text that each token belongs to, -1 for the end of a row that is not full.
+    """
+    columns = torch.arange(owners.shape[1]).expand_as(owners)
+    starts = torch.zeros_like(owners)
+    starts[:, 1:] = torch.where(owners[:, 1:] != owners[:, :-1], columns[:, 1:], 0)
+    positions = torch.where(owners >= 0, columns - starts.cummax(dim=1).values, 0)
+    real = owners >= 0
+    origins = (owners * input_ids.shape[1] + positions)[real]  # place of each real token in the padded batch
+    ids = input_ids.new_zeros(owners.shape)
+    ids[real] = input_ids.flatten()[origins]
+    same_text = owners[:, None, :, None] == owners[:, None, None, :]  # (num_rows, 1, width, width)
+    if tower.config._attn_implementation == "eager":
+        same_text = torch.zeros_like(same_text, dtype=tower.dtype).masked_fill(~same_text, torch.finfo(tower.dtype).min)
+    states = tower(input_ids=ids, attention_mask=same_text, position_ids=positions).last_hidden_state
+    unpacked = states.new_zeros(input_ids.numel(), states.shape[-1]).index_copy(0, origins, states[real])
+    return unpacked.view(*input_ids.shape, -1)
