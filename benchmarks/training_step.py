@@ -1,0 +1,242 @@
+"""A training step (forward, losses, backward, AdamW) against its official form.
+
+    python -m benchmarks.training_step
+    python -m benchmarks.training_step --bfloat16     # also ours in bf16: not exact, says how far off
+
+ViT-B/32 at 224 px and mBERT-base from random weights, batch 16, captions of 12 to 20 tokens, descriptions of 60 to
+120. Losses and gradients are compared before any time is taken. Official: descriptions padded to the longest, source
+and target captions in a forward each, all visual tokens through the interaction, every slot against every visual
+token in `slot_vision`, AdamW parameter by parameter.
+"""
+
+import argparse
+import contextlib
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks import measuring, official_form, sizes
+from modeling_leccr import LeccrModel
+from modeling_leccr.losses_leccr import LeccrCriterion, LossConfig
+from modeling_leccr.training.gather import gather_batch
+
+TOLERANCE = 1e-5
+ADAMW: dict[str, Any] = {"lr": 1e-5, "betas": (0.9, 0.98), "weight_decay": 0.01}
+STAGES = ("vision", "descriptions", "captions", "rest of forward", "backward", "optimizer")
+
+
+class Step:
+    """One form of the training step on one model and one batch.
+
+    Args:
+        form: "ours" or "official".
+        model: shared by the forms, so that both start from the same weights.
+        batch: as of `sizes.training_batch`.
+        precision: what the forward runs under, such as autocast.
+    """
+
+    def __init__(
+        self,
+        form: str,
+        model: LeccrModel,
+        batch: Mapping[str, Tensor],
+        precision: Callable[[], AbstractContextManager] = contextlib.nullcontext,
+    ) -> None:
+        self.form, self.model, self.precision = form, model, precision
+        self.inputs = {name: value for name, value in batch.items() if name != "image_ids"}
+        self.image_ids = batch["image_ids"]
+        self.criterion = LeccrCriterion(LossConfig())
+        if form == "ours":
+            self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(model.parameters(), fused=True, **ADAMW)
+        else:
+            self.optimizer = official_form.optimizer(model, **ADAMW)
+
+    def losses(self) -> dict[str, Tensor]:
+        """Forward and all terms, the terms in float32."""
+        with self.precision():
+            output = (
+                self.model(**self.inputs) if self.form == "ours" else official_form.forward(self.model, self.inputs)
+            )
+        return self._terms(output)
+
+    def _terms(self, output: Any) -> dict[str, Tensor]:
+        if self.form != "ours":
+            return official_form.losses(self.criterion, output, self.image_ids)
+        rows = gather_batch(self.criterion.summarise(output, self.image_ids))
+        return self.criterion(rows, output.logit_scale)
+
+    def results(self) -> dict[str, Tensor]:
+        """Losses and gradients, for the comparison of the forms."""
+        self.model.zero_grad()
+        terms = self.losses()
+        total = self.criterion.total(terms)
+        total.backward()
+        results = {f"loss/{name}": value.detach() for name, value in {**terms, "total": total}.items()}
+        for name, parameter in self.model.named_parameters():
+            if parameter.grad is not None:
+                results[f"gradient/{name}"] = parameter.grad.clone()
+        self.model.zero_grad()
+        return results
+
+    def __call__(self) -> dict[str, float]:
+        """A whole step; seconds of its parts."""
+        start = time.perf_counter()
+        total = self.criterion.total(self.losses())
+        after_forward = time.perf_counter()
+        total.backward()
+        after_backward = time.perf_counter()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        end = time.perf_counter()
+        return {
+            "forward": after_forward - start,
+            "backward": after_backward - after_forward,
+            "optimizer": end - after_backward,
+        }
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Compare and time the two forms; see the module's docstring."""
+    parser = measuring.arguments("training_step", __doc__, repeats=5)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--bfloat16", action="store_true", help="also time ours with its forward under bf16 autocast")
+    return measuring.main_of(run, parser, argv)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Check, time, report."""
+    model = sizes.build_model(tiny=options.tiny)
+    batch = sizes.training_batch(model, 4 if options.tiny else options.batch_size)
+    steps = {form: Step(form, model, batch) for form in measuring.FORMS}
+    differences = _check(steps)
+    work = {form: _giga_operations(step) for form, step in steps.items()}
+    parts: dict[str, list[dict[str, float]]] = {form: [] for form in steps}
+    stages = {form: _forward_stages(form, model, batch) for form in steps}
+
+    def timed(form: str) -> Callable[[], None]:
+        return lambda: parts[form].append({**stages[form](), **steps[form]()})
+
+    rows = []
+    measuring.interleave({form: timed(form) for form in steps}, options.repeats)
+    whole = {
+        form: [sum(run[part] for part in ("forward", "backward", "optimizer")) for run in runs[1:]]
+        for form, runs in parts.items()
+    }
+    rows.append({**measuring.timing_row("whole step", whole), "max_difference": max(differences.values())})
+    rows += _part_rows(parts)
+    peak = measuring.matrix_peak(size=256 if options.tiny else 2048)
+    achieved = {form: work[form] / statistics.median(whole[form]) for form in steps}
+    facts: dict[str, Any] = {
+        "sizes": {name: list(value.shape) for name, value in batch.items()},
+        "largest_differences": _summary(differences),
+        "giga_operations": work,
+        "matrix_peak_gflops": peak,
+        "achieved_gflops": achieved,
+        "share_of_matrix_peak": {form: value / peak for form, value in achieved.items()},
+    }
+    if options.bfloat16:
+        facts["bfloat16"] = _bfloat16(options, model, batch, steps["official"])
+    measuring.finish("training_step", options, rows, **facts)
+
+
+def _check(steps: Mapping[str, Step]) -> dict[str, float]:
+    """Losses within the tolerance, gradients within the tolerance of the largest gradient of their parameter."""
+    results = {form: step.results() for form, step in steps.items()}
+    for name, official in list(results["official"].items()):
+        if name.startswith("gradient/"):
+            # An error of 1e-5 in a gradient of 1e-7 would pass unseen without a scale; rounding needs a floor.
+            scale = 1 / official.abs().max().clamp_min(1e-2)
+            for form in results:
+                results[form][name] = results[form][name] * scale
+    losses = {form: _named(values, "loss/") for form, values in results.items()}
+    gradients = {form: _named(values, "gradient/") for form, values in results.items()}
+    return {
+        **measuring.check_equal(losses["ours"], losses["official"], TOLERANCE),
+        **measuring.check_equal(gradients["ours"], gradients["official"], 100 * TOLERANCE),
+    }
+
+
+def _named(values: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name: value for name, value in values.items() if name.startswith(prefix)}
+
+
+def _summary(differences: Mapping[str, float]) -> dict[str, float]:
+    """Each loss, and the worst gradient."""
+    summary = {name: value for name, value in differences.items() if name.startswith("loss/")}
+    worst = max((name for name in differences if name.startswith("gradient/")), key=lambda name: differences[name])
+    return {**summary, worst: differences[worst]}
+
+
+def _forward_stages(form: str, model: LeccrModel, batch: Mapping[str, Tensor]) -> Callable[[], dict[str, float]]:
+    """The three tower passes, run once more on their own so that the step itself is timed undisturbed."""
+    sides = [(batch[f"{side}_input_ids"], batch[f"{side}_attention_mask"]) for side in ("source", "target")]
+    description = (batch["description_input_ids"], batch["description_attention_mask"])
+    runs: dict[str, Callable[[], Any]] = {"vision": lambda: model._patch_states(batch["pixel_values"])}
+    if form == "ours":
+        runs["descriptions"] = lambda: model._description_states(*description)
+        runs["captions"] = lambda: model._pair_embeds(*zip(*sides, strict=True))
+    else:
+        runs["descriptions"] = lambda: official_form.description_states(model, *description)
+        runs["captions"] = lambda: [official_form.text_embeds(model, *side) for side in sides]
+
+    def stages() -> dict[str, float]:
+        seconds = {}
+        for name, forward in runs.items():
+            start = time.perf_counter()
+            forward()
+            seconds[name] = time.perf_counter() - start
+        return seconds
+
+    return stages
+
+
+def _part_rows(parts: Mapping[str, list[dict[str, float]]]) -> list[dict[str, Any]]:
+    """A row for each part of the step; the first run of each form is the warm-up."""
+    for runs in parts.values():
+        for run_parts in runs:
+            towers = sum(run_parts[name] for name in ("vision", "descriptions", "captions"))
+            run_parts["rest of forward"] = max(run_parts["forward"] - towers, 0.0)
+    return [
+        measuring.timing_row(stage, {form: [run[stage] for run in runs[1:]] for form, runs in parts.items()})
+        for stage in STAGES
+    ]
+
+
+def _giga_operations(step: Step) -> float:
+    """Multiplications and additions of the matrix products of forward and backward, in 1e9."""
+    counter = FlopCounterMode(display=False)
+    with counter:
+        step.criterion.total(step.losses()).backward()
+    step.model.zero_grad()
+    return counter.get_total_flops() / 1e9
+
+
+def _bfloat16(
+    options: argparse.Namespace, model: LeccrModel, batch: Mapping[str, Tensor], official: Step
+) -> dict[str, Any]:
+    """Ours with its forward under bf16 autocast, against the official form in float32 with the same weights."""
+
+    step = Step("ours", model, batch, lambda: torch.autocast("cpu", dtype=torch.bfloat16))
+    differences = measuring.largest_difference(_named(step.results(), "loss/"), _named(official.results(), "loss/"))
+    seconds = measuring.interleave({"official": official, "ours": step}, max(options.repeats // 2, 1))
+    size = 256 if options.tiny else 1024
+    row = measuring.timing_row("bfloat16", seconds)
+    return {
+        "speed_up": row["speed_up"],
+        "our_seconds": row["our_seconds"],
+        "official_seconds": row["official_seconds"],
+        "loss_differences": differences,
+        "matrix_peak_gflops": measuring.matrix_peak(torch.bfloat16, size=size),
+        "float32_matrix_peak_gflops": measuring.matrix_peak(size=size),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
