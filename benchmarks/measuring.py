@@ -212,7 +212,8 @@ def machine() -> dict[str, Any]:
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The numbers of the rows as aligned text; nested values are left to the JSON file."""
-    columns = [key for key, value in rows[0].items() if isinstance(value, (str, float, int))]
+    shown = {key: None for row in rows for key, value in row.items() if isinstance(value, (str, float, int))}
+    columns = list(shown)  # in the order of their first row
     cells = [columns] + [[_cell(row.get(column, "")) for column in columns] for row in rows]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in cells)

@@ -14,6 +14,7 @@ from torch.nn.functional import normalize
 from modeling_leccr import LeccrModel, LeccrOutput
 from modeling_leccr.losses_leccr import LeccrCriterion, shared_targets, soft_cross_entropy
 from modeling_leccr.slots_leccr import VisualSemanticInteraction
+from retrieval.ranks import ROUNDING_MARGIN
 
 PADDED_LENGTH = 200  # tokens that the released code pads every caption to at evaluation
 
@@ -120,6 +121,11 @@ def encode_items(
     return torch.cat(image_embeds), torch.cat(slot_embeds)
 
 
+def rounding_margin(composites: Tensor, text_embeds: Tensor) -> float:
+    """Scores that are closer than this are ties, in both forms."""
+    return ROUNDING_MARGIN * float(composites.norm(dim=-1).max() * text_embeds.norm(dim=-1).max())
+
+
 def score_matrix(composites: Tensor, text_embeds: Tensor) -> np.ndarray:
     """(num_items, num_texts): the whole matrix, best slot of each item."""
     scores = composites[:, 0] @ text_embeds.T
@@ -128,20 +134,26 @@ def score_matrix(composites: Tensor, text_embeds: Tensor) -> np.ndarray:
     return scores.numpy()
 
 
-def ranks(scores: np.ndarray, text_to_item: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Ranks by sorting every row and every column of the matrix and looking the correct ones up: (i2t, t2i)."""
+def ranks(scores: np.ndarray, text_to_item: np.ndarray, margin: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """Ranks by sorting every row and every column of the matrix and looking the correct ones up: (i2t, t2i).
+
+    Not in the released code, which leaves ties to the sort: a wrong candidate whose score is within `margin` of the
+    correct one goes first, as in ours.
+    """
     captions: dict[int, list[int]] = {}
     for text, item in enumerate(text_to_item.tolist()):
         captions.setdefault(item, []).append(text)
-    i2t = [_rank(row, captions[item]) for item, row in enumerate(scores)]
-    t2i = [_rank(column, [text_to_item[text]]) for text, column in enumerate(scores.T)]
+    i2t = [_rank(row, captions[item], margin) for item, row in enumerate(scores)]
+    t2i = [_rank(column, [text_to_item[text]], margin) for text, column in enumerate(scores.T)]
     return np.array(i2t), np.array(t2i)
 
 
-def _rank(scores: np.ndarray, correct: Sequence[int]) -> int:
+def _rank(scores: np.ndarray, correct: Sequence[int], margin: float) -> int:
     order = np.argsort(scores)[::-1]
     best = min(int(np.where(order == candidate)[0][0]) for candidate in correct)
-    # Not in the released code, whose ranks depend on the sort here: a wrong candidate of the same score goes first.
-    tied = np.flatnonzero(scores == scores[order[best]])
-    wrong_ahead = (scores > scores[order[best]]).sum() if len(tied) > 1 else best
-    return int(1 + wrong_ahead + (len(set(tied.tolist()) - set(correct)) if len(tied) > 1 else 0))
+    threshold = scores[order[best]] - np.float32(margin)
+    follower = best + 1
+    equal_before = best > 0 and scores[order[best - 1]] == scores[order[best]]
+    if not equal_before and (follower == len(order) or scores[order[follower]] < threshold):
+        return 1 + best
+    return 1 + len(set(np.flatnonzero(scores >= threshold).tolist()) - set(correct))

@@ -67,8 +67,9 @@ def build_forms(options: argparse.Namespace) -> dict[str, dict[str, Callable[[],
 
     def pair(name: str) -> dict[str, Callable[[], RetrievalRanks]]:
         vectors = composites[name]
+        margin = official_form.rounding_margin(vectors, texts)
         return {
-            "official": lambda: _sorted_ranks(official_form.score_matrix(vectors, texts), text_to_item),
+            "official": lambda: _sorted_ranks(official_form.score_matrix(vectors, texts), text_to_item, margin),
             "ours": lambda: rank_texts_and_items(vectors, texts, text_to_item),
         }
 
@@ -99,8 +100,8 @@ def on_grid(vectors: Tensor) -> Tensor:
     return (vectors * GRID).round() / GRID
 
 
-def _sorted_ranks(scores: Any, text_to_item: Tensor) -> RetrievalRanks:
-    i2t, t2i = official_form.ranks(scores, text_to_item.numpy())
+def _sorted_ranks(scores: Any, text_to_item: Tensor, margin: float = 0.0) -> RetrievalRanks:
+    i2t, t2i = official_form.ranks(scores, text_to_item.numpy(), margin)
     return RetrievalRanks(i2t=torch.from_numpy(i2t), t2i=torch.from_numpy(t2i))
 
 

@@ -14,9 +14,10 @@ import contextlib
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -30,6 +31,9 @@ from modeling_leccr.training.gather import gather_batch
 TOLERANCE = 1e-5
 ADAMW: dict[str, Any] = {"lr": 1e-5, "betas": (0.9, 0.98), "weight_decay": 0.01}
 STAGES = ("vision", "descriptions", "captions", "rest of forward", "backward", "optimizer")
+# The functions that are the stages of the forward: of official_form, and methods of the model.
+OFFICIAL_STAGES = {"descriptions": "description_states", "captions": "text_embeds"}
+OUR_STAGES = {"descriptions": "_description_states", "captions": "_pair_embeds"}
 
 
 class Step:
@@ -86,20 +90,44 @@ class Step:
         return results
 
     def __call__(self) -> dict[str, float]:
-        """A whole step; seconds of its parts."""
+        """A whole step; seconds of each of its stages."""
+        seconds = dict.fromkeys(STAGES, 0.0)
         start = time.perf_counter()
-        total = self.criterion.total(self.losses())
+        with self._timed_stages(seconds):
+            total = self.criterion.total(self.losses())
         after_forward = time.perf_counter()
         total.backward()
         after_backward = time.perf_counter()
         self.optimizer.step()
         self.optimizer.zero_grad()
-        end = time.perf_counter()
-        return {
-            "forward": after_forward - start,
-            "backward": after_backward - after_forward,
-            "optimizer": end - after_backward,
-        }
+        seconds["optimizer"] = time.perf_counter() - after_backward
+        seconds["backward"] = after_backward - after_forward
+        seconds["rest of forward"] = after_forward - start - sum(seconds[stage] for stage in STAGES[:3])
+        return seconds
+
+    @contextlib.contextmanager
+    def _timed_stages(self, seconds: dict[str, float]) -> Iterator[None]:
+        """Let the towers' passes add their time to `seconds`."""
+        owner, names = (self.model, OUR_STAGES) if self.form == "ours" else (official_form, OFFICIAL_STAGES)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_timed(self.model, "_patch_states", seconds, "vision"))
+            for stage, name in names.items():
+                stack.enter_context(_timed(owner, name, seconds, stage))
+            yield
+
+
+@contextlib.contextmanager
+def _timed(owner: Any, name: str, seconds: dict[str, float], stage: str) -> Iterator[None]:
+    function = getattr(owner, name)
+
+    def timed(*args: Any) -> Any:
+        start = time.perf_counter()
+        result = function(*args)
+        seconds[stage] += time.perf_counter() - start
+        return result
+
+    with mock.patch.object(owner, name, timed):
+        yield
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -118,19 +146,16 @@ def run(options: argparse.Namespace) -> None:
     differences = _check(steps)
     work = {form: _giga_operations(step) for form, step in steps.items()}
     parts: dict[str, list[dict[str, float]]] = {form: [] for form in steps}
-    stages = {form: _forward_stages(form, model, batch) for form in steps}
-
-    def timed(form: str) -> Callable[[], None]:
-        return lambda: parts[form].append({**stages[form](), **steps[form]()})
-
-    rows = []
-    measuring.interleave({form: timed(form) for form in steps}, options.repeats)
-    whole = {
-        form: [sum(run[part] for part in ("forward", "backward", "optimizer")) for run in runs[1:]]
-        for form, runs in parts.items()
-    }
-    rows.append({**measuring.timing_row("whole step", whole), "max_difference": max(differences.values())})
-    rows += _part_rows(parts)
+    timed = {form: _recorded(step, parts[form]) for form, step in steps.items()}
+    measuring.interleave(timed, options.repeats)
+    whole = {form: [sum(run.values()) for run in runs[1:]] for form, runs in parts.items()}  # the first is the warm-up
+    worst = {"max_difference": max(_named(differences, "loss/").values())}
+    worst["max_gradient_difference"] = max(_named(differences, "gradient/").values())
+    rows = [{**measuring.timing_row("whole step", whole), **worst}]
+    for stage in STAGES:
+        rows.append(
+            measuring.timing_row(stage, {form: [run[stage] for run in runs[1:]] for form, runs in parts.items()})
+        )
     peak = measuring.matrix_peak(size=256 if options.tiny else 2048)
     achieved = {form: work[form] / statistics.median(whole[form]) for form in steps}
     facts: dict[str, Any] = {
@@ -163,7 +188,7 @@ def _check(steps: Mapping[str, Step]) -> dict[str, float]:
     }
 
 
-def _named(values: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def _named(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name.startswith(prefix)}
 
 
@@ -174,39 +199,8 @@ def _summary(differences: Mapping[str, float]) -> dict[str, float]:
     return {**summary, worst: differences[worst]}
 
 
-def _forward_stages(form: str, model: LeccrModel, batch: Mapping[str, Tensor]) -> Callable[[], dict[str, float]]:
-    """The three tower passes, run once more on their own so that the step itself is timed undisturbed."""
-    sides = [(batch[f"{side}_input_ids"], batch[f"{side}_attention_mask"]) for side in ("source", "target")]
-    description = (batch["description_input_ids"], batch["description_attention_mask"])
-    runs: dict[str, Callable[[], Any]] = {"vision": lambda: model._patch_states(batch["pixel_values"])}
-    if form == "ours":
-        runs["descriptions"] = lambda: model._description_states(*description)
-        runs["captions"] = lambda: model._pair_embeds(*zip(*sides, strict=True))
-    else:
-        runs["descriptions"] = lambda: official_form.description_states(model, *description)
-        runs["captions"] = lambda: [official_form.text_embeds(model, *side) for side in sides]
-
-    def stages() -> dict[str, float]:
-        seconds = {}
-        for name, forward in runs.items():
-            start = time.perf_counter()
-            forward()
-            seconds[name] = time.perf_counter() - start
-        return seconds
-
-    return stages
-
-
-def _part_rows(parts: Mapping[str, list[dict[str, float]]]) -> list[dict[str, Any]]:
-    """A row for each part of the step; the first run of each form is the warm-up."""
-    for runs in parts.values():
-        for run_parts in runs:
-            towers = sum(run_parts[name] for name in ("vision", "descriptions", "captions"))
-            run_parts["rest of forward"] = max(run_parts["forward"] - towers, 0.0)
-    return [
-        measuring.timing_row(stage, {form: [run[stage] for run in runs[1:]] for form, runs in parts.items()})
-        for stage in STAGES
-    ]
+def _recorded(step: Step, runs: list[dict[str, float]]) -> Callable[[], None]:
+    return lambda: runs.append(step())
 
 
 def _giga_operations(step: Step) -> float:

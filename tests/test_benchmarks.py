@@ -136,6 +136,13 @@ def test_official_ranks_put_ties_last():
     assert t2i.tolist() == [3] * 6
 
 
+def test_official_ranks_count_what_is_within_the_margin():
+    """The tie rule is ours, so the oracle must know it."""
+    scores = np.array([[0.5, 0.4], [0.495, 0.41]], dtype=np.float32)
+    assert [part.tolist() for part in official_form.ranks(scores, np.array([0, 1]), 0.02)] == [[1, 2], [2, 2]]
+    assert [part.tolist() for part in official_form.ranks(scores, np.array([0, 1]))] == [[1, 2], [1, 1]]
+
+
 def test_official_ranks_of_a_hand_made_matrix():
     """The other caption of an item does not count against the first."""
     scores = np.array([[0.9, 0.8, 0.7, 0.1], [0.95, 0.2, 0.6, 0.5]], dtype=np.float32)
