@@ -9,7 +9,7 @@ from transformers.configuration_utils import SubConfigSpec
 
 ITEM_SOURCES = ("image_and_description", "image", "description")
 INTERACTIONS = ("dual", "v2s", "s2v", "co_attention", "none")
-IMAGE_POOLINGS = ("cls", "mean")
+POOLINGS = ("cls", "mean")
 
 # The first output token of these vision encoders is a class token; every other encoder puts a patch there.
 VISION_TOWERS_WITH_CLS = frozenset(
@@ -61,6 +61,8 @@ class LeccrConfig(PreTrainedConfig):
         interaction: `"v2s"` visual tokens attend to slots, `"s2v"` slots attend to visual tokens, `"dual"` both,
             `"co_attention"` self-attention over both, `"none"` neither.
         image_pooling: `"cls"` reads the class token, `"mean"` averages the tokens.
+        text_pooling: the same for captions; `"mean"` leaves padding out. Published: `"cls"`, which suits BERT; an
+            encoder from scratch or one trained with mean pooling learns faster with `"mean"`.
         global_weight: weight a of the global score in the fused score a * global + (1 - a) * best slot.
         description_dropout: share of the items in training whose description is replaced with the learned null
             description. Above 0 the model also works for items without a description.
@@ -69,7 +71,6 @@ class LeccrConfig(PreTrainedConfig):
         description_encoder_in_eval_mode: no dropout in the text encoder while it reads descriptions. Official: dropout.
         initial_temperature: softmax temperature at the start (the learned `logit_scale` is the log of its inverse).
         max_logit_scale: upper bound of `logit_scale.exp()`. Official: none.
-        initializer_range: standard deviation of the linear layers of our own modules at the start.
     """
 
     model_type = "leccr"
@@ -90,6 +91,7 @@ class LeccrConfig(PreTrainedConfig):
     dropout: float | int = 0.1
     interaction: str = "dual"
     image_pooling: str = "cls"
+    text_pooling: str = "cls"
     global_weight: float | int = 0.8
     description_dropout: float | int = 0.0
     slot_init_std: float | int = 1.0
@@ -97,7 +99,6 @@ class LeccrConfig(PreTrainedConfig):
     description_encoder_in_eval_mode: bool = True
     initial_temperature: float = 0.07
     max_logit_scale: float | int | None = 100.0
-    initializer_range: float = 0.02
 
     @classmethod
     def official(cls, **kwargs: Any) -> "LeccrConfig":
@@ -147,7 +148,12 @@ class LeccrConfig(PreTrainedConfig):
             )
 
     def _check_choices(self) -> None:
-        choices = {"item_source": ITEM_SOURCES, "interaction": INTERACTIONS, "image_pooling": IMAGE_POOLINGS}
+        choices = {
+            "item_source": ITEM_SOURCES,
+            "interaction": INTERACTIONS,
+            "image_pooling": POOLINGS,
+            "text_pooling": POOLINGS,
+        }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}.")

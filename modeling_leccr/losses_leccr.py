@@ -102,8 +102,19 @@ class MatchingBatch:
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "MatchingBatch":
         """Apply a function, such as a gather, to each tensor."""
-        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
-        return MatchingBatch(**{name: None if value is None else function(value) for name, value in values.items()})
+        present = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        return MatchingBatch(**{name: function(value) for name, value in present.items() if value is not None})
+
+    def slot_part(self, name: str) -> Tensor:
+        """One of the tensors that only items with slots have.
+
+        Raises:
+            ValueError: this batch has no slots.
+        """
+        value = getattr(self, name)
+        if value is None:
+            raise ValueError(f"{name} is None: the model has no slots, so leave the terms {SLOT_TERMS} out.")
+        return value
 
 
 Term = Callable[[MatchingBatch, Tensor, LossConfig], Tensor]
@@ -173,10 +184,10 @@ def slot_contrastive(batch: MatchingBatch, logit_scale: Tensor, config: LossConf
     process and a diagonal target.
     """
     targets = shared_targets(batch.image_ids)
-    return sum(
-        contrastive_loss(slot_scores(batch.slot_embeds, texts) * logit_scale.exp(), targets)
-        for texts in (batch.source_embeds, batch.target_embeds)
-    )
+    slot_embeds = batch.slot_part("slot_embeds")
+    source_logits = slot_scores(slot_embeds, batch.source_embeds) * logit_scale.exp()
+    target_logits = slot_scores(slot_embeds, batch.target_embeds) * logit_scale.exp()
+    return contrastive_loss(source_logits, targets) + contrastive_loss(target_logits, targets)
 
 
 def slot_vision(batch: MatchingBatch, logit_scale: Tensor, config: LossConfig) -> Tensor:
@@ -193,13 +204,13 @@ def slot_vision(batch: MatchingBatch, logit_scale: Tensor, config: LossConfig) -
 def one_way_contrastive(batch: MatchingBatch, temperature: float) -> Tensor:
     """InfoNCE from the slots to the images only, with shared positives. Scalar, in nats."""
     _check_negatives(batch.image_ids.shape[0])
-    logits = batch.slot_summary @ batch.patch_summary.T / temperature
+    logits = batch.slot_part("slot_summary") @ batch.slot_part("patch_summary").T / temperature
     return soft_cross_entropy(logits, shared_targets(batch.image_ids))
 
 
 def slot_diversity(batch: MatchingBatch, logit_scale: Tensor, config: LossConfig) -> Tensor:
     """Keep the slots of an item apart: mean cosine between different slots. Official: `regularization`."""
-    return batch.slot_similarity.mean()
+    return batch.slot_part("slot_similarity").mean()
 
 
 def softened(batch: MatchingBatch, logit_scale: Tensor, config: LossConfig) -> Tensor:

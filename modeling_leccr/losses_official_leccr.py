@@ -14,7 +14,7 @@ def official_slot_contrastive(batch: MatchingBatch, logit_scale: Tensor, config:
     """As `slot_contrastive`, but a second caption of the same image counts as a negative."""
     total = logit_scale.new_zeros(())
     for texts in (batch.source_embeds, batch.target_embeds):
-        logits = slot_scores(batch.slot_embeds, texts) * logit_scale.exp()
+        logits = slot_scores(batch.slot_part("slot_embeds"), texts) * logit_scale.exp()
         labels = batch.image_ids.new_tensor(range(len(logits)))
         total = total + (cross_entropy(logits, labels) + cross_entropy(logits.T, labels)) / 2
     return total

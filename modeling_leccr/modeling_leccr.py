@@ -5,12 +5,12 @@ import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize, pad
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import ModelOutput
@@ -33,6 +33,9 @@ class LeccrImageFeatures(BaseModelOutputWithPooling):
     projected visual tokens and `slots` (batch, num_slots, slot_dim) the slots, both before the interaction.
     """
 
+    # Always set; the parent's fields are optional, and a default must stand before those that are.
+    last_hidden_state: Tensor = None  # type: ignore[assignment]
+    pooler_output: Tensor = None  # type: ignore[assignment]
     slot_embeds: Tensor | None = None
     slots: Tensor | None = None
 
@@ -94,7 +97,7 @@ class LeccrPreTrainedModel(PreTrainedModel):
     config_class = LeccrConfig
     base_model_prefix = "leccr"
     main_input_name = "pixel_values"
-    input_modalities = ("image", "text")
+    input_modalities = ["image", "text"]  # noqa: RUF012
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -126,7 +129,8 @@ class LeccrPreTrainedModel(PreTrainedModel):
             ValueError: the checkpoint lacks weights, holds unknown ones, or has some of another shape. Such a model
                 would embed with random numbers.
         """
-        model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        loaded: Any = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        model, info = loaded
         misfits = {kind: sorted(map(str, info[kind])) for kind in _MISFITS if info[kind]}
         if misfits:
             summary = "; ".join(f"{len(keys)} {kind} (first: {keys[:3]})" for kind, keys in misfits.items())
@@ -146,12 +150,17 @@ class LeccrModel(LeccrPreTrainedModel):
 
     def __init__(self, config: LeccrConfig) -> None:
         super().__init__(config)
-        self.text_model = build_tower(config.text_config)
-        text_dim = config.text_config.hidden_size
+        # `LeccrConfig` turns dictionaries into configurations.
+        vision_config, text_config = (
+            cast(PreTrainedConfig, config.vision_config),
+            cast(PreTrainedConfig, config.text_config),
+        )
+        self.text_model = build_tower(text_config)
+        text_dim = text_config.hidden_size
         self.text_projection = nn.Linear(text_dim, config.embed_dim)
         if config.reads_image:
-            self.vision_model = build_tower(config.vision_config)
-            self.visual_projection = nn.Linear(output_width(config.vision_config), config.slot_dim, bias=False)
+            self.vision_model = build_tower(vision_config)
+            self.visual_projection = nn.Linear(output_width(vision_config), config.slot_dim, bias=False)
             self.image_projection = nn.Linear(config.slot_dim, config.embed_dim)
         if config.has_slots:
             self.semantic_slots = SemanticSlots(config, text_dim)
@@ -210,8 +219,9 @@ class LeccrModel(LeccrPreTrainedModel):
             `pooler_output` (num_texts, embed_dim), unit norm, and `last_hidden_state` (num_texts, length, text_dim).
         """
         states = text_states(self.text_model, input_ids, attention_mask)
-        embeds = normalize(self.text_projection(self._pool_text(states, attention_mask)).float(), dim=-1)
-        return BaseModelOutputWithPooling(last_hidden_state=states, pooler_output=embeds)
+        return BaseModelOutputWithPooling(
+            last_hidden_state=states, pooler_output=self._text_embeds(states, attention_mask)
+        )
 
     def get_image_features(
         self,
@@ -274,38 +284,39 @@ class LeccrModel(LeccrPreTrainedModel):
             states from which the losses are computed.
         """
         items = self.get_image_features(pixel_values, description_input_ids, description_attention_mask)
-        output = LeccrOutput(
-            image_embeds=items.pooler_output, slot_embeds=items.slot_embeds, logit_scale=self.logit_scale()
-        )
+        logit_scale = self.logit_scale()
+        output = LeccrOutput(image_embeds=items.pooler_output, slot_embeds=items.slot_embeds, logit_scale=logit_scale)
         if source_input_ids is not None:
             output.source_embeds, output.target_embeds = self._pair_embeds(
-                (source_input_ids, target_input_ids), (source_attention_mask, target_attention_mask)
+                (source_input_ids, source_attention_mask), (target_input_ids, target_attention_mask)
             )
             if items.slots is not None:
                 output.slots = items.slots
                 output.slot_states = self.slot_vision_slots(items.slots)
                 output.patch_states = self.slot_vision_patches(items.last_hidden_state)
         if input_ids is not None:
-            output.text_embeds = self.get_text_features(input_ids, attention_mask).pooler_output
+            text_embeds = self._text_embeds(text_states(self.text_model, input_ids, attention_mask), attention_mask)
             weight = self.config.global_weight if items.slot_embeds is not None else 1.0
-            scores = fused_scores(items.pooler_output, items.slot_embeds, output.text_embeds, weight)
-            output.logits_per_image = scores * output.logit_scale.exp()
-            output.logits_per_text = output.logits_per_image.T
+            # Autocast would compute the logits in bf16, too coarse for a softmax.
+            with torch.autocast(text_embeds.device.type, enabled=False):
+                scores = fused_scores(items.pooler_output, items.slot_embeds, text_embeds, weight)
+                output.logits_per_image = scores * logit_scale.exp()
+            output.text_embeds, output.logits_per_text = text_embeds, output.logits_per_image.T
         use_dict = self.config.return_dict if return_dict is None else return_dict
         return output if use_dict else output.to_tuple()
 
-    def _pair_embeds(
-        self, input_ids: tuple[Tensor, Tensor | None], masks: tuple[Tensor | None, Tensor | None]
-    ) -> tuple[Tensor, Tensor]:
+    def _pair_embeds(self, *texts: tuple[Tensor | None, Tensor | None]) -> list[Tensor]:
         """Source and target captions in one forward: half the kernel launches, and one pass a step for DDP."""
-        if any(part is None for part in (*input_ids, *masks)):
+        ids_parts = [input_ids for input_ids, _ in texts if input_ids is not None]
+        mask_parts = [attention_mask for _, attention_mask in texts if attention_mask is not None]
+        if len(ids_parts) < len(texts) or len(mask_parts) < len(texts):
             raise ValueError("training pairs need source_ and target_ input_ids and attention_mask; one is missing.")
-        length = max(ids.shape[1] for ids in input_ids)
-        ids, mask = (
-            torch.cat([pad(part, (0, length - part.shape[1])) for part in parts]) for parts in (input_ids, masks)
+        length = max(part.shape[1] for part in ids_parts)
+        input_ids, attention_mask = (
+            torch.cat([pad(part, (0, length - part.shape[1])) for part in parts]) for parts in (ids_parts, mask_parts)
         )
-        source_embeds, target_embeds = self.get_text_features(ids, mask).pooler_output.chunk(2)
-        return source_embeds, target_embeds
+        embeds = self._text_embeds(text_states(self.text_model, input_ids, attention_mask), attention_mask)
+        return list(embeds.chunk(len(texts)))
 
     def _patch_states(self, pixel_values: Tensor | None) -> Tensor:
         if pixel_values is None:
@@ -316,13 +327,15 @@ class LeccrModel(LeccrPreTrainedModel):
         pooled = patch_states[:, 0] if self.config.image_pooling == "cls" else patch_states.mean(dim=1)
         return normalize(self.image_projection(pooled).float(), dim=-1)
 
-    def _pool_text(self, states: Tensor, attention_mask: Tensor | None) -> Tensor:
+    def _text_embeds(self, states: Tensor, attention_mask: Tensor | None) -> Tensor:
         if self.config.text_pooling == "cls":
-            return states[:, 0]
-        if attention_mask is None:
-            return states.mean(dim=1)
-        mask = attention_mask.to(states.dtype).unsqueeze(-1)
-        return (states * mask).sum(dim=1) / mask.sum(dim=1).clamp_min(1)
+            pooled = states[:, 0]
+        elif attention_mask is None:
+            pooled = states.mean(dim=1)
+        else:
+            mask = attention_mask.to(states.dtype).unsqueeze(-1)
+            pooled = (states * mask).sum(dim=1) / mask.sum(dim=1).clamp_min(1)
+        return normalize(self.text_projection(pooled).float(), dim=-1)
 
     def _description_states(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> Tensor | None:
         if input_ids is None:
@@ -335,8 +348,8 @@ class LeccrModel(LeccrPreTrainedModel):
     def _description_features(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> LeccrImageFeatures:
         if input_ids is None or attention_mask is None or not bool(attention_mask.any(dim=-1).all()):
             raise ValueError("item_source='description' embeds descriptions, but an item has none; describe it first.")
-        features = self.get_text_features(input_ids, attention_mask)
-        return LeccrImageFeatures(last_hidden_state=features.last_hidden_state, pooler_output=features.pooler_output)
+        states = text_states(self.text_model, input_ids, attention_mask)
+        return LeccrImageFeatures(last_hidden_state=states, pooler_output=self._text_embeds(states, attention_mask))
 
 
 @contextlib.contextmanager

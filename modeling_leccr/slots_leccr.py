@@ -171,14 +171,14 @@ class VisualSemanticInteraction(nn.Module):
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__()
         self.interaction = config.interaction
-        attending = {
-            "visual_layers": ("dual", "v2s"),
-            "slot_layers": ("dual", "s2v"),
-            "joint_layers": ("co_attention",),
-        }
-        for name, interactions in attending.items():
-            depth = config.num_interaction_layers if self.interaction in interactions else 0
-            self.add_module(name, nn.ModuleList(CrossAttentionBlock(config) for _ in range(depth)))
+        self.visual_layers = self._stack(config, "dual", "v2s")
+        self.slot_layers = self._stack(config, "dual", "s2v")
+        self.joint_layers = self._stack(config, "co_attention")
+
+    @staticmethod
+    def _stack(config: PreTrainedConfig, *interactions: str) -> nn.ModuleList:
+        depth = config.num_interaction_layers if config.interaction in interactions else 0
+        return nn.ModuleList(CrossAttentionBlock(config) for _ in range(depth))
 
     def forward(self, patch_states: Tensor, slots: Tensor, *, first_token_only: bool = False) -> tuple[Tensor, Tensor]:
         """Exchange information between an image and its slots.

@@ -74,12 +74,12 @@ def load_vision_tower(
     checkpoint_config = tower_config(name, "vision_config", tower_kwargs)
     if checkpoint_config.model_type == "clip_vision_model":
         clip = _from_pretrained(CLIPVisionModelWithProjection, name, checkpoint_config, tower_kwargs)
-        pretrained = clip.vision_model
-        if clip.visual_projection.weight.shape == projection.weight.shape:
-            projection.load_state_dict(clip.visual_projection.state_dict())
+        state = clip.get_submodule("vision_model").state_dict()
+        projection_state = clip.get_submodule("visual_projection").state_dict()
+        if projection_state["weight"].shape == projection.weight.shape:
+            projection.load_state_dict(projection_state)
     else:
-        pretrained = _from_pretrained(AutoModel, name, checkpoint_config, tower_kwargs)
-    state = pretrained.state_dict()
+        state = _from_pretrained(AutoModel, name, checkpoint_config, tower_kwargs).state_dict()
     for key, parameter in tower.named_parameters():
         if "position_embedding" in key and key in state and state[key].shape != parameter.shape:
             state[key] = resize_position_grid(state[key], parameter.shape[-2])
@@ -116,7 +116,7 @@ def _without_pooling(config: PreTrainedConfig) -> dict[str, bool]:
     if getattr(config, "vision_use_head", False):
         config.vision_use_head = False
     model_class = AutoModel._model_mapping[type(config)]
-    accepts = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
+    accepts = "add_pooling_layer" in inspect.signature(model_class).parameters
     return {"add_pooling_layer": False} if accepts else {}
 
 
