@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> None:
     use_all_cores()
     start = time.perf_counter()
     recipe = parse_recipe(arguments)
-    folder = Path(recipe.training.output_dir)
+    folder = Path(str(recipe.training.output_dir))
     splits = load_splits(recipe.data)
     processor = build_processor(recipe.model, splits["train"], recipe.data.target_languages)
     seconds = {"prepare data": time.perf_counter() - start}

@@ -62,7 +62,7 @@ def save_for_hub(
     target = Path(folder)
     if target.exists() and not (target / "config.json").is_file():
         raise ValueError(f"{target} exists and is not a saved model; choose another folder to save the model in.")
-    fresh, stale = (target.with_name(f".{target.name}.{os.getpid()}.{state}") for state in ("new", "old"))
+    fresh = target.with_name(f".{target.name}.{os.getpid()}.new")
     LeccrConfig.register_for_auto_class()
     LeccrModel.register_for_auto_class("AutoModel")
     LeccrProcessor.register_for_auto_class("AutoProcessor")
@@ -79,13 +79,25 @@ def save_for_hub(
             query=query.replace('"', "'"),
         )
         write_text_atomic(fresh / "README.md", card)
-        if target.exists():
-            target.rename(stale)
-        fresh.rename(target)
+        _replace(target, fresh)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-        shutil.rmtree(stale, ignore_errors=True)
     return target
+
+
+def _replace(target: Path, fresh: Path) -> None:
+    """Move `fresh` to `target`; an older folder there makes room, and comes back if that fails."""
+    if not target.exists():
+        fresh.rename(target)
+        return
+    stale = target.with_name(f".{target.name}.{os.getpid()}.old")
+    target.rename(stale)
+    try:
+        fresh.rename(target)
+    except OSError:
+        stale.rename(target)
+        raise
+    shutil.rmtree(stale)
 
 
 @torch.no_grad()
@@ -95,12 +107,12 @@ def save_probe(
     """Keep a few inputs with their embeddings, by which `hub_scripts/verify_export.py` checks a reloaded model.
 
     Args:
-        rows: items with `image` and `description`.
+        rows: items with `image` and, where the model reads it, `description`.
         texts: captions in any language.
     """
     folder.mkdir(parents=True, exist_ok=True)
     images: list[Image.Image] = [row["image"].convert("RGB") for row in rows]
-    descriptions = [row["description"] for row in rows]
+    descriptions = [row.get("description") for row in rows]
     for position, image in enumerate(images):
         image.save(folder / f"{position}.png")
     write_json_atomic(folder / "inputs.json", {"texts": list(texts), "descriptions": descriptions})
@@ -108,13 +120,13 @@ def save_probe(
     model.eval()
     texts_in = processor(text=list(texts)).to(model.device)
     items_in = processor(images=images, descriptions=descriptions).to(model.device)
-    embeds = {
+    items = model.get_image_features(**items_in)
+    embeds: dict[str, Any] = {
         "text_embeds": model.get_text_features(**texts_in).pooler_output,
-        "image_embeds": model.get_image_features(**items_in).pooler_output,
+        "image_embeds": items.pooler_output,
     }
-    slots = model.get_image_features(**items_in).slot_embeds
-    if slots is not None:
-        embeds["slot_embeds"] = slots
+    if items.slot_embeds is not None:
+        embeds["slot_embeds"] = items.slot_embeds
     if model.config.description_dropout > 0:
         alone = model.get_image_features(pixel_values=items_in["pixel_values"])
         embeds["image_embeds_without_description"] = alone.pooler_output

@@ -5,13 +5,16 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
+from modeling_leccr.configuration_leccr import LeccrConfig
 from modeling_leccr.losses_leccr import LossConfig
 from modeling_leccr.training.optimization import GROUPS
+from processing.scenes import ScenesConfig
+from retrieval.evaluation import Scoring
 
 USAGE = "train.py RECIPE.yaml [--name value] [--section.name value] ..."
 
@@ -51,7 +54,7 @@ class DataArguments:
     train_items: int | None = field(default=None, metadata={"help": "Only the first so many items, for a quick look."})
     corrupt_images: str = field(default="error", metadata={"help": "'error' names the item; 'skip' drops and counts."})
     augmentation: dict[str, Any] = field(
-        default_factory=dict, metadata={"help": "Arguments of RandomResizedCrop (scale, flip); empty: none."}
+        default_factory=dict, metadata={"help": "Arguments of RandomResizedCrop (scale, ratio, flip); empty: none."}
     )
 
 
@@ -68,6 +71,7 @@ class LeccrTrainingArguments(TrainingArguments):
     warmup_steps: float = field(default=0.1, metadata={"help": "Steps, or below 1 the share of all steps."})
     optim: str = field(default="adamw_torch_fused", metadata={"help": "Optimizer."})
     logging_steps: float = field(default=10, metadata={"help": "Steps between log lines."})
+    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide non-finite losses from the log."})
     eval_strategy: str = field(default="epoch", metadata={"help": "When to evaluate on validation."})
     save_strategy: str = field(default="epoch", metadata={"help": "When to write a checkpoint."})
     save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept, the best among them."})
@@ -81,9 +85,12 @@ class LeccrTrainingArguments(TrainingArguments):
     learning_rate_multipliers: dict[str, float] = field(
         default_factory=dict, metadata={"help": f"Factors for {', '.join(GROUPS)}."}
     )
-    scoring: str = field(default="fused", metadata={"help": "Score of validation and test: fused, global or slots."})
+    scoring: Scoring = field(
+        default="fused", metadata={"help": "Score of validation and test: fused, global or slots."}
+    )
     controls: dict[str, dict[str, Any]] = field(
-        default_factory=dict, metadata={"help": "Name -> changes of the recipe, trained after it for comparison."}
+        default_factory=dict,
+        metadata={"help": "Name -> changes of the recipe, trained after it for comparison; null: none."},
     )
 
 
@@ -95,6 +102,16 @@ class Recipe:
     data: DataArguments
     training: LeccrTrainingArguments
     settings: dict[str, Any]
+
+
+# Sections whose names nothing further down would check: a typo would train with the default.
+_SECTIONS: dict[str, frozenset[str]] = {
+    "model": frozenset(LeccrConfig.__annotations__) - {"vision_config", "text_config"},
+    "scenes": frozenset(entry.name for entry in dataclasses.fields(ScenesConfig)),
+    "augmentation": frozenset({"scale", "ratio", "flip"}),
+    "loss": frozenset(entry.name for entry in dataclasses.fields(LossConfig)),
+    "learning_rate_multipliers": frozenset(GROUPS),
+}
 
 
 class _RecipeLoader(yaml.SafeLoader):
@@ -133,12 +150,31 @@ def build_recipe(settings: dict[str, Any]) -> Recipe:
     unknown = sorted(set(settings) - known)
     if unknown:
         raise ValueError(f"unknown settings {unknown} in the recipe; see `python train.py --help`.")
+    # An empty section, or `--controls null` on the command line.
+    filled = {
+        name: {} if value is None and name in (*_SECTIONS, "controls") else value for name, value in settings.items()
+    }
+    for section, names in _SECTIONS.items():
+        _check_section(section, filled.get(section, {}), names)
     parser = HfArgumentParser(sections)  # type: ignore[arg-type]
-    model, data, training = parser.parse_dict(dict(settings))
+    model, data, training = parser.parse_dict(dict(filled))
+    for name in ("target_languages", "evaluation_languages"):
+        if not isinstance(getattr(data, name), list):
+            raise ValueError(f"{name} must be a list such as [de, fr], got {getattr(data, name)!r}.")
     if not data.target_languages:
         raise ValueError("target_languages must name at least one language to train on, got none.")
+    if training.scoring not in get_args(Scoring):
+        raise ValueError(f"scoring must be one of {list(get_args(Scoring))}, got {training.scoring!r}.")
     LossConfig.from_dict(training.loss)
-    return Recipe(model, data, training, settings)
+    return Recipe(model, data, training, filled)
+
+
+def _check_section(section: str, values: Any, names: frozenset[str]) -> None:
+    if not isinstance(values, dict):
+        raise ValueError(f"{section} must be a mapping of names to values, got {values!r}.")
+    unknown = sorted(set(values) - names)
+    if unknown:
+        raise ValueError(f"unknown settings {unknown} in {section}; the known ones are {sorted(names)}.")
 
 
 def read_overrides(arguments: Sequence[str]) -> dict[str, Any]:

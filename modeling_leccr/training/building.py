@@ -98,8 +98,16 @@ def build_model(arguments: ModelArguments, tokenizer: PreTrainedTokenizerBase) -
 
 
 def _scratch_config(tower: dict[str, Any], **defaults: Any) -> PreTrainedConfig:
+    if "model_type" not in tower:
+        raise ValueError(f"a tower from scratch needs a model_type such as vit or bert, got {tower}.")
     fields = {**defaults, **tower}
-    return AutoConfig.for_model(fields.pop("model_type"), **fields)
+    model_type = fields.pop("model_type")
+    known = AutoConfig.for_model(model_type)
+    # A configuration keeps any name that it is given, so a typo would train with the default.
+    unknown = sorted(name for name in tower if not hasattr(known, name))
+    if unknown:
+        raise ValueError(f"unknown settings {unknown} for a tower of model_type {model_type!r}.")
+    return AutoConfig.for_model(model_type, **fields)
 
 
 def _image_processor(arguments: ModelArguments) -> Any:

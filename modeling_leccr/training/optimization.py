@@ -36,7 +36,9 @@ def parameter_groups(
     members: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            decays = name.endswith("weight") and parameter.ndim >= 2 and id(parameter) not in tables
+            # Not `ndim`: the gain of ConvNeXt V2's response normalisation is a (1, 1, 1, width) vector.
+            is_matrix = sum(size > 1 for size in parameter.shape) >= 2
+            decays = name.endswith("weight") and is_matrix and id(parameter) not in tables
             members.setdefault((_group(name), decays), []).append(parameter)
     return [
         {

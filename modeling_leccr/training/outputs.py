@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -25,7 +26,8 @@ logger = logging.getLogger(__name__)
 
 MAIN_SYSTEM = "LECCR"
 PROBE_ITEMS = 4
-_VERIFY_SCRIPT = Path(__file__).parents[2] / "hub_scripts" / "verify_export.py"
+_ROOT = Path(__file__).resolve().parents[2]
+_VERIFY_SCRIPT = _ROOT / "hub_scripts" / "verify_export.py"
 
 
 def write_metrics(
@@ -77,9 +79,8 @@ def search_in_fresh_process(folder: Path, split: datasets.Dataset, languages: li
     """
     items = folder / "items"
     items.mkdir(exist_ok=True)
-    split.select_columns([IMAGE_COLUMN, ID_COLUMN, DESCRIPTION_COLUMN]).to_parquet(
-        items / "test-00000-of-00001.parquet"
-    )
+    columns = [name for name in (IMAGE_COLUMN, ID_COLUMN, DESCRIPTION_COLUMN) if name in split.column_names]
+    split.select_columns(columns).to_parquet(items / "test-00000-of-00001.parquet")
     queries = []
     for place, language in enumerate(languages):
         row = split[place * len(split) // len(languages)]
@@ -94,7 +95,10 @@ def search_in_fresh_process(folder: Path, split: datasets.Dataset, languages: li
         "--save-picture": "retrieval.png",
     }
     command = [sys.executable, "-m", "hub_scripts.search", *(word for pair in options.items() for word in pair)]
-    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    # The script runs in another folder, and a checkout that is not installed is importable from its own root alone.
+    paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment_of_child = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    result = subprocess.run(command, cwd=folder, env=environment_of_child, capture_output=True, text=True, check=False)
     if result.returncode:
         raise RuntimeError(f"the search failed: {result.stdout}{result.stderr}")
     return json.loads((folder / "searches.json").read_text(encoding="utf-8"))

@@ -11,6 +11,7 @@ from typing import Any
 import datasets
 import torch
 from transformers import set_seed
+from transformers.trainer_utils import get_last_checkpoint
 
 from modeling_leccr.modeling_leccr import LeccrModel
 from modeling_leccr.training.arguments import Recipe, build_recipe, merged
@@ -19,7 +20,9 @@ from modeling_leccr.training.trainer import LeccrTrainer
 from processing.augmentation import RandomResizedCrop
 from processing.pairs import CaptionPairs
 from processing.processing_leccr import LeccrProcessor
+from processing.records import DESCRIPTION_COLUMN
 from retrieval.evaluation import evaluation_protocol
+from retrieval.items import read_column
 
 logger = logging.getLogger(__name__)
 
@@ -66,14 +69,23 @@ def train_system(
         recipe: what to train.
         splits: from `load_splits`.
         processor: shared by the systems that are compared.
-        folder: for the checkpoints; `--resume_from_checkpoint true` continues from the last one there.
+        folder: for the checkpoints; `--resume_from_checkpoint true` continues from the last one there, if any.
+
+    Raises:
+        ValueError: the data do not fit the recipe. What only the end of training would need is checked before it.
     """
     args, data = recipe.training, recipe.data
     args.output_dir = str(folder)
     set_seed(args.seed)
     languages = data.evaluation_languages or data.target_languages
+    model = build_model(recipe.model, processor.tokenizer)
+    check_descriptions(model.config, splits)
+    reported = {name: split for name, split in splits.items() if name != "train"}
+    protocol = {
+        name: evaluation_protocol(model, split, languages, scoring=args.scoring) for name, split in reported.items()
+    }
     trainer = LeccrTrainer(
-        build_model(recipe.model, processor.tokenizer),
+        model,
         args,
         processor=processor,
         pairs=CaptionPairs(splits["train"], data.target_languages, corrupt_images=data.corrupt_images),
@@ -82,17 +94,43 @@ def train_system(
         augmentation=RandomResizedCrop(recipe.model.image_size, **data.augmentation) if data.augmentation else None,
     )
     start = time.perf_counter()
-    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    trainer.train(resume_from_checkpoint=_checkpoint_to_resume(args.resume_from_checkpoint, folder))
     seconds = time.perf_counter() - start
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    reported = {name: split for name, split in splits.items() if name != "train"}
     return SystemRun(
-        model=model,
+        model=trainer.accelerator.unwrap_model(trainer.model),
         metrics={name: trainer.retrieval_metrics(split) for name, split in reported.items()},
-        protocol={
-            name: evaluation_protocol(model, split, languages, scoring=args.scoring) for name, split in reported.items()
-        },
+        protocol=protocol,
         log_history=trainer.state.log_history,
         seconds=seconds,
         is_main_process=trainer.is_world_process_zero(),
     )
+
+
+def check_descriptions(config: Any, splits: Mapping[str, datasets.Dataset]) -> None:
+    """Refuse items without description before training instead of at the first batch that holds one.
+
+    Args:
+        config: a `LeccrConfig`.
+        splits: name -> split.
+
+    Raises:
+        ValueError: descriptions are missing, and the model has no description dropout to learn to do without.
+    """
+    if not config.reads_description or (config.has_slots and config.description_dropout > 0):
+        return
+    for name, split in splits.items():
+        descriptions = read_column(split, DESCRIPTION_COLUMN)
+        missing = [position for position, text in enumerate(descriptions) if not (text and text.strip())]
+        if missing:
+            raise ValueError(
+                f"{len(missing)} of {len(descriptions)} items of the split {name!r} have no description (first rows: "
+                f"{missing[:3]}); describe them, or train with model.description_dropout above 0 "
+                f"(item_source is {config.item_source!r}, description_dropout {config.description_dropout})."
+            )
+
+
+def _checkpoint_to_resume(setting: str | bool | None, folder: Path) -> str | bool | None:
+    """With `true`, a system of the recipe that a stopped run had not reached yet starts at its beginning."""
+    if setting is not True:
+        return setting
+    return get_last_checkpoint(str(folder)) if folder.is_dir() else None
