@@ -69,8 +69,7 @@ def run(options: argparse.Namespace) -> None:
     worst = max(max(part.values()) for part in differences.values())
     table.append({**measuring.timing_row("whole split", both), "max_difference": worst})
     facts = {"num_items": num_items, "num_captions": len(captions), "batch_size": options.batch_size}
-    peak = measuring.matrix_peak(size=256 if options.tiny else 2048)
-    measuring.finish("evaluation_encode", options, table, sizes=facts, matrix_peak_gflops=peak)
+    measuring.finish("evaluation_encode", options, table, sizes=facts)
 
 
 class Rows(list):

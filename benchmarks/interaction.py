@@ -57,8 +57,7 @@ def run(options: argparse.Namespace) -> None:
     if not options.no_memory:
         row |= measuring.memory_columns(measuring.peak_in_child("interaction", options))
     sizes = {name: getattr(options, name) for name in SIZES}
-    peak = measuring.matrix_peak(size=256 if options.tiny else 2048)
-    measuring.finish("interaction", options, [row], sizes=sizes, matrix_peak_gflops=peak)
+    measuring.finish("interaction", options, [row], sizes=sizes)
 
 
 class Form:

@@ -38,10 +38,12 @@ def arguments(name: str, description: str | None, *, repeats: int) -> argparse.A
 
 
 def prepare(options: argparse.Namespace) -> None:
-    """Set threads and seed."""
+    """Set threads and seed, and take the matrix peak, except for a process that only measures memory."""
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
+    if not options.memory_of:
+        options.matrix_peak = _peak_of(options)
 
 
 def largest_difference(ours: Mapping[str, Tensor], official: Mapping[str, Tensor]) -> dict[str, float]:
@@ -147,7 +149,7 @@ def peak_in_child(name: str, options: argparse.Namespace) -> dict[str, float]:
     for form in FORMS:
         command = [sys.executable, "-m", f"benchmarks.{name}", "--memory-of", form]
         for option, value in vars(options).items():
-            if option in ("output", "repeats", "memory_of", "no_memory") or value in (None, False):
+            if option in ("output", "repeats", "memory_of", "no_memory", "matrix_peak") or value in (None, False):
                 continue
             command += [f"--{option.replace('_', '-')}"] + ([] if value is True else [str(value)])
         child = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -181,6 +183,11 @@ def saved_bytes(run: Callable[[], Any]) -> int:
 
 def finish(name: str, options: argparse.Namespace, rows: list[dict[str, Any]], **facts: Any) -> None:
     """Print the table and write the JSON file."""
+    # Taken before and after: on a busy machine one of them may be far too low.
+    peak = max(options.matrix_peak, _peak_of(options))
+    facts["matrix_peak_gflops"] = peak
+    if "achieved_gflops" in facts:
+        facts["share_of_matrix_peak"] = {form: rate / peak for form, rate in facts["achieved_gflops"].items()}
     report = {
         "benchmark": name,
         "machine": machine(),
@@ -229,6 +236,10 @@ def main_of(run: Callable[[argparse.Namespace], None], parser: argparse.Argument
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _peak_of(options: argparse.Namespace) -> float:
+    return matrix_peak(size=256 if options.tiny else 2048)
 
 
 def _cell(value: Any) -> str:

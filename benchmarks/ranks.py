@@ -53,8 +53,7 @@ def run(options: argparse.Namespace) -> None:
     if not options.no_memory:
         rows[-1] |= measuring.memory_columns(measuring.peak_in_child("ranks", options))
     sizes = {"num_items": options.num_items, "num_texts": options.num_items * options.captions_per_item}
-    peak = measuring.matrix_peak(size=256 if options.tiny else 2048)
-    measuring.finish("ranks", options, rows, sizes=sizes, matrix_peak_gflops=peak)
+    measuring.finish("ranks", options, rows, sizes=sizes)
 
 
 def build_forms(options: argparse.Namespace) -> dict[str, dict[str, Callable[[], RetrievalRanks]]]:

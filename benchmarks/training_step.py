@@ -156,15 +156,12 @@ def run(options: argparse.Namespace) -> None:
         rows.append(
             measuring.timing_row(stage, {form: [run[stage] for run in runs[1:]] for form, runs in parts.items()})
         )
-    peak = measuring.matrix_peak(size=256 if options.tiny else 2048)
     achieved = {form: work[form] / statistics.median(whole[form]) for form in steps}
     facts: dict[str, Any] = {
         "sizes": {name: list(value.shape) for name, value in batch.items()},
         "largest_differences": _summary(differences),
         "giga_operations": work,
-        "matrix_peak_gflops": peak,
         "achieved_gflops": achieved,
-        "share_of_matrix_peak": {form: value / peak for form, value in achieved.items()},
     }
     if options.bfloat16:
         facts["bfloat16"] = _bfloat16(options, model, batch, steps["official"])
