@@ -1,6 +1,8 @@
 """A folder that is ready for the Hub: weights, configuration, processor, the code that they need, a card."""
 
+import json
 import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -38,6 +40,9 @@ print(model(**inputs).logits_per_image)
 """
 
 
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
 def save_for_hub(
     model: LeccrModel,
     processor: LeccrProcessor,
@@ -69,6 +74,8 @@ def save_for_hub(
     try:
         fresh.mkdir(parents=True)
         model.save_pretrained(fresh)
+        config = json.loads((fresh / "config.json").read_text(encoding="utf-8"))
+        write_json_atomic(fresh / "config.json", _without_local_paths(config))
         processor.save_pretrained(fresh)
         if metrics is not None:
             write_json_atomic(fresh / "metrics.json", dict(metrics))
@@ -83,6 +90,15 @@ def save_for_hub(
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return target
+
+
+def _without_local_paths(config: Any) -> Any:
+    """A configuration without the folders that its towers were loaded from; names on the Hub stay."""
+    if not isinstance(config, dict):
+        return config
+    origin = config.get("_name_or_path")
+    is_hub_id = isinstance(origin, str) and _HUB_ID.fullmatch(origin) and not Path(origin).exists()
+    return {name: _without_local_paths(value) for name, value in config.items() if name != "_name_or_path" or is_hub_id}
 
 
 def _replace(target: Path, fresh: Path) -> None:

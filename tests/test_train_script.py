@@ -1,0 +1,123 @@
+"""train.py as people run it: a recipe in, a folder of results out."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+from transformers import AutoModel, AutoProcessor
+
+from modeling_leccr import LeccrModel
+from tests.test_training_building import data_set_folder
+from tests.training_parts import tiny_recipe
+from train import main
+
+PICTURES = ("training.png", "retrieval.png", "comparison.png")
+
+
+def write_recipe(folder: Path, **changes: Any) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(tiny_recipe(folder / "out", **changes), allow_unicode=True), encoding="utf-8")
+    return path
+
+
+def train(root_dir: Path, cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the script from a folder that is not the repository."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, str(root_dir / "train.py"), *arguments]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def scenes_run(tmp_path_factory: pytest.TempPathFactory, root_dir: Path) -> Path:
+    """Output of a run on scenes with a control."""
+    folder = tmp_path_factory.mktemp("scenes")
+    controls = {"two streams": {"model": {"item_source": "image", "interaction": "none"}}}
+    result = train(root_dir, folder, str(write_recipe(folder, controls=controls)), "--model.num_slots", "3")
+    assert result.returncode == 0, result.stderr[-4000:]
+    return folder / "out"
+
+
+def test_a_run_writes_all_its_results(scenes_run: Path):
+    """The main job promises these files, and a run that ends without one has not kept it."""
+    for name in (*PICTURES, "metrics.json", "report.md", "searches.json", "model/model.safetensors"):
+        assert (scenes_run / name).stat().st_size > 0, name
+    for name in PICTURES:
+        with Image.open(scenes_run / name) as picture:
+            assert min(picture.size) > 100, name
+
+
+def test_the_metrics_hold_both_systems_in_all_languages(scenes_run: Path):
+    """The numbers of the README come from this file alone."""
+    record = json.loads((scenes_run / "metrics.json").read_text(encoding="utf-8"))
+    assert set(record["systems"]) == {"LECCR", "two streams"}
+    for metrics in record["systems"].values():
+        assert set(metrics) == {"validation", "test"}
+        for language in ("de", "zh"):
+            for key in ("t2i_R@1", "t2i_R@5", "t2i_R@10", "i2t_R@1", "i2t_R@5", "i2t_R@10"):
+                assert 0 <= metrics["test"][f"{language}/{key}"] <= 100
+            assert 0 <= metrics["test"][f"{language}/sum_r"] <= 600
+    assert record["protocol"]["test"]["tie_rule"].startswith("pessimistic")
+    assert record["checkpoint_choice"] == "best SumR on validation"
+    assert record["peak_memory_gib"] > 0.1
+    assert {"train LECCR", "train two streams", "prepare data"} <= set(record["seconds"])
+
+
+def test_the_record_holds_what_was_said_on_the_command_line(scenes_run: Path):
+    """A run that cannot be repeated from its record is an anecdote."""
+    record = json.loads((scenes_run / "metrics.json").read_text(encoding="utf-8"))
+    assert record["settings"]["model"]["num_slots"] == 3
+    assert AutoModel.from_pretrained(scenes_run / "model").config.num_slots == 3
+
+
+def test_the_report_mentions_both_systems_and_the_protocol(scenes_run: Path):
+    """Recalls without split, tie rule and control cannot be compared with anybody's."""
+    report = (scenes_run / "report.md").read_text(encoding="utf-8")
+    for words in ("LECCR", "two streams", "German", "Chinese", "pessimistic", "best SumR on validation", "test"):
+        assert words in report
+    for name in PICTURES:
+        assert f"({name})" in report
+
+
+def test_the_saved_model_embeds_and_is_the_best_checkpoint(scenes_run: Path):
+    """The folder is what people push; a model of another step would not have the scores beside it."""
+    model = AutoModel.from_pretrained(scenes_run / "model")
+    processor = AutoProcessor.from_pretrained(scenes_run / "model")
+    assert type(model) is LeccrModel
+    assert model.get_text_features(**processor(text=["ein roter Kreis"])).pooler_output.shape == (1, 16)
+    own = json.loads((scenes_run / "model" / "metrics.json").read_text(encoding="utf-8"))
+    record = json.loads((scenes_run / "metrics.json").read_text(encoding="utf-8"))
+    assert own == record["systems"]["LECCR"]
+
+
+def test_a_search_was_made_in_each_language(scenes_run: Path):
+    """The demo promises search in the languages of the recipe, by the command that a user would type."""
+    searches = json.loads((scenes_run / "searches.json").read_text(encoding="utf-8"))
+    assert [search["language"] for search in searches] == ["de", "zh"]
+    assert all(len(search["hits"]) == 5 and search["query"] for search in searches)
+
+
+def test_a_run_on_a_folder_of_parquet_files_without_test_split(tmp_path: Path):
+    """The way to one's own data; without a test split, validation is reported and called so."""
+    (tmp_path / "data").mkdir()
+    location = data_set_folder(tmp_path / "data", train=8, validation=4)
+    recipe = write_recipe(tmp_path, dataset=location, scenes={}, test_split=None, target_languages=["de"])
+    main([str(recipe)])
+    record = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
+    assert set(record["systems"]) == {"LECCR"}
+    assert set(record["systems"]["LECCR"]) == {"validation"}
+    assert "split: validation" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    for name in PICTURES:
+        assert (tmp_path / "out" / name).is_file()
+
+
+def test_a_wrong_setting_ends_the_script_before_it_writes_anything(tmp_path: Path):
+    """A folder of half a run would be taken for results."""
+    with pytest.raises(ValueError, match=r"unknown settings \['learning_rte'\]"):
+        main([str(write_recipe(tmp_path)), "--learning_rte", "1"])
+    assert not (tmp_path / "out").exists()

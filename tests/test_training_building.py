@@ -1,0 +1,147 @@
+"""From a recipe to splits, processor and model."""
+
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+import torch
+from transformers import BertModel, CLIPImageProcessorPil, CLIPVisionModelWithProjection
+
+from modeling_leccr.training.arguments import DataArguments, ModelArguments
+from modeling_leccr.training.building import build_model, build_processor, load_splits, training_texts
+from tests.tiny import SENTENCES, tiny_image, tiny_processor, tiny_text_config, tiny_vision_config
+from tests.training_parts import TINY_TEXT, TINY_VISION, tiny_split
+
+TINY_MODEL = {"slot_dim": 32, "embed_dim": 16, "num_attention_heads": 4}
+
+
+def data_set_folder(folder: Path, **sizes: int) -> str:
+    """A data set in the schema as parquet files, one split each."""
+    for name, size in sizes.items():
+        tiny_split(size).to_parquet(str(folder / f"{name}-00000-of-00001.parquet"))
+    return str(folder)
+
+
+def scratch_arguments(**changes: Any) -> ModelArguments:
+    settings: dict[str, Any] = {
+        "vision_tower": TINY_VISION,
+        "text_tower": TINY_TEXT,
+        "model": TINY_MODEL,
+        "image_size": 32,
+        "vocab_size": 99,
+        "max_length": 40,
+    }
+    return ModelArguments(**{**settings, **changes})
+
+
+def tower_folders(folder: Path) -> tuple[str, str]:
+    """Pretrained towers on disk, as a user has them."""
+    CLIPVisionModelWithProjection(tiny_vision_config()).save_pretrained(folder / "vision")
+    CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=32).save_pretrained(folder / "vision")
+    BertModel(tiny_text_config()).save_pretrained(folder / "text")
+    tiny_processor().tokenizer.save_pretrained(folder / "text")
+    return str(folder / "vision"), str(folder / "text")
+
+
+def test_splits_come_under_their_roles(tmp_path: Path):
+    """A data set may call its splits otherwise; the code behind knows three roles."""
+    location = data_set_folder(tmp_path, train=6, validation=4, test=3)
+    names = {"train_split": "test", "validation_split": "train", "test_split": "validation"}
+    splits = load_splits(DataArguments(dataset=location, target_languages=["de"], **names))
+    assert {role: len(split) for role, split in splits.items()} == {"train": 3, "validation": 6, "test": 4}
+
+
+def test_a_data_set_without_test_split_has_two_roles(tmp_path: Path):
+    """A test split that exists is not read unless the recipe names it."""
+    location = data_set_folder(tmp_path, train=6, validation=4, test=3)
+    splits = load_splits(DataArguments(dataset=location, target_languages=["de"]))
+    assert set(splits) == {"train", "validation"}
+
+
+def test_a_quick_look_takes_the_first_items_of_training_only(tmp_path: Path):
+    """Validation must stay the same, or its numbers cannot be compared."""
+    location = data_set_folder(tmp_path, train=6, validation=4)
+    for limit, size in ((2, 2), (100, 6)):
+        splits = load_splits(DataArguments(dataset=location, target_languages=["de"], train_items=limit))
+        assert {role: len(split) for role, split in splits.items()} == {"train": size, "validation": 4}
+        assert splits["train"][0]["image_id"] == "item-0"
+
+
+def test_an_absent_split_is_an_error_with_the_splits_found(tmp_path: Path):
+    """`KeyError: 'dev'` says neither which setting nor what else there is."""
+    location = data_set_folder(tmp_path, train=6, validation=4)
+    with pytest.raises(ValueError, match=r"validation_split='dev' is absent from .* it has \{.*'validation': 4"):
+        load_splits(DataArguments(dataset=location, target_languages=["de"], validation_split="dev"))
+
+
+@pytest.mark.parametrize("role", ["train", "validation", "test"])
+def test_an_empty_split_is_an_error(monkeypatch: pytest.MonkeyPatch, role: str):
+    """Zero steps of training, or recalls over nothing, would end without a word."""
+    splits = {name: tiny_split(4) for name in ("train", "validation", "test")}
+    splits[role] = splits[role].select([])
+    monkeypatch.setattr(datasets, "load_dataset", lambda _: datasets.DatasetDict(splits))
+    with pytest.raises(ValueError, match=rf"{role}_split='{role}' is absent from 'x' or empty; .*'{role}': 0"):
+        load_splits(DataArguments(dataset="x", target_languages=["de"], test_split="test"))
+
+
+def test_the_tokenizer_is_trained_on_what_training_sees_and_nothing_else():
+    """Human captions of the target language are for evaluation; words learned from them would leak."""
+    split = tiny_split(2, caption_de=[["nur menschen"], ["sagen das"]], description=["a long story", None])
+    texts = list(training_texts(split, ["de"]))
+    assert texts == [SENTENCES[0][0], SENTENCES[0][1], "a long story", SENTENCES[1][0], SENTENCES[1][1]]
+
+
+def test_towers_from_scratch_fit_tokenizer_and_pictures():
+    """A table of another size than the vocabulary, or positions short of the longest text, fail at some batch."""
+    arguments = scratch_arguments()
+    processor = build_processor(arguments, tiny_split(), ["de"])
+    model = build_model(arguments, processor.tokenizer)
+    assert model.config.text_config.vocab_size == len(processor.tokenizer)
+    assert model.config.text_config.max_position_embeddings == processor.max_length == 40
+    assert model.config.text_config.pad_token_id == processor.tokenizer.pad_token_id
+    assert model.config.vision_config.image_size == 32
+    inputs = processor(images=[tiny_image(0)], text=["ein " * 100], descriptions=["a " * 100])
+    assert inputs["pixel_values"].shape[-2:] == (32, 32)
+    output = model(**inputs)
+    assert torch.isfinite(output.logits_per_image).all()
+
+
+def test_pretrained_towers_keep_their_weights_tokenizer_and_pixels(tmp_path: Path):
+    """The published protocol resizes to a square; the centre crop of CLIP would cut what captions mention."""
+    vision, text = tower_folders(tmp_path)
+    arguments = scratch_arguments(vision_tower=vision, text_tower=text)
+    processor = build_processor(arguments, tiny_split(), ["de"])
+    model = build_model(arguments, processor.tokenizer)
+    assert processor.tokenizer.get_vocab() == tiny_processor().tokenizer.get_vocab()
+    saved = BertModel.from_pretrained(text, add_pooling_layer=False).state_dict()
+    found = model.text_model.state_dict()
+    assert all(found[name].equal(value) for name, value in saved.items())
+    wide = tiny_image(0).resize((64, 32))
+    square = processor(images=[wide])["pixel_values"]
+    assert square.shape[-2:] == (32, 32)
+    assert processor.image_processor.do_center_crop is False
+    squeezed = processor(images=[wide.resize((32, 32), 3)])["pixel_values"]
+    torch.testing.assert_close(square, squeezed, atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"text_tower": "bert"}, "must both be names or both be configurations"),
+        ({"vision_tower": {"hidden_size": 32}}, "needs a model_type such as vit or bert"),
+        ({"vision_tower": {**TINY_VISION, "hidden_sise": 8}}, r"unknown settings \['hidden_sise'\] .* 'vit'"),
+        ({"text_tower": {**TINY_TEXT, "layers": 8}}, r"unknown settings \['layers'\] .* 'bert'"),
+    ],
+)
+def test_towers_that_cannot_be_meant_are_refused(changes: dict[str, Any], message: str):
+    """A configuration keeps any name that it is given: a misspelt width would train with 768."""
+    with pytest.raises(ValueError, match=message):
+        build_model(scratch_arguments(**changes), tiny_processor().tokenizer)
+
+
+def test_a_tower_setting_under_an_alias_is_known():
+    """DistilBERT calls its width `dim` and also answers to `hidden_size`."""
+    tower = {"model_type": "distilbert", "hidden_size": 32, "n_layers": 1, "n_heads": 2, "hidden_dim": 64}
+    model = build_model(scratch_arguments(text_tower=tower), tiny_processor().tokenizer)
+    assert model.config.text_config.dim == 32
