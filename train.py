@@ -6,6 +6,7 @@ The first argument is a YAML recipe; the rest override it. `python train.py --he
 """
 
 import logging
+import os
 import sys
 import time
 from pathlib import Path
@@ -30,7 +31,8 @@ def main(arguments: list[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(__doc__, help_text(), sep="\n")
         return
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    is_first = os.environ.get("RANK", "0") == "0"
+    logging.basicConfig(level=logging.INFO if is_first else logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
     use_all_cores()
     start = time.perf_counter()
     recipe = parse_recipe(arguments)

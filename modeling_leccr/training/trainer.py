@@ -20,15 +20,15 @@ from processing.pairs import CaptionPairs
 from processing.processing_leccr import LeccrProcessor
 from retrieval.evaluation import evaluate_retrieval
 
-
 logger = logging.getLogger(__name__)
 
 
 class ClampLogitScale(TrainerCallback):
     """Keeps the temperature in its range after each update; beyond it, its clamp would pass no gradient."""
 
-    def on_optimizer_step(self, args: Any, state: Any, control: Any, model: LeccrModel, **_: Any) -> None:
-        model.logit_scale.clamp_()
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Called by the trainer after each update, with the model among the keywords."""
+        kwargs["model"].logit_scale.clamp_()
 
 
 class LeccrTrainer(Trainer):
@@ -43,7 +43,12 @@ class LeccrTrainer(Trainer):
             without evaluation.
         languages: evaluated languages.
         augmentation: applied to training images.
+
+    Raises:
+        ValueError: there are fewer pairs than one batch takes.
     """
+
+    args: LeccrTrainingArguments
 
     def __init__(
         self,
@@ -60,15 +65,17 @@ class LeccrTrainer(Trainer):
         if args.n_gpu > 1:
             logger.warning("this process sees %d GPUs and uses one; launch a process for each", args.n_gpu)
             args._n_gpu = 1  # DataParallel would split the batch, and with it the negatives
+        self._collator = LeccrCollator(processor, augmentation=augmentation)
         super().__init__(
             model=model,
             args=args,
-            data_collator=LeccrCollator(processor, augmentation=augmentation),
+            data_collator=self._collator,
             train_dataset=pairs,
             eval_dataset=validation,
             processing_class=processor,
             callbacks=[ClampLogitScale(), *(callbacks or [])],
         )
+        _check_one_batch(len(pairs), args)
         # The loss is a mean over the global batch; accumulated steps are averaged, and add no negatives.
         self.loss_is_scaled_for_ga = False
         self.model_accepts_loss_kwargs = False
@@ -121,12 +128,14 @@ class LeccrTrainer(Trainer):
         return {**metrics, "sum_r": metrics["mean/sum_r"]}
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """As the parent, with the mean of each loss term since the last line."""
+        """As the parent, with the mean of each loss term since the last line and the number of skipped images."""
         if "loss" in logs and self._num_terms_added:
             means = {name: float(total) / self._num_terms_added for name, total in self._term_sums.items()}
             scale = means.pop("logit_scale")
             logs |= {f"loss/{name}": value for name, value in means.items()} | {"logit_scale": scale}
             self._term_sums, self._num_terms_added = {}, 0
+            if self._collator.num_skipped:
+                logs["skipped_rows"] = float(self._collator.num_skipped)
         super().log(logs, start_time)
 
     def _load_best_model(self) -> None:
@@ -150,7 +159,7 @@ class LeccrTrainer(Trainer):
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW with a learning rate for towers and heads each, and decay on matrices alone."""
         if self.optimizer is None:
-            trained = self.model if model is None else model
+            trained: Any = self.model if model is None else model
             optimizer_class, settings = self.get_optimizer_cls_and_kwargs(self.args, trained)
             groups = parameter_groups(
                 trained,
@@ -165,3 +174,14 @@ class LeccrTrainer(Trainer):
         for name, value in terms.items():
             self._term_sums[name] = self._term_sums.get(name, 0.0) + value.detach()
         self._num_terms_added += 1
+
+
+def _check_one_batch(num_pairs: int, args: LeccrTrainingArguments) -> None:
+    """The parent would warn, train for no step at all, and end as if it had."""
+    batch_size = args.per_device_train_batch_size * args.world_size
+    if args.dataloader_drop_last and num_pairs < batch_size:
+        raise ValueError(
+            f"training takes batches of {batch_size} pairs (per_device_train_batch_size "
+            f"{args.per_device_train_batch_size} x {args.world_size} processes), but there are only {num_pairs} "
+            f"(English captions x target languages); lower per_device_train_batch_size."
+        )
