@@ -238,3 +238,23 @@ def test_the_trainer_state_is_json_that_others_can_read(tmp_path: Path):
     trainer.train()
     state = json.loads((tmp_path / "checkpoint-2" / "trainer_state.json").read_text(encoding="utf-8"))
     assert all(isinstance(value, (int, float)) for entry in state["log_history"] for value in entry.values())
+
+
+@pytest.mark.parametrize(
+    ("settings", "tolerance"),
+    [({"bf16": True}, 0.1), ({"activation_checkpointing": True}, 1e-4)],
+    ids=["bf16", "recompute"],
+)
+def test_cheaper_steps_have_nearly_the_same_losses(tmp_path: Path, settings: dict[str, Any], tolerance: float):
+    """A setting for larger batches must not change what is learned; descriptions pass the encoder a second time,
+    without gradient, which recomputation has to bear."""
+    config = {"text_config": text_config_without_dropout(), "dropout": 0.0}
+    runs = []
+    for arguments in ({}, settings):
+        trainer = tiny_trainer(tmp_path, tiny_model(**config), max_steps=3, **arguments)
+        trainer.train()
+        assert {value.dtype for value in trainer.model.parameters()} == {torch.float32}
+        runs.append(losses(trainer))
+    assert runs[1] == pytest.approx(runs[0], rel=tolerance)
+    if "bf16" in settings:
+        assert runs[1] != runs[0], "autocast was not on"
