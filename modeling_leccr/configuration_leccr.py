@@ -69,6 +69,11 @@ class LeccrConfig(PreTrainedConfig):
         slot_init_std: standard deviation of the slot queries at the start. Official: 0, which leaves all slots equal.
         normalize_slots: unit-norm slot embeddings, as for images and captions. Official: raw.
         description_encoder_in_eval_mode: no dropout in the text encoder while it reads descriptions. Official: dropout.
+        train_on_descriptions: let the losses of the slots reach the text encoder through the descriptions as well.
+            Published: no. A pretrained encoder reads descriptions as it is; one from scratch has to learn it.
+        aligned_slots: start the blocks from description to slots near the identity and the slot head as the text head
+            behind them, so that a slot begins as a reading of the description in the space of the captions instead of
+            at random. For encoders from scratch.
         initial_temperature: softmax temperature at the start (the learned `logit_scale` is the log of its inverse).
         max_logit_scale: upper bound of `logit_scale.exp()`. Official: none.
     """
@@ -97,6 +102,8 @@ class LeccrConfig(PreTrainedConfig):
     slot_init_std: float | int = 1.0
     normalize_slots: bool = True
     description_encoder_in_eval_mode: bool = True
+    train_on_descriptions: bool = False
+    aligned_slots: bool = False
     initial_temperature: float = 0.07
     max_logit_scale: float | int | None = 100.0
 

@@ -170,6 +170,9 @@ class LeccrModel(LeccrPreTrainedModel):
             self.slot_vision_patches = nn.Linear(config.slot_dim, config.slot_dim)
         self.logit_scale = LogitScale(config.initial_logit_scale, config.max_logit_scale)
         self.post_init()
+        if config.has_slots and config.aligned_slots and self.device.type != "meta":
+            into_slots = self.semantic_slots.align_()
+            self.slot_projection.weight.data.copy_(self.text_projection.weight @ into_slots.T)
 
     @classmethod
     def from_towers(
@@ -342,7 +345,10 @@ class LeccrModel(LeccrPreTrainedModel):
             return None
         # Dropout would shake the slots (cosine 0.82 between two passes of a tiny model) and nothing learns from it.
         mode = _eval_mode if self.config.description_encoder_in_eval_mode else contextlib.nullcontext
-        with torch.no_grad(), mode(self.text_model):
+        with (
+            torch.set_grad_enabled(self.config.train_on_descriptions and torch.is_grad_enabled()),
+            mode(self.text_model),
+        ):
             return text_states(self.text_model, input_ids, attention_mask)
 
     def _description_features(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> LeccrImageFeatures:

@@ -139,6 +139,18 @@ class SemanticSlots(nn.Module):
             slots = layer(slots, memory, memory_mask)
         return slots
 
+    def align_(self) -> Tensor:
+        """Let each slot start as the mean of the description's states, but for the feed-forward's non-linearity.
+
+        Returns:
+            (slot_dim, text_dim) the projection that the states go through; its columns or rows are orthonormal.
+        """
+        nn.init.orthogonal_(self.description_projection.weight)
+        for layer in self.layers:
+            for part in (layer.v_proj, layer.out_proj, layer.up_proj, layer.down_proj):
+                nn.init.eye_(part.weight)
+        return self.description_projection.weight
+
     def _memory(
         self, states: Tensor | None, attention_mask: Tensor | None, batch_size: int
     ) -> tuple[Tensor, Tensor | None]:

@@ -115,7 +115,7 @@ def resize_position_grid(table: Tensor, num_rows: int) -> Tensor:
 def _without_pooling(config: PreTrainedConfig) -> dict[str, bool]:
     if getattr(config, "vision_use_head", False):
         config.vision_use_head = False
-    model_class = AutoModel._model_mapping[type(config)]
+    model_class: Any = AutoModel._model_mapping[type(config)]
     accepts = "add_pooling_layer" in inspect.signature(model_class).parameters
     return {"add_pooling_layer": False} if accepts else {}
 

@@ -115,9 +115,14 @@ _SECTIONS: dict[str, frozenset[str]] = {
 
 
 class _RecipeLoader(yaml.SafeLoader):
-    """YAML 1.1 reads 1e-5 as a string; people mean a number."""
+    """YAML 1.1 reads 1e-5 as a string and `no`, as in `eval_strategy: no`, as false; people mean neither."""
 
 
+_RecipeLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_RecipeLoader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(true|True|false|False)$"), list("tTfF"))
 _RecipeLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
 )
