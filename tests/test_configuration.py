@@ -30,6 +30,7 @@ from tests.tiny import tiny_config, tiny_text_config, tiny_vision_config
         ({"item_source": "video"}, "item_source must be one of"),
         ({"interaction": "cross"}, "interaction must be one of"),
         ({"image_pooling": "max"}, "image_pooling must be one of"),
+        ({"text_pooling": "last"}, "text_pooling must be one of"),
         ({"item_source": "image", "interaction": "dual"}, "no slots that could interact"),
         ({"item_source": "description", "interaction": "v2s"}, "no slots that could interact"),
         ({"vision": "swin"}, "needs a vision tower with a class token"),
