@@ -54,7 +54,9 @@ def main(arguments: list[str]) -> None:
         logger.info("reloaded in a fresh process: embeddings differ by at most %.1e", difference)
         searches = search_in_fresh_process(folder, splits[reported], languages)
         seconds["save, reload and search"] = time.perf_counter() - start
-    record = write_metrics(folder, recipe, runs, seconds=seconds, peak_gib=memory.peak_gib)
+    record = write_metrics(
+        folder, recipe, runs, seconds=seconds, peak_gib=memory.peak_gib, truncation_rate=processor.truncation_rate
+    )
     write_pictures_and_report(folder, runs, record, split_name=reported, languages=languages, searches=searches)
     logger.info("report: %s", folder / "report.md")
 

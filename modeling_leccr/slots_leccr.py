@@ -147,8 +147,8 @@ class SemanticSlots(nn.Module):
         """
         nn.init.orthogonal_(self.description_projection.weight)
         for layer in self.layers:
-            for part in (layer.v_proj, layer.out_proj, layer.up_proj, layer.down_proj):
-                nn.init.eye_(part.weight)
+            for part in ("v_proj", "out_proj", "up_proj", "down_proj"):
+                nn.init.eye_(layer.get_parameter(f"{part}.weight"))
         return self.description_projection.weight
 
     def _memory(

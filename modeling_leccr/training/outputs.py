@@ -31,7 +31,13 @@ _VERIFY_SCRIPT = _ROOT / "hub_scripts" / "verify_export.py"
 
 
 def write_metrics(
-    folder: Path, recipe: Recipe, runs: Mapping[str, SystemRun], *, seconds: Mapping[str, float], peak_gib: float
+    folder: Path,
+    recipe: Recipe,
+    runs: Mapping[str, SystemRun],
+    *,
+    seconds: Mapping[str, float],
+    peak_gib: float,
+    truncation_rate: float,
 ) -> dict[str, Any]:
     """Write `metrics.json`: what each system scored, how it was measured, and on what."""
     record = {
@@ -40,6 +46,7 @@ def write_metrics(
         "checkpoint_choice": "best SumR on validation",
         "seconds": {**{f"train {name}": run.seconds for name, run in runs.items()}, **seconds},
         "peak_memory_gib": peak_gib,
+        "truncation_rate": truncation_rate,
         "settings": recipe.settings,
         "environment": environment(),
     }
@@ -137,7 +144,11 @@ def write_pictures_and_report(
         settings=record["settings"],
         metrics_by_system=results,
         languages=languages,
-        protocol={**record["protocol"][split_name], "checkpoint": record["checkpoint_choice"]},
+        protocol={
+            **record["protocol"][split_name],
+            "checkpoint": record["checkpoint_choice"],
+            "truncation_rate": record["truncation_rate"],
+        },
         timings=record["seconds"],
         environment={**record["environment"], "peak_memory_gib": record["peak_memory_gib"]},
         files=files,
