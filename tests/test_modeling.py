@@ -29,6 +29,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"text": "distilbert"},
     {"text_pooling": "mean"},
     {"normalize_slots": False},
+    {"aligned_slots": True},
     {"item_source": "image"},
     {"item_source": "description"},
 ]

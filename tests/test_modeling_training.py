@@ -18,6 +18,8 @@ CONFIGURATIONS: list[dict[str, Any]] = [
     for pooling in ("cls", "mean")
 ] + [
     {"text_pooling": "mean"},
+    {"train_on_descriptions": True},
+    {"aligned_slots": True},
     {"item_source": "image"},
     {"item_source": "image", "image_pooling": "mean"},
     {"item_source": "description"},
@@ -82,6 +84,15 @@ def test_descriptions_pass_the_encoder_without_gradient() -> None:
     features.slot_embeds.square().sum().backward()
     assert all(parameter.grad is None for parameter in model.text_model.parameters())
     assert model.semantic_slots.description_projection.weight.grad.abs().max() > 0
+
+
+def test_train_on_descriptions_lets_gradients_through_but_not_in_evaluation() -> None:
+    """A recipe that asks for it must get it, and search must not pay for it."""
+    model = tiny_model(train_on_descriptions=True)
+    model.get_image_features(**tiny_items()).slot_embeds.square().sum().backward()
+    assert all(parameter.grad is not None for parameter in model.text_model.parameters())
+    with torch.no_grad():
+        assert not model.get_image_features(**tiny_items()).slot_embeds.requires_grad
 
 
 @pytest.mark.parametrize(("in_eval_mode", "repeatable"), [(True, True), (False, False)])

@@ -1,5 +1,6 @@
 """Cross-attention blocks, semantic slots and the interaction, against torch's own attention."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
-from modeling_leccr import slots_leccr
+from modeling_leccr import LeccrModel, slots_leccr
 from modeling_leccr.losses_leccr import LeccrCriterion, LossConfig
 from modeling_leccr.slots_leccr import CrossAttentionBlock, SemanticSlots, VisualSemanticInteraction, eager_attention
 from tests.tiny import tiny_config, tiny_items, tiny_model, tiny_pairs
@@ -223,3 +224,25 @@ def test_description_dropout_replaces_its_share_of_items_in_training_only() -> N
 def test_without_description_dropout_there_is_no_null_description() -> None:
     """A parameter that nothing trains stalls distributed training."""
     assert built_slots().null_description is None
+
+
+def test_aligned_slots_start_as_a_reading_of_the_description_in_the_space_of_captions() -> None:
+    """The promise of the option: a description about a caption scores high before any training."""
+    model = tiny_model(aligned_slots=True)
+    states = torch.randn(5, 32)
+    direct = states @ model.text_projection.weight.T
+    through_slots = (states @ model.semantic_slots.description_projection.weight.T) @ model.slot_projection.weight.T
+    torch.testing.assert_close(through_slots, direct, atol=1e-5, rtol=1e-4)
+    for layer in model.semantic_slots.layers:
+        values = layer.out_proj(layer.v_proj(states))
+        torch.testing.assert_close(values, states, atol=1e-5, rtol=1e-4)
+
+
+def test_loading_does_not_align_trained_slots_again(tmp_path: Path) -> None:
+    """The option is a start; applied after loading it would throw the training away."""
+    model = tiny_model(aligned_slots=True)
+    for parameter in model.semantic_slots.parameters():
+        parameter.data.add_(0.1)
+    model.slot_projection.weight.data.add_(0.1)
+    model.save_pretrained(tmp_path)
+    torch.testing.assert_close(LeccrModel.from_pretrained(tmp_path).state_dict(), model.state_dict(), atol=0, rtol=0)
