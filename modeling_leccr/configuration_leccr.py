@@ -71,9 +71,9 @@ class LeccrConfig(PreTrainedConfig):
         description_encoder_in_eval_mode: no dropout in the text encoder while it reads descriptions. Official: dropout.
         train_on_descriptions: let the losses of the slots reach the text encoder through the descriptions as well.
             Published: no. A pretrained encoder reads descriptions as it is; one from scratch has to learn it.
-        aligned_slots: start the blocks from description to slots near the identity and the slot head as the text head
-            behind them, so that a slot begins as a reading of the description in the space of the captions instead of
-            at random. For encoders from scratch.
+        aligned_slots: start the blocks from the description to slots and image near the identity, and their heads as
+            the text head behind them, so that an item begins as a reading of its description in the space of the
+            captions instead of at random. For encoders from scratch.
         initial_temperature: softmax temperature at the start (the learned `logit_scale` is the log of its inverse).
         max_logit_scale: upper bound of `logit_scale.exp()`. Official: none.
     """

@@ -171,8 +171,7 @@ class LeccrModel(LeccrPreTrainedModel):
         self.logit_scale = LogitScale(config.initial_logit_scale, config.max_logit_scale)
         self.post_init()
         if config.has_slots and config.aligned_slots and self.device.type != "meta":
-            into_slots = self.semantic_slots.align_()
-            self.slot_projection.weight.data.copy_(self.text_projection.weight @ into_slots.T)
+            self._align()
 
     @classmethod
     def from_towers(
@@ -307,6 +306,16 @@ class LeccrModel(LeccrPreTrainedModel):
             output.text_embeds, output.logits_per_text = text_embeds, output.logits_per_image.T
         use_dict = self.config.return_dict if return_dict is None else return_dict
         return output if use_dict else output.to_tuple()
+
+    @torch.no_grad()
+    def _align(self) -> None:
+        """Let slots, and images through them, start as readings of the description in the space of the captions."""
+        description_projection = self.semantic_slots.description_projection.weight
+        nn.init.orthogonal_(description_projection)
+        for block in (*self.semantic_slots.layers, *self.interaction.visual_layers):
+            block.start_as_reading()
+        for head in (self.slot_projection, self.image_projection):
+            head.weight.copy_(self.text_projection.weight @ description_projection.T)
 
     def _pair_embeds(self, *texts: tuple[Tensor | None, Tensor | None]) -> list[Tensor]:
         """Source and target captions in one forward: half the kernel launches, and one pass a step for DDP."""

@@ -76,6 +76,12 @@ class CrossAttentionBlock(GradientCheckpointingLayer):
         hidden = apply_dropout(self.down_proj(hidden), p=self.dropout, training=self.training)
         return self.norm(queries + hidden)
 
+    @torch.no_grad()
+    def start_as_reading(self) -> None:
+        """Set the weights so that a query starts by adding the mean of the memory, but for the non-linearity."""
+        for part in (self.v_proj, self.out_proj, self.up_proj, self.down_proj):
+            nn.init.eye_(part.weight)
+
     def _attend(self, queries: Tensor, memory: Tensor, memory_mask: Tensor | None) -> Tensor:
         query, key, value = (
             projection(states).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
@@ -138,18 +144,6 @@ class SemanticSlots(nn.Module):
         for layer in self.layers:
             slots = layer(slots, memory, memory_mask)
         return slots
-
-    def align_(self) -> Tensor:
-        """Let each slot start as the mean of the description's states, but for the feed-forward's non-linearity.
-
-        Returns:
-            (slot_dim, text_dim) the projection that the states go through; its columns or rows are orthonormal.
-        """
-        nn.init.orthogonal_(self.description_projection.weight)
-        for layer in self.layers:
-            for part in ("v_proj", "out_proj", "up_proj", "down_proj"):
-                nn.init.eye_(layer.get_parameter(f"{part}.weight"))
-        return self.description_projection.weight
 
     def _memory(
         self, states: Tensor | None, attention_mask: Tensor | None, batch_size: int
