@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from modeling_leccr import LeccrModel, LeccrOutput
-from modeling_leccr.losses_leccr import LeccrCriterion, shared_targets, soft_cross_entropy
+from modeling_leccr.losses_leccr import LeccrCriterion, MatchingBatch, shared_targets, soft_cross_entropy
 from modeling_leccr.slots_leccr import VisualSemanticInteraction
 from retrieval.ranks import ROUNDING_MARGIN
 
@@ -74,7 +74,15 @@ def forward(model: LeccrModel, batch: Mapping[str, Tensor]) -> LeccrOutput:
 
 def losses(criterion: LeccrCriterion, output: Any, image_ids: Tensor) -> dict[str, Tensor]:
     """The terms of a batch, those with slots in their official form."""
-    terms = criterion(criterion.summarise(output, image_ids), output.logit_scale)
+    batch = MatchingBatch(
+        image_ids, output.image_embeds, output.source_embeds, output.target_embeds, output.slot_embeds
+    )
+    own_forms = ("slot_vision", "slot_diversity")
+    terms = {
+        name: term(batch, output.logit_scale, criterion.config)
+        for name, term in criterion.terms.items()
+        if name not in own_forms
+    }
     terms["slot_vision"] = slot_vision(
         output.slot_states, output.patch_states, image_ids, criterion.config.slot_vision_temperature
     )

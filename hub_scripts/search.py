@@ -8,7 +8,6 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import get_args
 
 from transformers import AutoModel, AutoProcessor
@@ -17,7 +16,7 @@ import modeling_leccr  # noqa: F401 - registers the Auto classes
 from processing.files import atomic_write, write_json_atomic
 from retrieval.evaluation import Scoring
 from retrieval.index import ItemIndex, is_index
-from retrieval.items import open_items, read_image
+from retrieval.items import open_items, pictures_of, read_image
 from retrieval.pictures import contact_sheet
 from retrieval.results import format_table, read_queries, search_index
 
@@ -54,9 +53,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         index = ItemIndex.load(options.items)
         source = dict(index.settings["source"])
     else:
-        is_local = Path(options.items).exists()
         source = {
-            "location": str(Path(options.items).resolve()) if is_local else options.items,
+            "location": options.items,
             "split": options.split,
             "config_name": options.config,
             "description_file": options.description_file,
@@ -87,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.save_results:
         write_json_atomic(options.save_results, [result.to_dict() for result in results])
     if options.save_picture:
-        rows = open_items(**source)
+        rows = pictures_of(index, source)
         sheet = contact_sheet(results, lambda position: read_image(rows, position))
         with atomic_write(options.save_picture) as path:
             sheet.save(path)

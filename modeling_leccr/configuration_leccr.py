@@ -23,7 +23,6 @@ VISION_TOWERS_WITH_CLS = frozenset(
         "dinov3_vit",
         "metaclip_2_vision_model",
         "vit",
-        "vit_mae",
         "vit_msn",
     }
 )

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from modeling_leccr.configuration_leccr import LeccrConfig
 from modeling_leccr.modeling_leccr import LeccrModel
-from processing.files import write_json_atomic, write_text_atomic
+from processing.files import replace_folder, write_json_atomic, write_text_atomic
 from processing.processing_leccr import LeccrProcessor
 
 CARD = """---
@@ -86,7 +86,7 @@ def save_for_hub(
             query=query.replace('"', "'"),
         )
         write_text_atomic(fresh / "README.md", card)
-        _replace(target, fresh)
+        replace_folder(target, fresh)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return target
@@ -99,21 +99,6 @@ def _without_local_paths(config: Any) -> Any:
     origin = config.get("_name_or_path")
     is_hub_id = isinstance(origin, str) and _HUB_ID.fullmatch(origin) and not Path(origin).exists()
     return {name: _without_local_paths(value) for name, value in config.items() if name != "_name_or_path" or is_hub_id}
-
-
-def _replace(target: Path, fresh: Path) -> None:
-    """Move `fresh` to `target`; an older folder there makes room, and comes back if that fails."""
-    if not target.exists():
-        fresh.rename(target)
-        return
-    stale = target.with_name(f".{target.name}.{os.getpid()}.old")
-    target.rename(stale)
-    try:
-        fresh.rename(target)
-    except OSError:
-        stale.rename(target)
-        raise
-    shutil.rmtree(stale)
 
 
 @torch.no_grad()
@@ -132,10 +117,12 @@ def save_probe(
     for position, image in enumerate(images):
         image.save(folder / f"{position}.png")
     write_json_atomic(folder / "inputs.json", {"texts": list(texts), "descriptions": descriptions})
-    was_training = model.training
+    was_training, device = model.training, model.device
+    # Whoever checks it may have no GPU, whose rounding differs by more than the tolerance.
     model.eval()
-    texts_in = processor(text=list(texts)).to(model.device)
-    items_in = processor(images=images, descriptions=descriptions).to(model.device)
+    model.to("cpu")  # type: ignore[arg-type]  # torch types the parent's decorated method wrongly
+    texts_in = processor(text=list(texts))
+    items_in = processor(images=images, descriptions=descriptions)
     items = model.get_image_features(**items_in)
     embeds: dict[str, Any] = {
         "text_embeds": model.get_text_features(**texts_in).pooler_output,
@@ -146,5 +133,6 @@ def save_probe(
     if model.config.description_dropout > 0:
         alone = model.get_image_features(pixel_values=items_in["pixel_values"])
         embeds["image_embeds_without_description"] = alone.pooler_output
+    model.to(device)  # type: ignore[arg-type]
     model.train(was_training)
-    save_file({name: value.float().cpu().contiguous() for name, value in embeds.items()}, folder / "embeds.safetensors")
+    save_file({name: value.float().contiguous() for name, value in embeds.items()}, folder / "embeds.safetensors")

@@ -282,11 +282,11 @@ TERMS: dict[str, Term] = {
 SLOT_TERMS = ("slot_contrastive", "slot_vision", "slot_diversity")
 
 
-def _check_negatives(num_rows: int) -> None:
-    if num_rows < 2:
+def _check_negatives(num_items: int) -> None:
+    if num_items < 2:
         raise ValueError(
-            f"a contrastive loss needs at least 2 rows in the global batch, got {num_rows}: with no negative it is 0 "
-            f"whatever the model does; raise the batch size, or drop the last batch."
+            f"a contrastive loss needs at least 2 items in the global batch, got {num_items}: with no negative it is "
+            f"constant whatever the model does; raise the batch size, or drop the last batch."
         )
 
 
@@ -338,6 +338,7 @@ class LeccrCriterion:
 
     def __call__(self, batch: MatchingBatch, logit_scale: Tensor) -> dict[str, Tensor]:
         """Each term of the global batch, before its weight: {name: scalar}. Without slots, their terms are absent."""
+        _check_negatives(batch.image_ids.unique().numel())
         names = [name for name in self.terms if batch.slot_embeds is not None or name not in SLOT_TERMS]
         # Autocast would compute the logits in bf16, whose steps near 10 are 1/16: too coarse for a softmax.
         with torch.autocast(batch.image_embeds.device.type, enabled=False):

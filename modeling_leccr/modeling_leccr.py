@@ -248,6 +248,8 @@ class LeccrModel(LeccrPreTrainedModel):
         if not self.config.reads_image:
             return self._description_features(description_input_ids, description_attention_mask)
         patch_states = self._patch_states(pixel_values)
+        if description_input_ids is not None and description_attention_mask is None:
+            description_attention_mask = torch.ones_like(description_input_ids)
         if not self.config.has_slots:
             return LeccrImageFeatures(last_hidden_state=patch_states, pooler_output=self._image_embeds(patch_states))
         description_states = self._description_states(description_input_ids, description_attention_mask)

@@ -19,8 +19,6 @@ class LeccrCollator:
     Args:
         processor: turns pictures and texts into tensors.
         augmentation: applied to each picture before the processor; none for evaluation.
-        id_of: row → integer id; two rows with the same id are captions of one image, which the losses must not
-            hold against each other. Default: the row's `item_index`. For data sets joined from several.
 
     Attributes:
         num_skipped: rows dropped so far because their image was corrupt, in this process (a data loader's workers
@@ -32,11 +30,9 @@ class LeccrCollator:
         processor: LeccrProcessor,
         *,
         augmentation: Callable[[Image.Image], Image.Image] | None = None,
-        id_of: Callable[[Mapping[str, Any]], int] | None = None,
     ) -> None:
         self.processor = processor
         self.augmentation = augmentation
-        self.id_of = id_of
         self.num_skipped = 0
 
     def __call__(self, rows: Sequence[Mapping[str, Any] | None]) -> dict[str, Tensor]:
@@ -45,7 +41,7 @@ class LeccrCollator:
         Returns:
             `pixel_values` (batch, channels, height, width); `source_input_ids`, `source_attention_mask`,
             `target_input_ids`, `target_attention_mask` (batch, length), each group padded to its longest;
-            `description_input_ids`, `description_attention_mask`, absent if no row has a description;
+            `description_input_ids`, `description_attention_mask`, a row of zeros where there is none;
             `image_ids` (batch,) int64, equal for captions of one image.
 
         Raises:
@@ -64,19 +60,15 @@ class LeccrCollator:
         if self.augmentation is not None:
             images = [self.augmentation(image) for image in images]
         descriptions = [row["description"] for row in kept]
-        has_description = any(text is not None and text.strip() for text in descriptions)
         sources = self.processor(
             images=images,
             text=[row["source_caption"] for row in kept],
-            descriptions=descriptions if has_description else None,
+            descriptions=descriptions,
         )
         targets = self.processor(text=[row["target_caption"] for row in kept])
         batch = {key: value for key, value in sources.items() if key not in ("input_ids", "attention_mask")}
         for key in ("input_ids", "attention_mask"):
             batch[f"source_{key}"] = sources[key]
             batch[f"target_{key}"] = targets[key]
-        batch["image_ids"] = torch.tensor([self._id(row) for row in kept], dtype=torch.int64)
+        batch["image_ids"] = torch.tensor([row["item_index"] for row in kept], dtype=torch.int64)
         return batch
-
-    def _id(self, row: Mapping[str, Any]) -> int:
-        return int(row["item_index"] if self.id_of is None else self.id_of(row))

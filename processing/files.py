@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,3 +56,18 @@ def write_json_atomic(path: str | Path, data: Any) -> Path:
         ValueError: `data` holds NaN or an infinity, which other JSON readers refuse.
     """
     return write_text_atomic(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def replace_folder(target: Path, fresh: Path) -> None:
+    """Move the finished folder `fresh` to `target`; an older one there makes room, and comes back if that fails."""
+    if not target.exists():
+        fresh.rename(target)
+        return
+    stale = target.with_name(f".{target.name}-{uuid.uuid4().hex}")
+    target.rename(stale)
+    try:
+        fresh.rename(target)
+    except OSError:
+        stale.rename(target)
+        raise
+    shutil.rmtree(stale)

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from processing.files import replace_folder
 from retrieval.encode import encode_items, encode_texts
 from retrieval.evaluation import Scoring, item_composites
 from retrieval.items import read_ids
@@ -159,7 +160,6 @@ class ItemIndex:
             raise ValueError(f"{target} exists and is not an index; choose another folder to save the index in.")
         target.parent.mkdir(parents=True, exist_ok=True)
         fresh = target.with_name(f".{target.name}.{os.getpid()}.new")
-        stale = target.with_name(f".{target.name}.{os.getpid()}.old")
         fresh.mkdir()
         try:
             tensors = {"composites": self.composites.contiguous()}
@@ -169,12 +169,9 @@ class ItemIndex:
             settings = {"format": FORMAT_VERSION, "item_ids": list(self.item_ids), "settings": dict(self.settings)}
             text = json.dumps(settings, ensure_ascii=False, indent=1)
             (fresh / SETTINGS_FILE).write_text(text, encoding="utf-8")
-            if target.exists():
-                target.rename(stale)
-            fresh.rename(target)
+            replace_folder(target, fresh)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
-            shutil.rmtree(stale, ignore_errors=True)
 
     @classmethod
     def load(cls, folder: str | Path) -> "ItemIndex":

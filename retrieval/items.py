@@ -119,6 +119,26 @@ def read_ids(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return [str(position if name is None else name) for position, name in enumerate(read_column(rows, ID_COLUMN))]
 
 
+def pictures_of(index: Any, source: Mapping[str, Any]) -> Any:
+    """The rows that an index was made of, for their pictures.
+
+    Args:
+        index: an `ItemIndex`.
+        source: arguments of `open_items`, as the index keeps them.
+
+    Raises:
+        ValueError: the index does not say where its items lie, or other items lie there now.
+    """
+    if not source:
+        raise ValueError("this index does not say where its items lie; build it with source= to draw their pictures.")
+    rows = open_items(**source)
+    if read_ids(rows) != list(index.item_ids):
+        raise ValueError(
+            f"the items in {source['location']!r} are not those of the index any more; build the index again."
+        )
+    return rows
+
+
 def read_image(rows: Sequence[Mapping[str, Any]], position: int) -> Image.Image:
     """The picture of a row as RGB.
 

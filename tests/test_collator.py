@@ -42,8 +42,6 @@ def test_captions_of_one_image_share_an_image_id():
     batch = LeccrCollator(tiny_processor())([pairs[i] for i in range(12)])
     assert batch["image_ids"].tolist() == [0] * 4 + [1] * 4 + [2] * 4
     assert batch["image_ids"].dtype == torch.int64
-    moved = LeccrCollator(tiny_processor(), id_of=lambda row: row["item_index"] + 100)([_row(0), _row(3)])
-    assert moved["image_ids"].tolist() == [100, 103]
 
 
 def test_padding_of_a_batch_does_not_change_a_row():
@@ -68,10 +66,11 @@ def test_a_missing_description_is_an_all_zero_row():
         assert (batch["description_input_ids"][1] == 0).all()
 
 
-def test_descriptions_are_absent_if_no_row_has_one():
-    """A batch of null rows would still run the text tower over padding."""
+def test_a_batch_without_any_description_has_rows_of_zeros():
+    """Where one process of several left the key out, its description projection would get no gradient: DDP stalls."""
     batch = LeccrCollator(tiny_processor())([_row(0, description=None), _row(1, description="")])
-    assert set(batch) == {key for key in KEYS if not key.startswith("description")}
+    assert set(batch) == KEYS
+    assert batch["description_attention_mask"].sum() == 0
 
 
 def test_skipped_rows_are_dropped_and_counted():

@@ -307,3 +307,11 @@ def parameters_with_gradient(model: LeccrModel, term: str) -> set[str]:
 def test_each_term_reaches_the_model(term: str, module: str) -> None:
     """A term on detached embeddings is logged and trains nothing."""
     assert module in parameters_with_gradient(tiny_model(), term)
+
+
+def test_a_batch_with_one_item_is_refused_however_many_captions_it_has():
+    """Five captions of one image have no negative: every target is uniform and the loss cannot fall."""
+    embeds = torch.nn.functional.normalize(torch.randn(5, 8), dim=-1)
+    batch = MatchingBatch(torch.zeros(5, dtype=torch.int64), embeds, embeds, embeds)
+    with pytest.raises(ValueError, match="at least 2 items"):
+        LeccrCriterion(LossConfig())(batch, torch.tensor([2.0]))

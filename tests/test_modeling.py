@@ -15,7 +15,7 @@ from modeling_leccr import LeccrConfig, LeccrModel
 from modeling_leccr.matching_leccr import fused_scores
 from modeling_leccr.modeling_leccr import LogitScale
 from tests.reference import fused_scores_by_loops
-from tests.tiny import tiny_config, tiny_items, tiny_model, tiny_pairs, tiny_texts
+from tests.tiny import IMAGE_SIZE, VOCAB_SIZE, tiny_config, tiny_items, tiny_model, tiny_pairs, tiny_texts
 
 VARIANTS: list[dict[str, Any]] = [
     {},
@@ -165,7 +165,7 @@ def test_a_missing_description_is_refused_without_description_dropout(
     missing: Callable[[dict[str, Tensor]], dict[str, Tensor]],
 ) -> None:
     """The released code gives NaN for an empty description."""
-    with pytest.raises(ValueError, match=r"no description.*hub_scripts\.describe"):
+    with pytest.raises(ValueError, match=r"no description.*description_dropout > 0"):
         tiny_model().get_image_features(**missing(tiny_items()))
 
 
@@ -336,3 +336,15 @@ def test_config_of_a_saved_model_names_its_architecture(tmp_path: Path) -> None:
     assert saved["model_type"] == "leccr"
     assert saved["architectures"] == ["LeccrModel"]
     assert LeccrConfig.from_pretrained(tmp_path).num_slots == tiny_config().num_slots
+
+
+@torch.no_grad()
+def test_a_description_without_its_mask_is_read_whole() -> None:
+    """Taken for a missing description, it would be replaced with the null description without a word."""
+    model = tiny_model(description_dropout=0.5).eval()
+    pixel_values, ids = torch.randn(2, 3, IMAGE_SIZE, IMAGE_SIZE), torch.randint(5, VOCAB_SIZE, (2, 6))
+    without_mask = model.get_image_features(pixel_values, ids)
+    with_mask = model.get_image_features(pixel_values, ids, torch.ones_like(ids))
+    null = model.get_image_features(pixel_values)
+    torch.testing.assert_close(without_mask.slot_embeds, with_mask.slot_embeds)
+    assert not torch.allclose(without_mask.slot_embeds, null.slot_embeds, atol=1e-3)

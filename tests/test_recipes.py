@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub.errors import StrictDataclassClassValidationError
 
 from modeling_leccr.training.arguments import (
     LeccrTrainingArguments,
@@ -15,6 +16,7 @@ from modeling_leccr.training.arguments import (
     read_overrides,
 )
 from modeling_leccr.training.run import control_recipes
+from tests.training_parts import tiny_recipe
 from train import main
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
@@ -203,3 +205,32 @@ def test_settings_are_kept_for_the_record():
     """`metrics.json` must say what was trained, overrides included."""
     settings = {"target_languages": ["de"], "use_cpu": True, "seed": 3}
     assert build_recipe(settings).settings == settings
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("smaller pictures", {"image_size": 16}),
+        ("other data", {"dataset": "elsewhere"}),
+        ("LECCR", {"model": {"num_slots": 2}}),
+        ("a/b", {"model": {"num_slots": 2}}),
+    ],
+)
+def test_a_control_that_changes_what_all_systems_share_is_refused(tmp_path: Path, name: str, changes: dict):
+    """Splits and processor are made once: the change would be ignored and the numbers reported as a control's."""
+    recipe = build_recipe(tiny_recipe(tmp_path, controls={name: changes}))
+    with pytest.raises(ValueError, match="must have a name of its own"):
+        control_recipes(recipe)
+
+
+def test_contradicting_model_fields_are_refused_before_anything_trains(tmp_path: Path):
+    """A control without slots that keeps the interaction would fail after the main system has trained."""
+    recipe = build_recipe(tiny_recipe(tmp_path, controls={"two": {"model": {"item_source": "image"}}}))
+    with pytest.raises(StrictDataclassClassValidationError, match="set interaction='none'"):
+        control_recipes(recipe)
+
+
+def test_no_is_a_word_and_true_a_truth_value():
+    """YAML 1.1 turns `--eval_strategy no` into False, which no strategy is."""
+    overrides = read_overrides(["--eval_strategy", "no", "--bf16", "true", "--learning_rate", "1e-5"])
+    assert overrides == {"eval_strategy": "no", "bf16": True, "learning_rate": 1e-5}

@@ -4,9 +4,11 @@ import json
 
 import datasets
 import pytest
+import torch
 from PIL import Image
 
-from retrieval.items import PictureFolder, open_items, read_column, read_ids, read_image
+from retrieval.index import ItemIndex
+from retrieval.items import PictureFolder, open_items, pictures_of, read_column, read_ids, read_image
 from tests.tiny import tiny_image
 
 
@@ -85,3 +87,15 @@ def test_data_sets_on_disk_are_opened_by_split(tmp_path, form):
 def test_rows_without_ids_are_numbered():
     """Rows of a list may have no id; a hit must still say which row it is."""
     assert read_ids([{"image": None}, {"image": None, "image_id": "b"}]) == ["0", "b"]
+
+
+def test_pictures_of_a_changed_folder_are_refused(picture_folder):
+    """Read by position, every thumbnail after a new file would show another picture than its id says."""
+    index = ItemIndex(torch.ones(3, 1, 4), ["a.JPG", "b.png", "sub/c.webp"])
+    source = {"location": str(picture_folder)}
+    assert len(pictures_of(index, source)) == 3
+    tiny_image(3).save(picture_folder / "aa.png")
+    with pytest.raises(ValueError, match="are not those of the index"):
+        pictures_of(index, source)
+    with pytest.raises(ValueError, match="does not say where its items lie"):
+        pictures_of(index, {})

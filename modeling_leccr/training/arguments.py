@@ -171,6 +171,8 @@ def build_recipe(settings: dict[str, Any]) -> Recipe:
     if training.scoring not in get_args(Scoring):
         raise ValueError(f"scoring must be one of {list(get_args(Scoring))}, got {training.scoring!r}.")
     LossConfig.from_dict(training.loss)
+    # With default towers: fields that contradict each other, of a control above all, show before hours of training.
+    LeccrConfig(**model.model)
     return Recipe(model, data, training, filled)
 
 

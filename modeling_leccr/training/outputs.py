@@ -13,7 +13,7 @@ import datasets
 
 from modeling_leccr.export import save_for_hub, save_probe
 from modeling_leccr.training.arguments import Recipe
-from modeling_leccr.training.run import SystemRun
+from modeling_leccr.training.run import MAIN_SYSTEM, SystemRun
 from processing.files import write_json_atomic
 from processing.processing_leccr import LeccrProcessor
 from processing.records import DESCRIPTION_COLUMN, ID_COLUMN, IMAGE_COLUMN, caption_column
@@ -24,7 +24,7 @@ from reporting.run_record import environment
 
 logger = logging.getLogger(__name__)
 
-MAIN_SYSTEM = "LECCR"
+CHECKPOINT_CHOICE = "best SumR on validation"
 PROBE_ITEMS = 4
 _ROOT = Path(__file__).resolve().parents[2]
 _VERIFY_SCRIPT = _ROOT / "hub_scripts" / "verify_export.py"
@@ -40,18 +40,25 @@ def write_metrics(
     truncation_rate: float,
 ) -> dict[str, Any]:
     """Write `metrics.json`: what each system scored, how it was measured, and on what."""
+    local = Path(recipe.data.dataset).exists()
     record = {
         "systems": {name: run.metrics for name, run in runs.items()},
         "protocol": runs[MAIN_SYSTEM].protocol,
-        "checkpoint_choice": "best SumR on validation",
+        "checkpoint_choice": CHECKPOINT_CHOICE,
         "seconds": {**{f"train {name}": run.seconds for name, run in runs.items()}, **seconds},
         "peak_memory_gib": peak_gib,
         "truncation_rate": truncation_rate,
-        "settings": recipe.settings,
+        # The folder of a local data set is nobody's business.
+        "settings": {**recipe.settings, "dataset": Path(recipe.data.dataset).name if local else recipe.data.dataset},
         "environment": environment(),
     }
     write_json_atomic(folder / "metrics.json", record)
     return record
+
+
+def card_metrics(run: SystemRun) -> dict[str, Any]:
+    """What goes with the model: its recalls and how they were measured."""
+    return {"metrics": run.metrics, "protocol": run.protocol, "checkpoint_choice": CHECKPOINT_CHOICE}
 
 
 def save_and_verify(
@@ -69,7 +76,7 @@ def save_and_verify(
     texts = [
         row[caption_column(language)][0] for row in rows for language in languages if row[caption_column(language)]
     ]
-    save_for_hub(run.model, processor, folder / "model", languages=languages, metrics=run.metrics, query=texts[0])
+    save_for_hub(run.model, processor, folder / "model", languages=languages, metrics=card_metrics(run), query=texts[0])
     save_probe(run.model, processor, rows, texts, folder / "probe")
     command = [sys.executable, "-I", str(_VERIFY_SCRIPT), str(folder / "model"), str(folder / "probe")]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -140,7 +147,7 @@ def write_pictures_and_report(
     files |= {"metrics.json": "all numbers and settings", "model": "the model, ready for the Hub"}
     write_report(
         folder / "report.md",
-        title=f"LECCR on {record['settings'].get('dataset', 'scenes')}",
+        title=f"LECCR on {Path(record['settings'].get('dataset', 'scenes')).name}",
         settings=record["settings"],
         metrics_by_system=results,
         languages=languages,

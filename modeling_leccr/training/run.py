@@ -1,5 +1,6 @@
 """Train a recipe and its controls, each on the same data with the same budget."""
 
+import dataclasses
 import logging
 import os
 import time
@@ -14,7 +15,7 @@ from transformers import set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from modeling_leccr.modeling_leccr import LeccrModel
-from modeling_leccr.training.arguments import Recipe, build_recipe, merged
+from modeling_leccr.training.arguments import DataArguments, Recipe, build_recipe, merged
 from modeling_leccr.training.building import build_model
 from modeling_leccr.training.trainer import LeccrTrainer
 from processing.augmentation import RandomResizedCrop
@@ -25,6 +26,16 @@ from retrieval.evaluation import evaluation_protocol
 from retrieval.items import read_column
 
 logger = logging.getLogger(__name__)
+
+MAIN_SYSTEM = "LECCR"
+# Splits and processor are made once, so that systems are compared on the same inputs.
+_SHARED_SETTINGS = {entry.name for entry in dataclasses.fields(DataArguments)} | {
+    "image_size",
+    "vocab_size",
+    "max_length",
+    "clean_captions",
+    "output_dir",
+}
 
 
 def use_all_cores() -> None:
@@ -55,7 +66,18 @@ class SystemRun:
 
 
 def control_recipes(recipe: Recipe) -> dict[str, Recipe]:
-    """The recipes of the controls: the main one with a few settings changed."""
+    """The recipes of the controls: the main one with a few settings changed.
+
+    Raises:
+        ValueError: a control changes what all systems share: the data, or what reads them.
+    """
+    for name, changes in recipe.training.controls.items():
+        refused = sorted(set(changes) & _SHARED_SETTINGS)
+        if refused or name == MAIN_SYSTEM or "/" in name:
+            raise ValueError(
+                f"the control {name!r} must have a name of its own without '/', and share the data and the processor "
+                f"with the main system; got changes of {refused or 'the name'}. Train it as a recipe of its own."
+            )
     shared = {name: value for name, value in recipe.settings.items() if name != "controls"}
     return {name: build_recipe(merged(shared, changes)) for name, changes in recipe.training.controls.items()}
 
