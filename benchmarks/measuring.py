@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import platform
 import statistics
 import subprocess
 import sys
@@ -12,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from torch import Tensor
+
+from processing.files import write_json_atomic
+from reporting.run_record import environment
 
 OUTPUT_FOLDER = Path("outputs/benchmarks")
 FORMS = ("official", "ours")
@@ -197,8 +198,7 @@ def finish(name: str, options: argparse.Namespace, rows: list[dict[str, Any]], *
         **facts,
         "rows": rows,
     }
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_json_atomic(options.output, report)
     print(table(rows))
     for key, value in facts.items():
         print(f"{key}: {json.dumps(value)}")
@@ -206,15 +206,8 @@ def finish(name: str, options: argparse.Namespace, rows: list[dict[str, Any]], *
 
 
 def machine() -> dict[str, Any]:
-    """Processor, memory and versions."""
-    return {
-        "processor": _processor(),
-        "capability": torch.backends.cpu.get_cpu_capability(),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-    }
+    """Processor, versions and revision, and which vector instructions torch uses."""
+    return environment() | {"capability": torch.backends.cpu.get_cpu_capability()}
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -246,15 +239,6 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.2e}" if 0 < abs(value) < 1e-3 else f"{value:.3f}" if abs(value) < 100 else f"{value:.0f}"
     return str(value)
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 def _resident_mib(field: str) -> float:

@@ -19,7 +19,7 @@ from processing.records import (
     check_columns,
 )
 
-_DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, TypeError, struct.error, Image.DecompressionBombError)
+DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, TypeError, struct.error, Image.DecompressionBombError)
 
 
 class CaptionPairs(Dataset[dict[str, Any] | None]):
@@ -112,7 +112,7 @@ class CaptionPairs(Dataset[dict[str, Any] | None]):
             if stored is None:
                 raise ValueError("the column is null")
             return self._decoder.decode_example(stored)
-        except _DECODING_ERRORS as error:
+        except DECODING_ERRORS as error:
             if self.corrupt_images == "skip":
                 return None
             raise ValueError(

@@ -8,6 +8,7 @@ from typing import Any
 import datasets
 from PIL import Image, ImageOps
 
+from processing.pairs import DECODING_ERRORS
 from processing.records import DESCRIPTION_COLUMN, ID_COLUMN, IMAGE_COLUMN
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
@@ -148,7 +149,7 @@ def read_image(rows: Sequence[Mapping[str, Any]], position: int) -> Image.Image:
     try:
         return rows[position][IMAGE_COLUMN].convert("RGB")
     # Pillow answers a damaged file with OSError or SyntaxError; an absent picture is None.
-    except (OSError, SyntaxError, AttributeError, KeyError) as error:
+    except (*DECODING_ERRORS, AttributeError, KeyError) as error:
         name = read_ids(rows)[position] if getattr(rows, "column_names", None) else str(position)
         raise ValueError(
             f"the picture of item {position} (id {name!r}) cannot be read ({error}); repair it or leave the item out."

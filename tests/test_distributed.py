@@ -20,17 +20,7 @@ from tests.distributed_worker import (
     make_model,
     rows_of,
 )
-from tests.training_parts import tiny_split, tiny_trainer
-
-TERMS = {
-    "source_contrastive",
-    "target_contrastive",
-    "cross_lingual",
-    "softened",
-    "slot_contrastive",
-    "slot_vision",
-    "slot_diversity",
-}
+from tests.training_parts import TERMS, tiny_split, tiny_trainer
 
 
 @pytest.fixture(scope="module")

@@ -14,17 +14,7 @@ from modeling_leccr import LeccrModel
 from modeling_leccr.losses_leccr import LossConfig
 from modeling_leccr.training.trainer import LeccrTrainer
 from tests.tiny import tiny_model
-from tests.training_parts import text_config_without_dropout, tiny_split, tiny_trainer, weights_of
-
-TERMS = (
-    "source_contrastive",
-    "target_contrastive",
-    "cross_lingual",
-    "softened",
-    "slot_contrastive",
-    "slot_vision",
-    "slot_diversity",
-)
+from tests.training_parts import TERMS, text_config_without_dropout, tiny_split, tiny_trainer, weights_of
 
 
 class KeepWeights(TrainerCallback):

@@ -30,6 +30,18 @@ TINY_TEXT = {
 }
 
 
+# Written out, not read from the code: a term that got lost there must be missed here.
+TERMS = {
+    "source_contrastive",
+    "target_contrastive",
+    "cross_lingual",
+    "softened",
+    "slot_contrastive",
+    "slot_vision",
+    "slot_diversity",
+}
+
+
 def tiny_split(num_items: int = 8, **columns: list[Any]) -> datasets.Dataset:
     """Items in the schema, one caption each, with German; `columns` replace whole columns."""
     rows = [SENTENCES[i % len(SENTENCES)] for i in range(num_items)]
