@@ -2,50 +2,112 @@
 
 | column | type | meaning |
 |---|---|---|
-| `image` | Image | the picture |
-| `image_id` | string | unique in its split |
+| `image` | Image | the picture; absent from a data set of texts, which `attach_images` joins with pictures by id |
+| `image_id` | string | unique in its split; `video_id` for videos |
+| `file_name` | string | path of the picture or clip inside its folder, where it is not the id itself |
 | `description` | string or null | what an MLLM wrote about the picture, in English |
 | `caption_<language>` | list of string | human captions, any number, not aligned between languages |
-| `caption_<language>_mt` | list of string | machine translations of `caption_en`, aligned by index |
+| `caption_<language>_mt` | list of string or null | translations of `caption_en`, aligned by index; null: refused |
+| `<column>_flag` | like its column | "ok", or why a generated text is suspect or missing |
+| `<column>_similarity` | list of float | back-translation against `caption_en`, chrF in [0, 100] |
 
 A training pair is one English caption with one of its machine translations. Human captions in a language other
 than English are for evaluation only.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-SOURCE_LANGUAGE = "en"
+import datasets
+
+from processing.languages import LANGUAGES, SOURCE_LANGUAGE, find_language
+
 IMAGE_COLUMN = "image"
 ID_COLUMN = "image_id"
+VIDEO_COLUMN = "video"
+VIDEO_ID_COLUMN = "video_id"
+FILE_COLUMN = "file_name"
 DESCRIPTION_COLUMN = "description"
+MEDIA_COLUMNS = (IMAGE_COLUMN, VIDEO_COLUMN)
+OK_FLAG = "ok"
 
-LANGUAGE_NAMES: dict[str, str] = {
-    "en": "English",
-    "de": "German",
-    "fr": "French",
-    "cs": "Czech",
-    "zh": "Chinese",
-    "ja": "Japanese",
-}
-LANGUAGES_WITHOUT_SPACES = frozenset({"zh", "ja"})
+LANGUAGE_NAMES: dict[str, str] = {code: language.name for code, language in LANGUAGES.items()}
+_CAPTION_COLUMN = re.compile(r"caption_([a-z]{2,3})(_mt)?")
 
 
 def caption_column(language: str, *, translated: bool = False) -> str:
     """Name of the column with the captions of a language.
 
     Args:
-        language: a code of `LANGUAGE_NAMES`.
+        language: a code of `LANGUAGES`.
         translated: the machine translations of `caption_en` instead of the human captions.
 
     Raises:
         ValueError: the language is unknown, or a translation of the source language is asked for.
     """
-    if language not in LANGUAGE_NAMES:
-        raise ValueError(f"language must be one of {sorted(LANGUAGE_NAMES)}, got {language!r}.")
+    find_language(language)
     if translated and language == SOURCE_LANGUAGE:
         raise ValueError(f"captions are translated from {SOURCE_LANGUAGE!r}; it has no translated column of its own.")
     return f"caption_{language}_mt" if translated else f"caption_{language}"
+
+
+def caption_columns(column_names: Iterable[str]) -> dict[str, tuple[str, bool]]:
+    """The caption columns among some columns: name -> (language code, whether it is machine-translated)."""
+    found = {}
+    for name in column_names:
+        match = _CAPTION_COLUMN.fullmatch(name)
+        if match and match[1] in LANGUAGES:
+            found[name] = (match[1], match[2] is not None)
+    return found
+
+
+def flag_column(column: str) -> str:
+    """Name of the column that says what is wrong with the texts of `column`, if anything."""
+    return f"{column}_flag"
+
+
+def similarity_column(column: str) -> str:
+    """Name of the column with the back-translation similarity of the texts of `column`."""
+    return f"{column}_similarity"
+
+
+def find_id_column(column_names: Iterable[str]) -> str:
+    """`image_id`, or `video_id` in a data set of videos.
+
+    Raises:
+        ValueError: neither column is there, or both are.
+    """
+    found = [name for name in column_names if name in (ID_COLUMN, VIDEO_ID_COLUMN)]
+    if len(found) != 1:
+        raise ValueError(f"a data set must have one column {ID_COLUMN!r} or {VIDEO_ID_COLUMN!r}, got {found}.")
+    return found[0]
+
+
+def schema_features(column_names: Iterable[str]) -> datasets.Features:
+    """The types of some columns of the schema, in the order given.
+
+    Raises:
+        ValueError: a name is not in the schema.
+    """
+    text, texts = datasets.Value("string"), datasets.List(datasets.Value("string"))
+    plain: dict[str, Any] = {
+        IMAGE_COLUMN: datasets.Image(),
+        VIDEO_COLUMN: text,
+        **dict.fromkeys((ID_COLUMN, VIDEO_ID_COLUMN, FILE_COLUMN, DESCRIPTION_COLUMN), text),
+    }
+    features = {}
+    for name in column_names:
+        base = name.removesuffix("_flag")
+        if base in plain:
+            features[name] = plain[base]
+        elif caption_columns([base]):
+            features[name] = texts
+        elif caption_columns([name.removesuffix("_similarity")]):
+            features[name] = datasets.List(datasets.Value("float32"))
+        else:
+            raise ValueError(f"column {name!r} is not in the schema; see processing/records.py.")
+    return datasets.Features(features)
 
 
 def check_columns(column_names: Iterable[str], required: Sequence[str], *, split: str) -> None:

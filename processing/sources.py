@@ -1,0 +1,138 @@
+"""Data sets in the schema: opened by folder or Hub name, written as a folder that loads like a Hub repository."""
+
+import json
+import shutil
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow.parquet as pq
+from datasets.table import embed_table_storage
+
+from processing.files import atomic_write, replace_folder
+from processing.manifest import MANIFEST_FILE, Manifest, Step, read_manifest
+
+SHARD_METADATA = b"leccr"
+DEFAULT_ROWS_PER_SHARD = 10_000
+
+
+def open_splits(location: str | Path, *, config_name: str | None = None) -> datasets.DatasetDict:
+    """All splits of a data set.
+
+    Args:
+        location: a folder of parquet files (also `data/train-*.parquet`), a folder from `save_to_disk`, or a name on
+            the Hub.
+        config_name: which configuration of a data set with several, such as the language `de`.
+
+    Raises:
+        ValueError: the folder holds no data set, or one that a job has not finished.
+    """
+    path = Path(location)
+    if not path.is_dir():
+        return datasets.load_dataset(str(location), config_name)
+    if not is_data_set(path):
+        raise ValueError(f"{location} holds no data set; expected parquet files in it or in its folder `data`.")
+    if not read_manifest(path).complete:
+        raise ValueError(f"the data set {location} is not finished; run the command that writes it again.")
+    if saved_to_disk(path):
+        loaded = datasets.load_from_disk(str(path))
+        return loaded if isinstance(loaded, datasets.DatasetDict) else datasets.DatasetDict({"train": loaded})
+    return datasets.load_dataset(str(path), config_name)
+
+
+def is_data_set(path: Path) -> bool:
+    """Whether a folder is a data set rather than, say, a folder of pictures."""
+    return saved_to_disk(path) or any(path.glob("*.parquet")) or any(path.glob("*/*.parquet"))
+
+
+def saved_to_disk(path: Path) -> bool:
+    """Whether `datasets` wrote the folder with `save_to_disk`."""
+    return any((path / name).is_file() for name in ("dataset_dict.json", "state.json"))
+
+
+def shard_name(split: str, position: int, num_shards: int) -> str:
+    """File of a shard inside the data set folder; the form that `load_dataset` knows as a split."""
+    return f"data/{split}-{position:05d}-of-{num_shards:05d}.parquet"
+
+
+def write_shard(rows: datasets.Dataset, path: str | Path, *, metadata: Mapping[str, Any] | None = None) -> Path:
+    """Write rows as one parquet file, pictures included, whole or not at all.
+
+    Args:
+        rows: read into memory at once.
+        path: an existing file is replaced.
+        metadata: JSON that travels inside the file, see `read_shard_metadata`.
+    """
+    # A picture given by its path would otherwise be stored as that path, which means nothing elsewhere.
+    table = embed_table_storage(rows.with_format("arrow")[:].cast(rows.features.arrow_schema))
+    encoded = {SHARD_METADATA: json.dumps(metadata or {}, ensure_ascii=False, allow_nan=False).encode()}
+    table = table.replace_schema_metadata({**(rows.features.arrow_schema.metadata or {}), **encoded})
+    with atomic_write(path) as temporary:
+        pq.write_table(table, temporary)
+    return Path(path)
+
+
+def read_shard_metadata(path: str | Path) -> dict[str, Any]:
+    """What `write_shard` stored beside the rows; the rows are not read."""
+    return json.loads((pq.read_schema(path).metadata or {}).get(SHARD_METADATA, b"{}"))
+
+
+def write_splits(
+    splits: Mapping[str, datasets.Dataset],
+    folder: str | Path,
+    *,
+    steps: Sequence[Step] = (),
+    overwrite: bool = False,
+    rows_per_shard: int = DEFAULT_ROWS_PER_SHARD,
+) -> Path:
+    """Write a data set folder with its manifest; an error leaves what was there before.
+
+    Args:
+        splits: name -> rows.
+        folder: where; must be absent or empty unless `overwrite`.
+        steps: how the rows were made.
+        overwrite: replace a data set folder that is there.
+        rows_per_shard: rows of one parquet file, at least 1.
+
+    Raises:
+        ValueError: there are no splits, or `folder` holds something that is not to be replaced.
+    """
+    target = Path(folder)
+    check_output_folder(target, overwrite=overwrite)
+    if not splits or rows_per_shard < 1:
+        raise ValueError(
+            f"splits must not be empty and rows_per_shard be at least 1, got {list(splits)}, {rows_per_shard}."
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fresh = target.with_name(f".{target.name}-{uuid.uuid4().hex}")
+    try:
+        for name, split in splits.items():
+            num_shards = max(1, -(-len(split) // rows_per_shard))
+            for position in range(num_shards):
+                rows = range(position * rows_per_shard, min(len(split), (position + 1) * rows_per_shard))
+                write_shard(split.select(rows), fresh / shard_name(name, position, num_shards))
+        Manifest(tuple(steps), {name: len(split) for name, split in splits.items()}).write(fresh)
+        if target.is_dir() and not any(target.iterdir()):
+            target.rmdir()
+        replace_folder(target, fresh)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return target
+
+
+def check_output_folder(folder: Path, *, overwrite: bool) -> None:
+    """Refuse to write over what somebody else put there.
+
+    Raises:
+        ValueError: `folder` is a file, or holds files and is not a data set that may be replaced.
+    """
+    if folder.is_file():
+        raise ValueError(f"{folder} is a file; name a folder to write to.")
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    if not overwrite:
+        raise ValueError(f"{folder} exists and is not empty; name another folder, or pass --overwrite.")
+    if not (folder / MANIFEST_FILE).is_file():
+        raise ValueError(f"{folder} is not a data set of this package, so it is not replaced; name another folder.")
