@@ -25,7 +25,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--dataset", required=True, help="folder or Hub name of a data set in the schema")
     parser.add_argument("--split", default="test", help="(default: %(default)s)")
     parser.add_argument("--config", help="configuration of a data set that has several")
-    parser.add_argument("--languages", nargs="+", required=True, help="codes such as de; captions of caption_<code>")
+    parser.add_argument("--images", help="folder of the pictures of a data set of texts")
+    parser.add_argument("--languages", nargs="+", required=True, help="codes such as de, or de_mt for translations")
     parser.add_argument("--scoring", choices=get_args(Scoring), default="fused", help="(default: %(default)s)")
     parser.add_argument("--global-weight", type=float, help="share of the image embedding in fused scores")
     parser.add_argument("--no-descriptions", action="store_true", help="leave descriptions out")
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parse_arguments(argv)
     model = AutoModel.from_pretrained(options.model)
     processor = AutoProcessor.from_pretrained(options.model)
-    split = open_items(options.dataset, split=options.split, config_name=options.config)
+    split = open_items(options.dataset, split=options.split, config_name=options.config, images=options.images)
     settings = {
         "scoring": options.scoring,
         "global_weight": options.global_weight,

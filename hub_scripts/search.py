@@ -33,6 +33,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--top-k", type=int, default=5, help="hits a query (default: %(default)s)")
     parser.add_argument("--split", default="test", help="split of a data set (default: %(default)s)")
     parser.add_argument("--config", help="configuration of a data set that has several")
+    parser.add_argument("--images", help="folder of the pictures of a data set of texts")
     parser.add_argument("--description-file", help="JSON lines with image_id and description, for a folder of pictures")
     parser.add_argument("--no-descriptions", action="store_true", help="leave descriptions out")
     parser.add_argument("--scoring", choices=get_args(Scoring), default="fused", help="(default: %(default)s)")
@@ -57,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "location": options.items,
             "split": options.split,
             "config_name": options.config,
+            "images": options.images,
             "description_file": options.description_file,
         }
         index = ItemIndex.build(

@@ -18,6 +18,7 @@ from processing.records import (
     check_columns,
     schema_features,
 )
+from processing.sources import is_data_set, open_splits
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".flv"})
@@ -88,8 +89,8 @@ def attach_images(
 
     Args:
         rows: a split or all splits, with `image_id` and perhaps `file_name`.
-        images: a folder of pictures, or a data set with `image_id` and `image`. Ids match with or without a suffix
-            such as `.jpg`.
+        images: a folder of pictures, or a data set with `image_id` and `image` (loaded, a folder or a Hub name). Ids
+            match with or without a suffix such as `.jpg`.
 
     Returns:
         The rows that have a picture, with it in the column `image`; and the report, reason "no image".
@@ -97,7 +98,11 @@ def attach_images(
     Raises:
         ValueError: a column is missing, an id fits several pictures, or not one row has a picture.
     """
-    source = MediaFolder(images) if isinstance(images, str | Path) else _PictureTable(images)
+    if isinstance(images, str | Path):
+        is_folder_of_pictures = Path(images).is_dir() and not is_data_set(Path(images))
+        source = MediaFolder(images) if is_folder_of_pictures else _PictureTable(open_splits(images))
+    else:
+        source = _PictureTable(images)
     return _attach(rows, source, ID_COLUMN, NO_IMAGE)
 
 

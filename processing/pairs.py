@@ -1,5 +1,6 @@
 """CaptionPairs: a split in the schema of records.py as training pairs, one caption with one translation."""
 
+import logging
 import struct
 from collections.abc import Sequence
 from typing import Any
@@ -19,6 +20,8 @@ from processing.records import (
     check_columns,
 )
 
+logger = logging.getLogger(__name__)
+
 DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, TypeError, struct.error, Image.DecompressionBombError)
 
 
@@ -36,7 +39,8 @@ class CaptionPairs(Dataset[dict[str, Any] | None]):
 
     Raises:
         ValueError: the split is empty or lacks a column, a language is unknown or named twice, an id occurs twice,
-            an item has no caption, an empty caption, or translations that do not line up.
+            an item has no caption, an empty caption, or translations that do not line up, or all translations are
+            null.
     """
 
     def __init__(
@@ -69,13 +73,18 @@ class CaptionPairs(Dataset[dict[str, Any] | None]):
             .cast_column(IMAGE_COLUMN, datasets.Image(decode=False))
         )
         self._decoder = datasets.Image(mode="RGB")
+        self._pairs = self._pairs_with_translation()
+        if len(self._pairs) == 0:
+            raise ValueError(
+                f"split {name!r}: all of {translated} are null; translate the captions again."
+            )
         counts = np.array([len(captions) for captions in self.source_captions])
         self._item_of_caption = np.repeat(np.arange(len(counts)), counts)
         self._first_caption = np.cumsum(counts) - counts
 
     def __len__(self) -> int:
-        """Number of pairs: English captions times target languages."""
-        return len(self._item_of_caption) * len(self.target_languages)
+        """Number of pairs: English captions times target languages, less the translations that are null."""
+        return len(self._pairs)
 
     def __getitem__(self, index: int) -> dict[str, Any] | None:
         """One pair.
@@ -90,7 +99,7 @@ class CaptionPairs(Dataset[dict[str, Any] | None]):
         """
         if not -len(self) <= index < len(self):
             raise IndexError(f"index must be in [0, {len(self)}), got {index}.")
-        caption, language = divmod(int(index) % len(self), len(self.target_languages))
+        caption, language = divmod(int(self._pairs[index]), len(self.target_languages))
         item = int(self._item_of_caption[caption])
         position = caption - int(self._first_caption[item])
         image = self._image(item)
@@ -105,6 +114,18 @@ class CaptionPairs(Dataset[dict[str, Any] | None]):
             "target_language": self.target_languages[language],
             "description": self.descriptions[item],
         }
+
+    def _pairs_with_translation(self) -> np.ndarray:
+        """Positions in (caption, language) order. A translation that was refused is null and makes no pair."""
+        kept = [
+            self.target_captions[language][item][position] is not None
+            for item, captions in enumerate(self.source_captions)
+            for position in range(len(captions))
+            for language in range(len(self.target_languages))
+        ]
+        if not all(kept):
+            logger.info("%d of %d translations are null and make no pair", kept.count(False), len(kept))
+        return np.flatnonzero(kept)
 
     def _image(self, item: int) -> Image.Image | None:
         try:
@@ -135,6 +156,7 @@ def _check_items(texts: dict[str, list[Any]], target_languages: Sequence[str]) -
             captions = row[column]
             if not isinstance(captions, list) or (column == columns[0] and not captions):
                 raise ValueError(f"item {image_id!r}: {column} must be a list of captions, got {captions!r}.")
-            if not all(isinstance(caption, str) and caption.strip() for caption in captions):
+            given = captions if column == columns[0] else [caption for caption in captions if caption is not None]
+            if not all(isinstance(caption, str) and caption.strip() for caption in given):
                 raise ValueError(f"item {image_id!r}: {column} must not hold empty captions, got {captions!r}.")
         check_aligned(row, target_languages)

@@ -52,6 +52,19 @@ def caption_column(language: str, *, translated: bool = False) -> str:
     return f"caption_{language}_mt" if translated else f"caption_{language}"
 
 
+def query_column(name: str) -> str:
+    """Column of the captions that evaluation asks with.
+
+    Args:
+        name: a language (`de`: human captions) or a language and `_mt` (`de_mt`: machine translations, where nobody
+            wrote captions; the name shows in every metric).
+
+    Raises:
+        ValueError: the language is unknown.
+    """
+    return caption_column(name.removesuffix("_mt"), translated=name.endswith("_mt"))
+
+
 def caption_columns(column_names: Iterable[str]) -> dict[str, tuple[str, bool]]:
     """The caption columns among some columns: name -> (language code, whether it is machine-translated)."""
     found = {}

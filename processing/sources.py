@@ -42,6 +42,20 @@ def open_splits(location: str | Path, *, config_name: str | None = None) -> data
     return datasets.load_dataset(str(path), config_name)
 
 
+def open_split(location: str | Path, split: str, *, config_name: str | None = None) -> datasets.Dataset:
+    """One split of a data set; of one on the Hub, the others are not downloaded.
+
+    Raises:
+        ValueError: there is no such split, or as `open_splits`.
+    """
+    if not Path(location).is_dir():
+        return datasets.load_dataset(str(location), config_name, split=split)
+    loaded = open_splits(location, config_name=config_name)
+    if split not in loaded:
+        raise ValueError(f"{location} has the splits {sorted(loaded)}, not {split!r}.")
+    return loaded[split]
+
+
 def is_data_set(path: Path) -> bool:
     """Whether a folder is a data set rather than, say, a folder of pictures."""
     return saved_to_disk(path) or any(path.glob("*.parquet")) or any(path.glob("*/*.parquet"))
@@ -97,19 +111,21 @@ def write_splits(
         rows_per_shard: rows of one parquet file, at least 1.
 
     Raises:
-        ValueError: there are no splits, or `folder` holds something that is not to be replaced.
+        ValueError: a split has no rows, or `folder` holds something that is not to be replaced.
     """
     target = Path(folder)
     check_output_folder(target, overwrite=overwrite)
-    if not splits or rows_per_shard < 1:
-        raise ValueError(
-            f"splits must not be empty and rows_per_shard be at least 1, got {list(splits)}, {rows_per_shard}."
-        )
+    # `load_dataset` cannot read a parquet file without rows.
+    empty = sorted(name for name, split in splits.items() if len(split) == 0)
+    if empty or not splits:
+        raise ValueError(f"splits must have rows, got {empty or 'no split'}; leave out those without any.")
+    if rows_per_shard < 1:
+        raise ValueError(f"rows_per_shard must be at least 1, got {rows_per_shard}.")
     target.parent.mkdir(parents=True, exist_ok=True)
     fresh = target.with_name(f".{target.name}-{uuid.uuid4().hex}")
     try:
         for name, split in splits.items():
-            num_shards = max(1, -(-len(split) // rows_per_shard))
+            num_shards = -(-len(split) // rows_per_shard)
             for position in range(num_shards):
                 rows = range(position * rows_per_shard, min(len(split), (position + 1) * rows_per_shard))
                 write_shard(split.select(rows), fresh / shard_name(name, position, num_shards))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from modeling_leccr.matching_leccr import composite_vectors
-from processing.records import caption_column, check_columns
+from processing.records import check_columns, query_column
 from retrieval.encode import encode_items, encode_texts
 from retrieval.metrics import recall_metrics
 from retrieval.ranks import DEFAULT_CHUNK_SIZE, rank_texts_and_items
@@ -38,7 +38,8 @@ def evaluate_retrieval(
 
     Args:
         split: a `datasets.Dataset` in the schema, see processing/records.py.
-        languages: codes such as `de`; the captions come from `caption_<language>`.
+        languages: codes such as `de`; the captions come from `caption_<language>`. `de_mt` asks with the machine
+            translations instead, and says so in the name of its metrics.
         scoring: `fused` (global and slots), `global` (image embedding alone) or `slots` (best slot alone).
         global_weight: share of the image embedding in `fused`; None takes the model's own.
         use_descriptions: False evaluates as for pictures that nobody described.
@@ -124,7 +125,7 @@ def read_captions(split: Any, language: str) -> tuple[list[str], Tensor]:
     Raises:
         ValueError: the language is unknown, the split has no such column or is empty, or an item has no caption.
     """
-    column = caption_column(language)
+    column = query_column(language)
     name = _name_of(split)
     if len(split) == 0:
         raise ValueError(f"split {name!r} is empty; evaluation needs at least 2 items.")
@@ -135,12 +136,13 @@ def read_captions(split: Any, language: str) -> tuple[list[str], Tensor]:
     texts: list[str] = []
     owners: list[int] = []
     for position, row in enumerate(rows):
-        if not row[column]:
+        captions = [caption for caption in row[column] or [] if caption is not None]
+        if not captions:
             raise ValueError(
                 f"item {position} of split {name!r} has no caption in {column}; caption it or leave it out."
             )
-        texts += row[column]
-        owners += [position] * len(row[column])
+        texts += captions
+        owners += [position] * len(captions)
     return texts, torch.tensor(owners)
 
 

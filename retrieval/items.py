@@ -1,17 +1,20 @@
 """Items to index or evaluate: a folder of pictures, a data set on disk or on the Hub, and how their rows are read."""
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import datasets
 from PIL import Image, ImageOps
 
+from processing.media import MediaFolder, attach_images
 from processing.pairs import DECODING_ERRORS
 from processing.records import DESCRIPTION_COLUMN, ID_COLUMN, IMAGE_COLUMN
+from processing.sources import is_data_set, open_split
 
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+logger = logging.getLogger(__name__)
+
 DESCRIPTIONS_FILE = "descriptions.jsonl"
 
 
@@ -33,16 +36,14 @@ class PictureFolder(Sequence):
 
     def __init__(self, folder: str | Path, *, description_file: str | Path | None = None) -> None:
         self.folder = Path(folder)
-        if not self.folder.is_dir():
-            raise ValueError(f"{folder} is not a folder; give a folder of pictures.")
-        paths = (path for path in self.folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file())
-        self.image_ids = sorted(path.relative_to(self.folder).as_posix() for path in paths)
-        if not self.image_ids:
-            raise ValueError(f"{folder} holds no picture; looked for {sorted(PICTURE_SUFFIXES)} in it and below.")
+        self.image_ids = MediaFolder(folder).names
         default_file = self.folder / DESCRIPTIONS_FILE
         if description_file is None and default_file.is_file():
             description_file = default_file
         self.descriptions = {} if description_file is None else read_description_file(description_file)
+        strangers = sorted(set(self.descriptions) - set(self.image_ids))
+        if strangers:
+            logger.warning("%d descriptions name no picture in %s (first: %s)", len(strangers), folder, strangers[:3])
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -61,7 +62,12 @@ class PictureFolder(Sequence):
 
 
 def open_items(
-    location: str, *, split: str = "test", config_name: str | None = None, description_file: str | Path | None = None
+    location: str,
+    *,
+    split: str = "test",
+    config_name: str | None = None,
+    images: str | None = None,
+    description_file: str | Path | None = None,
 ) -> Any:
     """Rows of the schema from a place named on the command line.
 
@@ -69,19 +75,24 @@ def open_items(
         location: a folder of pictures, a data set folder (parquet, or from `save_to_disk`), or a data set on the Hub.
         split: which split of a data set.
         config_name: which configuration of a data set with several.
+        images: folder of the pictures of a data set of texts, joined by id; items without a picture are left out.
         description_file: descriptions of a folder of pictures.
 
     Raises:
         ValueError: the place has no such split, or nothing that can be read.
     """
     path = Path(location)
-    if path.is_dir() and not _is_data_set(path):
+    if path.is_dir() and not is_data_set(path):
         return PictureFolder(path, description_file=description_file)
     if description_file is not None:
         raise ValueError(f"{location} is a data set and has its descriptions in a column; drop the description file.")
-    if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
-        return _pick_split(datasets.load_from_disk(str(path)), location, split)
-    return datasets.load_dataset(location, config_name, split=split)
+    rows = open_split(location, split, config_name=config_name)
+    if images is None:
+        return rows
+    joined, missing = attach_images(rows, images)
+    for line in missing.lines():
+        logger.warning("%s; they are left out", line)
+    return joined
 
 
 def read_description_file(path: str | Path) -> dict[str, str]:
@@ -154,17 +165,3 @@ def read_image(rows: Sequence[Mapping[str, Any]], position: int) -> Image.Image:
         raise ValueError(
             f"the picture of item {position} (id {name!r}) cannot be read ({error}); repair it or leave the item out."
         ) from error
-
-
-def _is_data_set(path: Path) -> bool:
-    if any((path / name).is_file() for name in ("dataset_dict.json", "state.json")):
-        return True
-    return any(path.glob("*.parquet")) or any(path.glob("*/*.parquet"))
-
-
-def _pick_split(loaded: Any, location: str, split: str) -> Any:
-    if not isinstance(loaded, Mapping):
-        return loaded
-    if split not in loaded:
-        raise ValueError(f"{location} has the splits {sorted(loaded)}, not {split!r}.")
-    return loaded[split]

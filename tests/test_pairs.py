@@ -105,9 +105,29 @@ def test_an_item_without_captions_is_refused():
 
 def test_an_empty_caption_is_refused():
     """An empty translation is what a failed translator leaves behind."""
-    for nothing in ("", "  ", None):
+    for nothing in ("", "  "):
         with pytest.raises(ValueError, match="'item-0': caption_de_mt must not hold empty captions"):
             CaptionPairs(items(1, caption_de_mt=[["x", nothing]]), ["de"])
+
+
+def test_a_translation_that_was_refused_makes_no_pair_and_shifts_no_other():
+    """A filtered translation is null; a pair with the next caption's translation would teach a wrong meaning."""
+    split = items(2, caption_de_mt=[["a0", None], [None, "b1"]])
+    pairs = CaptionPairs(split, ["de", "zh"])
+    found = [(p["image_id"], p["source_caption"], p["target_caption"]) for p in (pairs[i] for i in range(len(pairs)))]
+    assert found == [
+        ("item-0", "dog 0 0", "a0"),
+        ("item-0", "dog 0 0", "狗 0 0"),
+        ("item-0", "dog 0 1", "狗 0 1"),
+        ("item-1", "dog 1 0", "狗 1 0"),
+        ("item-1", "dog 1 1", "b1"),
+        ("item-1", "dog 1 1", "狗 1 1"),
+    ]
+    assert pairs[-1]["target_caption"] == "狗 1 1"
+    with pytest.raises(ValueError, match=r"all of \['caption_de_mt'\] are null"):
+        CaptionPairs(items(1, caption_de_mt=[[None, None]]), ["de"])
+    with pytest.raises(ValueError, match="caption_en must not hold empty captions"):
+        CaptionPairs(items(1, caption_en=[["x", None]]), ["de"])
 
 
 def test_an_empty_split_is_refused():

@@ -155,6 +155,18 @@ def test_evaluation_equals_the_loops_in_each_language_and_scoring():
         assert metrics["mean/sum_r"] == pytest.approx((metrics["de/sum_r"] + metrics["en/sum_r"]) / 2)
 
 
+def test_translations_ask_only_under_their_own_name():
+    """Recalls of machine translations are easier; under the name of the language they would pass for the protocol."""
+    columns = {"caption_de": [["mensch"], ["leute"]], "caption_de_mt": [["maschine", None], ["automat"]]}
+    split = datasets.Dataset.from_dict({"image_id": ["0", "1"], **columns})
+    texts, owners = read_captions(split, "de_mt")
+    assert texts == ["maschine", "automat"] and owners.tolist() == [0, 1]
+    assert read_captions(split, "de")[0] == ["mensch", "leute"]
+    refused = split.remove_columns(["caption_de_mt"]).add_column("caption_de_mt", [[None], ["automat"]])
+    with pytest.raises(ValueError, match="item 0 of split 'unnamed' has no caption in caption_de_mt"):
+        read_captions(refused, "de_mt")
+
+
 def test_evaluation_reads_pictures_only_to_encode_them(monkeypatch):
     """Captions and ids of a large split must not cost a decoding of each picture."""
     split = make_split()

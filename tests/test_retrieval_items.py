@@ -54,7 +54,7 @@ def test_a_corrupt_file_in_a_folder_is_named(picture_folder):
 def test_folders_and_description_files_that_do_not_fit_are_refused(tmp_path, picture_folder):
     """Each message names the place."""
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="holds no picture"):
+    with pytest.raises(ValueError, match=r"empty holds no file .*\.jpg"):
         PictureFolder(tmp_path / "empty")
     with pytest.raises(ValueError, match="is not a folder"):
         PictureFolder(tmp_path / "nowhere")
@@ -99,3 +99,21 @@ def test_pictures_of_a_changed_folder_are_refused(picture_folder):
         pictures_of(index, source)
     with pytest.raises(ValueError, match="does not say where its items lie"):
         pictures_of(index, {})
+
+
+def test_a_description_of_no_picture_is_told(picture_folder, caplog):
+    """A renamed picture would lose its description in silence."""
+    with (picture_folder / "descriptions.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"image_id": "old-name.png", "description": "x"}) + "\n")
+    PictureFolder(picture_folder)
+    assert "1 descriptions name no picture" in caplog.text and "old-name.png" in caplog.text
+
+
+def test_items_of_a_data_set_of_texts_get_their_pictures_from_a_folder(tmp_path, picture_folder, caplog):
+    """Descriptions travel as text; a search over them needs the pictures beside it."""
+    rows = datasets.Dataset.from_dict({"image_id": ["b.png", "gone", "sub/c"], "description": ["one", "two", None]})
+    rows.to_parquet(str(tmp_path / "texts" / "test-00000-of-00001.parquet"))
+    found = open_items(str(tmp_path / "texts"), images=str(picture_folder))
+    assert read_ids(found) == ["b.png", "sub/c"]
+    assert read_image(found, 1).size == tiny_image(2).size
+    assert "1 items have no image (first: gone)" in caplog.text

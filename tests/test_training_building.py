@@ -80,7 +80,7 @@ def test_an_empty_split_is_an_error(monkeypatch: pytest.MonkeyPatch, role: str):
     """Zero steps of training, or recalls over nothing, would end without a word."""
     splits = {name: tiny_split(4) for name in ("train", "validation", "test")}
     splits[role] = splits[role].select([])
-    monkeypatch.setattr(datasets, "load_dataset", lambda _: datasets.DatasetDict(splits))
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_: datasets.DatasetDict(splits))
     with pytest.raises(ValueError, match=rf"{role}_split='{role}' is absent from 'x' or empty; .*'{role}': 0"):
         load_splits(DataArguments(dataset="x", target_languages=["de"], test_split="test"))
 
@@ -145,3 +145,33 @@ def test_a_tower_setting_under_an_alias_is_known():
     tower = {"model_type": "distilbert", "hidden_size": 32, "n_layers": 1, "n_heads": 2, "hidden_dim": 64}
     model = build_model(scratch_arguments(text_tower=tower), tiny_processor().tokenizer)
     assert model.config.text_config.dim == 32
+
+
+def test_a_data_set_of_texts_gets_its_pictures_from_a_folder(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """Data sets of descriptions travel without pixels; what has no picture is left out and told."""
+    split = tiny_split(4)
+    for name in ("train", "validation"):
+        split.remove_columns(["image"]).to_parquet(str(tmp_path / "texts" / f"{name}-00000-of-00001.parquet"))
+    (tmp_path / "pictures").mkdir()
+    for row in split.select(range(3)):
+        row["image"].save(tmp_path / "pictures" / f"{row['image_id']}.png")
+    data = DataArguments(dataset=str(tmp_path / "texts"), images=str(tmp_path / "pictures"), target_languages=["de"])
+    splits = load_splits(data)
+    assert splits["train"]["image_id"] == split["image_id"][:3]
+    assert splits["train"][2]["image"].size == split[2]["image"].size
+    assert f"1 items have no image (first: {split['image_id'][3]}); they are left out" in caplog.text
+    with pytest.raises(ValueError, match="holds texts alone; give the folder of its pictures as `images`"):
+        load_splits(DataArguments(dataset=str(tmp_path / "texts"), target_languages=["de"]))
+
+
+def test_a_split_whose_pictures_are_elsewhere_is_an_error(tmp_path: Path):
+    """Validation over nothing chooses any checkpoint."""
+    split = tiny_split(4)
+    texts = split.remove_columns(["image"])
+    texts.to_parquet(str(tmp_path / "texts" / "train-00000-of-00001.parquet"))
+    strangers = texts.remove_columns(["image_id"]).add_column("image_id", [f"stranger-{i}" for i in range(4)])
+    strangers.to_parquet(str(tmp_path / "texts" / "validation-00000-of-00001.parquet"))
+    split.select_columns(["image", "image_id"]).to_parquet(str(tmp_path / "pictures" / "train.parquet"))
+    data = DataArguments(dataset=str(tmp_path / "texts"), images=str(tmp_path / "pictures"), target_languages=["de"])
+    with pytest.raises(ValueError, match=r"holds no picture of the splits \['validation'\]"):
+        load_splits(data)

@@ -43,11 +43,18 @@ class DataArguments:
     """What it is trained and evaluated on."""
 
     dataset: str = field(default="scenes", metadata={"help": "'scenes' (embedded), a folder or a Hub id."})
+    dataset_config: str | None = field(default=None, metadata={"help": "Configuration of a data set with several."})
+    images: str | None = field(
+        default=None, metadata={"help": "Folder or data set of pictures, joined with a data set of texts by id."}
+    )
     scenes: dict[str, Any] = field(default_factory=dict, metadata={"help": "Fields of ScenesConfig."})
     target_languages: list[str] = field(
         default_factory=list, metadata={"help": "Trained on, from machine translation."}
     )
-    evaluation_languages: list[str] = field(default_factory=list, metadata={"help": "Default: target_languages."})
+    evaluation_languages: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Languages of human captions, default target_languages; de_mt asks with translations."},
+    )
     train_split: str = field(default="train", metadata={"help": "Name of the split."})
     validation_split: str = field(default="validation", metadata={"help": "Chooses the checkpoint."})
     test_split: str | None = field(default=None, metadata={"help": "Reported once, after training."})

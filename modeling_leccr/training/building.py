@@ -12,9 +12,11 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 from modeling_leccr.configuration_leccr import LeccrConfig
 from modeling_leccr.modeling_leccr import LeccrModel
 from modeling_leccr.training.arguments import DataArguments, ModelArguments
+from processing.media import attach_images
 from processing.processing_leccr import LeccrProcessor
-from processing.records import DESCRIPTION_COLUMN, SOURCE_LANGUAGE, caption_column, check_columns
+from processing.records import DESCRIPTION_COLUMN, IMAGE_COLUMN, SOURCE_LANGUAGE, caption_column, check_columns
 from processing.scenes import ScenesConfig, load_scenes
+from processing.sources import open_splits
 from processing.tokenizer import train_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -29,7 +31,7 @@ def load_splits(data: DataArguments) -> dict[str, datasets.Dataset]:
     if data.dataset == "scenes":
         loaded = load_scenes(ScenesConfig(**data.scenes))
     else:
-        loaded = datasets.load_dataset(data.dataset)
+        loaded = open_splits(data.dataset, config_name=data.dataset_config)
     names = {"train": data.train_split, "validation": data.validation_split}
     if data.test_split is not None:
         names["test"] = data.test_split
@@ -41,9 +43,25 @@ def load_splits(data: DataArguments) -> dict[str, datasets.Dataset]:
                 f"{ {found: len(split) for found, split in loaded.items()} }."
             )
         splits[role] = loaded[name]
+    if data.images is not None:
+        splits = _with_images(splits, data.images)
+    elif IMAGE_COLUMN not in splits["train"].column_names:
+        raise ValueError(
+            f"the data set {data.dataset!r} holds texts alone; give the folder of its pictures as `images`."
+        )
     if data.train_items is not None:
         splits["train"] = splits["train"].select(range(min(data.train_items, len(splits["train"]))))
     return splits
+
+
+def _with_images(splits: dict[str, datasets.Dataset], images: str) -> dict[str, datasets.Dataset]:
+    joined, missing = attach_images(datasets.DatasetDict(splits), images)
+    for line in missing.lines():
+        logger.warning("%s; they are left out", line)
+    empty = sorted(role for role, split in joined.items() if len(split) == 0)
+    if empty:
+        raise ValueError(f"images={images!r} holds no picture of the splits {empty}; see the warnings for their ids.")
+    return dict(joined)
 
 
 def build_processor(
@@ -71,7 +89,7 @@ def training_texts(train: datasets.Dataset, target_languages: Sequence[str]) -> 
     check_columns(train.column_names, [*columns, DESCRIPTION_COLUMN], split="train")
     for row in train.select_columns([*columns, DESCRIPTION_COLUMN]):
         for column in columns:
-            yield from row[column]
+            yield from (caption for caption in row[column] if caption is not None)
         if row[DESCRIPTION_COLUMN]:
             yield row[DESCRIPTION_COLUMN]
 

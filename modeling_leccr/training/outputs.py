@@ -16,7 +16,8 @@ from modeling_leccr.training.arguments import Recipe
 from modeling_leccr.training.run import MAIN_SYSTEM, SystemRun
 from processing.files import write_json_atomic
 from processing.processing_leccr import LeccrProcessor
-from processing.records import DESCRIPTION_COLUMN, ID_COLUMN, IMAGE_COLUMN, caption_column
+from processing.records import DESCRIPTION_COLUMN, ID_COLUMN, IMAGE_COLUMN, query_column
+from processing.sources import write_shard
 from reporting.compare import draw_recalls
 from reporting.curves import draw_training_curves
 from reporting.report import write_report
@@ -73,9 +74,7 @@ def save_and_verify(
         RuntimeError: the reloaded model embeds differently.
     """
     rows = [split[position] for position in range(min(PROBE_ITEMS, len(split)))]
-    texts = [
-        row[caption_column(language)][0] for row in rows for language in languages if row[caption_column(language)]
-    ]
+    texts = [row[query_column(language)][0] for row in rows for language in languages if row[query_column(language)]]
     save_for_hub(run.model, processor, folder / "model", languages=languages, metrics=card_metrics(run), query=texts[0])
     save_probe(run.model, processor, rows, texts, folder / "probe")
     command = [sys.executable, "-I", str(_VERIFY_SCRIPT), str(folder / "model"), str(folder / "probe")]
@@ -94,11 +93,11 @@ def search_in_fresh_process(folder: Path, split: datasets.Dataset, languages: li
     items = folder / "items"
     items.mkdir(exist_ok=True)
     columns = [name for name in (IMAGE_COLUMN, ID_COLUMN, DESCRIPTION_COLUMN) if name in split.column_names]
-    split.select_columns(columns).to_parquet(items / "test-00000-of-00001.parquet")
+    write_shard(split.select_columns(columns), items / "test-00000-of-00001.parquet")
     queries = []
     for place, language in enumerate(languages):
         row = split[place * len(split) // len(languages)]
-        queries.append({"query": row[caption_column(language)][0], "language": language, "image_id": row[ID_COLUMN]})
+        queries.append({"query": row[query_column(language)][0], "language": language, "image_id": row[ID_COLUMN]})
     write_json_atomic(folder / "queries.json", queries)
     options = {
         "--model": "model",

@@ -1,0 +1,117 @@
+"""Pictures and clips joined with rows by id."""
+
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+
+from processing.media import VIDEO_SUFFIXES, MediaFolder, attach_images, attach_videos
+from tests.processing_parts import items, picture
+
+
+def folder_of(path: Path, *names: str) -> Path:
+    """Pictures under these names, the n-th made from seed n."""
+    for seed, name in enumerate(names):
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        picture(seed).save(path / name, format="PNG")
+    return path
+
+
+def texts(ids: list[str], **columns: list) -> datasets.Dataset:
+    return datasets.Dataset.from_dict({"image_id": ids, "caption_en": [[name] for name in ids], **columns})
+
+
+def same(left, right) -> bool:
+    return np.array_equal(np.asarray(left.convert("RGB")), np.asarray(right.convert("RGB")))
+
+
+def test_ids_find_their_files_with_and_without_folder_and_suffix(tmp_path: Path):
+    """Benchmarks name a picture by stem, by file name or by path; each must find the same file."""
+    found = MediaFolder(folder_of(tmp_path, "a/1.jpg", "b/2.PNG"))
+    for name in ("a/1.jpg", "a/1", "1.jpg", "1"):
+        assert found.find(name) == tmp_path / "a/1.jpg"
+    assert found.find("2") == tmp_path / "b/2.PNG"
+    assert found.find("3") is None
+    assert found.find("../a/1.jpg") is None
+
+
+def test_an_id_that_fits_two_files_is_refused_unless_it_is_a_path(tmp_path: Path):
+    """train/7.jpg and val/7.jpg are other pictures; taking the first would train on wrong pairs."""
+    found = MediaFolder(folder_of(tmp_path, "train/7.jpg", "val/7.jpg"))
+    with pytest.raises(ValueError, match=r"'7' fits several files .*'train/7.jpg', 'val/7.jpg'.*file_name"):
+        found.find("7")
+    assert found.find("val/7.jpg") == tmp_path / "val/7.jpg"
+    assert found.find("val/7") == tmp_path / "val/7.jpg"
+
+
+def test_a_file_in_the_root_wins_over_its_namesake_below(tmp_path: Path):
+    """A name given in full is not ambiguous."""
+    found = MediaFolder(folder_of(tmp_path, "7.jpg", "sub/7.jpg"))
+    assert found.find("7.jpg") == tmp_path / "7.jpg"
+
+
+def test_rows_get_the_picture_of_their_id_and_the_others_are_reported(tmp_path: Path):
+    """A join that shifts by one row pairs every caption with a stranger's picture."""
+    rows = texts(["2", "none", "0", "1"])
+    joined, missing = attach_images(rows, folder_of(tmp_path, "0.png", "1.png", "2.png"))
+    assert joined["image_id"] == ["2", "0", "1"] and joined["caption_en"] == [["2"], ["0"], ["1"]]
+    assert all(same(row["image"], picture(int(row["image_id"]))) for row in joined)
+    assert missing.to_dict() == {"no image": {"unnamed": ["none"]}}
+    assert missing.lines() == ["unnamed: 1 items have no image (first: none)"]
+
+
+def test_file_names_go_before_ids(tmp_path: Path):
+    """An id may be any text; the column file_name says where the picture lies."""
+    rows = texts(["x", "1"], file_name=["0.png", None])
+    joined, missing = attach_images(rows, folder_of(tmp_path, "0.png", "1.png"))
+    assert same(joined[0]["image"], picture(0)) and same(joined[1]["image"], picture(1)) and not missing
+
+
+def test_pictures_of_a_data_set_are_joined_split_by_split(tmp_path: Path):
+    """Splits of texts and of pictures need not agree; the id decides."""
+    pictures = datasets.DatasetDict(train=items(2).select_columns(["image", "image_id"]))
+    rows = datasets.DatasetDict(train=texts(["item-1.jpg", "item-0"]), test=texts(["item-9"]))
+    joined, missing = attach_images(rows, pictures)
+    assert same(joined["train"][0]["image"], picture(1)) and same(joined["train"][1]["image"], picture(0))
+    assert len(joined["test"]) == 0 and missing.counts() == {"no image": {"test": 1}}
+    pictures["train"].to_parquet(str(tmp_path / "train.parquet"))
+    again, _ = attach_images(rows, tmp_path)
+    assert same(again["train"][0]["image"], picture(1))
+
+
+def test_an_image_column_that_is_there_is_replaced(tmp_path: Path):
+    """Thumbnails in a data set give way to the pictures that the caller names."""
+    rows = items(1, image_id=["0"])
+    joined, _ = attach_images(rows, folder_of(tmp_path, "0.png"))
+    assert joined.column_names.count("image") == 1
+
+
+def test_a_join_without_a_match_is_an_error(tmp_path: Path):
+    """The wrong folder should not give an empty data set."""
+    with pytest.raises(ValueError, match=r"not one of the 1 rows has a file; .*'nobody'.*right folder"):
+        attach_images(texts(["nobody"]), folder_of(tmp_path, "0.png"))
+
+
+def test_a_picture_that_two_rows_of_the_table_name_is_refused():
+    """Which of the two is meant cannot be known."""
+    pictures = items(2, image_id=["a.jpg", "a"]).select_columns(["image", "image_id"])
+    with pytest.raises(ValueError, match="must name one picture, got 'a' twice"):
+        attach_images(texts(["a"]), pictures)
+
+
+def test_folders_that_hold_nothing_are_refused(tmp_path: Path):
+    """A typing mistake in a path should be told as one."""
+    with pytest.raises(ValueError, match="is not a folder"):
+        MediaFolder(tmp_path / "none")
+    with pytest.raises(ValueError, match=r"holds no file with a suffix of .*\.mp4"):
+        MediaFolder(tmp_path, VIDEO_SUFFIXES)
+
+
+def test_videos_are_joined_by_path(tmp_path: Path):
+    """A clip is opened where its frames are read, so the row holds its path."""
+    (tmp_path / "clip_000001_000010.mp4").write_bytes(b"x")
+    rows = datasets.Dataset.from_dict({"video_id": ["clip_000001_000010", "gone"]})
+    joined, missing = attach_videos(rows, tmp_path)
+    assert joined["video"] == [str(tmp_path / "clip_000001_000010.mp4")]
+    assert missing.counts() == {"no video": {"unnamed": 1}}
