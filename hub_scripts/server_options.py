@@ -1,0 +1,66 @@
+"""Options that the commands with a generating model share, and the chat server that they name."""
+
+import argparse
+import os
+
+from processing.chat_server import MAX_CONCURRENCY, ChatServer, ChatSettings
+
+
+def add_server_arguments(parser: argparse.ArgumentParser, *, max_tokens: int) -> None:
+    """Add the options of the model, of its sampling, and of a chat server.
+
+    Args:
+        max_tokens: default limit of an answer; a description needs more than a translation.
+    """
+    parser.add_argument("--model", required=True, help="folder or Hub name of a model; with --server its name there")
+    parser.add_argument("--max-tokens", type=int, default=max_tokens, help="limit of a text (default: %(default)s)")
+    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default: %(default)s)")
+    parser.add_argument("--top-p", type=float, default=1.0, help="share of likely tokens kept (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of sampling (default: %(default)s)")
+    server = parser.add_argument_group("chat server")
+    server.add_argument("--server", metavar="URL", help="ask an OpenAI-compatible server: http://localhost:8000/v1")
+    server.add_argument(
+        "--api-key-variable",
+        metavar="NAME",
+        help="environment variable that holds the key of the server, such as OPENAI_API_KEY or HF_TOKEN; none is sent "
+        "without this option",
+    )
+    server.add_argument(
+        "--concurrency",
+        type=int,
+        default=16,
+        help=f"requests in flight, up to {MAX_CONCURRENCY} (default: %(default)s)",
+    )
+    server.add_argument(
+        "--timeout", type=float, default=300.0, help="seconds to wait for an answer (default: %(default)s)"
+    )
+
+
+def server_from_options(options: argparse.Namespace) -> ChatServer:
+    """The server that `--server` names.
+
+    Raises:
+        ValueError: an option is out of range, or the variable of `--api-key-variable` is not set.
+    """
+    settings = ChatSettings(
+        base_url=options.server,
+        model=options.model,
+        max_tokens=options.max_tokens,
+        temperature=options.temperature,
+        top_p=options.top_p,
+        seed=options.seed,
+        timeout_s=options.timeout,
+        concurrency=options.concurrency,
+    )
+    return ChatServer(settings, api_key=_read_key(options.api_key_variable))
+
+
+def _read_key(variable: str | None) -> str | None:
+    if variable is None:
+        return None
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise ValueError(
+            f"--api-key-variable names {variable!r}, which is not set or empty; export it, or name another."
+        )
+    return key
