@@ -57,7 +57,7 @@ def write_report(
         ("Time", _timings(timings or {})),
         ("Settings", _key_values(settings or {})),
         ("Machine and versions", _key_values(environment or {})),
-        ("Files", _table(["file", "content"], [[f"[{name}]({name})", text] for name, text in files.items()])),
+        ("Files", markdown_table(["file", "content"], [[f"[{name}]({name})", text] for name, text in files.items()])),
     ]
     parts = [f"# {title}", *(f"## {heading}\n\n{body}" for heading, body in sections if body)]
     return write_text_atomic(path, "\n\n".join(parts) + "\n")
@@ -76,7 +76,7 @@ def _results(metrics_by_system: Mapping[str, Metrics], languages: Sequence[str])
             if _has_language(metrics, code)
         ]
         header = ["system", *(key.replace("_", " ") for key in RECALLS), "SumR"]
-        parts.append(f"\n### {language_name(code)}\n\n{_table(header, rows)}")
+        parts.append(f"\n### {language_name(code)}\n\n{markdown_table(header, rows)}")
     return "\n".join(parts)
 
 
@@ -88,7 +88,7 @@ def _overview(metrics_by_system: Mapping[str, Metrics], languages: Sequence[str]
         # A mean over fewer languages would be set beside one over all of them.
         mean = sum(known) / len(known) if known and len(known) == len(values) else None
         rows.append([system, *map(_number, values), _number(mean)])
-    return _table(["SumR", *map(language_name, languages), "mean"], rows)
+    return markdown_table(["SumR", *map(language_name, languages), "mean"], rows)
 
 
 def _has_language(metrics: Metrics, code: str) -> bool:
@@ -103,7 +103,7 @@ def _searches(searches: Sequence[Mapping[str, Any]]) -> str:
             raise ValueError(f"searches: each must have 'language', 'query' and 'hits'; {missing} missing in {search}.")
         hits = ", ".join(_hit(hit) for hit in search["hits"])
         rows.append([language_name(search["language"]), search["query"], hits])
-    text = _table(["language", "query", "hits, best first (cosine)"], rows)
+    text = markdown_table(["language", "query", "hits, best first (cosine)"], rows)
     if any("correct" in hit for search in searches for hit in search["hits"]):
         text += "\n\nBold: the item that the query was written for."
     return text
@@ -115,7 +115,7 @@ def _hit(hit: Mapping[str, Any]) -> str:
 
 
 def _timings(timings: Mapping[str, float]) -> str:
-    return _table(["stage", "time"], [[name, _duration(seconds)] for name, seconds in timings.items()])
+    return markdown_table(["stage", "time"], [[name, _duration(seconds)] for name, seconds in timings.items()])
 
 
 def _pictures(files: Mapping[str, str]) -> str:
@@ -128,7 +128,7 @@ def _bullets(values: Mapping[str, Any]) -> str:
 
 
 def _key_values(values: Mapping[str, Any]) -> str:
-    return _table(["name", "value"], [[f"`{name}`", _value(value)] for name, value in _flatten(values)])
+    return markdown_table(["name", "value"], [[f"`{name}`", _value(value)] for name, value in _flatten(values)])
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
@@ -160,7 +160,7 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """A Markdown table; the empty string if there are no rows."""
     if not rows:
         return ""

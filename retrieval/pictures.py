@@ -54,7 +54,7 @@ def contact_sheet(
         _draw_query(draw, result, (MARGIN, top + GAP), thumbnail_size + CAPTION_HEIGHT)
         for column, hit in enumerate(result.hits):
             left = MARGIN + QUERY_WIDTH + column * (thumbnail_size + GAP)
-            picture = _thumbnail(picture_of(hit.position), thumbnail_size)
+            picture = thumbnail(picture_of(hit.position), thumbnail_size)
             is_correct = result.correct_id is not None and hit.item_id == result.correct_id
             _draw_hit(sheet, picture, hit, (left, top + GAP), rank=column + 1, is_correct=is_correct)
     return sheet
@@ -106,7 +106,7 @@ def _draw_hit(
     draw.text((left, top + size + 6 + LABEL_SIZE + 4), name, font=font, fill=FAINT)
 
 
-def _thumbnail(picture: Image.Image, size: int) -> Image.Image:
+def thumbnail(picture: Image.Image, size: int) -> Image.Image:
     """The whole picture in a square, centred on pale grey: cropping could cut off what the query asks for."""
     square = Image.new("RGB", (size, size), RULE)
     scale = size / max(picture.size)

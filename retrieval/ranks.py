@@ -73,7 +73,7 @@ def rank_texts_and_items(
 
     longest_pair = vectors.norm(dim=-1).max() * texts.norm(dim=0).max()
     margin = ROUNDING_MARGIN * float(longest_pair)
-    text_scores = _correct_scores(composites, text_embeds, owners, chunk_size)
+    text_scores = correct_scores(composites, text_embeds, owners, chunk_size)
     return _count_ranks(score_block, owners, text_scores - margin, composites.shape[0], chunk_size)
 
 
@@ -150,8 +150,8 @@ def _check_chunk_size(chunk_size: int) -> None:
         raise ValueError(f"chunk_size must be at least 1, got {chunk_size}.")
 
 
-def _correct_scores(composites: Tensor, text_embeds: Tensor, owners: Tensor, chunk_size: int) -> Tensor:
-    """Score of each text with its own item: (num_texts,)."""
+def correct_scores(composites: Tensor, text_embeds: Tensor, owners: Tensor, chunk_size: int) -> Tensor:
+    """Score of each text with the item that `owners` names, vectors as in `rank_texts_and_items`: (num_texts,)."""
     chunks = zip(owners.split(chunk_size), text_embeds.split(chunk_size), strict=True)
     return torch.cat(
         [

@@ -1,0 +1,120 @@
+"""What a data set is like: lengths, duplicates, languages, refusals, and whether its texts fit its pictures.
+
+    python -m hub_scripts.inspect_dataset --dataset data/described --images pictures \
+        --encoder openai/clip-vit-base-patch32 --out quality/described
+
+Writes report.md, quality.json and, with an encoder, worst.png: the items whose text fits their picture least. Without
+--encoder the texts alone are measured; no picture is opened. The encoder may be a LECCR that needs no descriptions.
+"""
+
+import argparse
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+
+from processing.files import atomic_write
+from processing.media import attach_images
+from processing.quality import DEFAULT_SAMPLE, inspect_texts
+from processing.records import IMAGE_COLUMN
+from processing.sources import open_splits
+from reporting.dataset_pictures import worst_items_sheet
+from reporting.dataset_report import write_dataset_report
+from retrieval.agreement import DEFAULT_NUM_WORST, Agreement, measure_agreement
+from retrieval.dual_encoders import load_dual_encoder
+from retrieval.items import read_image
+
+logger = logging.getLogger(__name__)
+
+PICTURE_FILE = "worst.png"
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Options of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="leccr inspect_dataset", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--dataset", required=True, help="folder or Hub name of a data set in the schema")
+    parser.add_argument("--config", help="configuration of a data set that has several")
+    parser.add_argument("--split", nargs="+", help="splits to measure together (default: all)")
+    parser.add_argument("--images", help="folder of the pictures of a data set of texts")
+    parser.add_argument("--encoder", help="folder or Hub name of a dual encoder: CLIP, SigLIP, LECCR, ...")
+    parser.add_argument(
+        "--sample", type=int, default=DEFAULT_SAMPLE,
+        help="items scored with the encoder, and texts of a column whose language is identified (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--num-worst", type=int, default=DEFAULT_NUM_WORST, help="items shown as the worst (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the samples (default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=64, help="items encoded at a time (default: %(default)s)")
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="where the report is written")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure, write, print."""
+    options = parse_arguments(argv)
+    splits = _open(options)
+    # Before the long part: an encoder that cannot be used should not cost a reading of all texts.
+    encoder = None if options.encoder is None else load_dual_encoder(options.encoder, device=_device())
+    pictures = None if encoder is None else _with_pictures(splits, options.images)
+    quality = inspect_texts(splits, sample=options.sample, seed=options.seed)
+    picture = None
+    if encoder is not None and pictures is not None:
+        agreement = measure_agreement(
+            encoder,
+            pictures,
+            sample=options.sample,
+            seed=options.seed,
+            num_worst=options.num_worst,
+            batch_size=options.batch_size,
+        )
+        quality["agreement"] = agreement.to_dict()
+        picture = _draw(agreement, pictures, Path(options.out))
+    name = Path(options.dataset).name if Path(options.dataset).is_dir() else options.dataset
+    write_dataset_report(options.out, quality, title=f"Quality of {name}", picture=picture)
+    print(json.dumps(quality, indent=2, ensure_ascii=False))
+
+
+def _open(options: argparse.Namespace) -> datasets.DatasetDict:
+    splits = open_splits(options.dataset, config_name=options.config)
+    chosen = options.split or list(splits)
+    unknown = sorted(set(chosen) - set(splits))
+    if unknown:
+        raise ValueError(f"--split must be among {list(splits)}, got {unknown}.")
+    return datasets.DatasetDict({name: splits[name] for name in chosen})
+
+
+def _with_pictures(splits: datasets.DatasetDict, images: str | None) -> Any:
+    """All rows that have a picture."""
+    if images is not None:
+        splits, missing = attach_images(splits, images)
+        for line in missing.lines():
+            logger.warning("%s; they are left out of the agreement", line)
+    rows = datasets.concatenate_datasets(list(splits.values()))
+    if IMAGE_COLUMN not in rows.column_names:
+        raise ValueError(f"--encoder needs pictures and the data set has no column {IMAGE_COLUMN!r}; give --images.")
+    return rows
+
+
+def _draw(agreement: Agreement, rows: Any, folder: Path) -> str | None:
+    if not agreement.worst:
+        return None
+    title = f"The {len(agreement.worst)} items whose {agreement.worst[0].column} fits least"
+    sheet = worst_items_sheet(agreement.worst, lambda position: read_image(rows, position), title=title)
+    with atomic_write(folder / PICTURE_FILE) as path:
+        sheet.save(path)
+    return PICTURE_FILE
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+if __name__ == "__main__":
+    main()
