@@ -364,7 +364,10 @@ class LeccrModel(LeccrPreTrainedModel):
 
     def _description_features(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> LeccrImageFeatures:
         if input_ids is None or attention_mask is None or not bool(attention_mask.any(dim=-1).all()):
-            raise ValueError("item_source='description' embeds descriptions, but an item has none; describe it first.")
+            raise ValueError(
+                "item_source='description' embeds descriptions, but an item has none; make them with "
+                "`python -m hub_scripts.describe`."
+            )
         states = text_states(self.text_model, input_ids, attention_mask)
         return LeccrImageFeatures(last_hidden_state=states, pooler_output=self._text_embeds(states, attention_mask))
 

@@ -146,8 +146,8 @@ def check_descriptions(config: Any, splits: Mapping[str, datasets.Dataset]) -> N
         if missing:
             raise ValueError(
                 f"{len(missing)} of {len(descriptions)} items of the split {name!r} have no description (first rows: "
-                f"{missing[:3]}); describe them, or train with model.description_dropout above 0 "
-                f"(item_source is {config.item_source!r}, description_dropout {config.description_dropout})."
+                f"{missing[:3]}); run `python -m hub_scripts.describe`, or train with model.description_dropout "
+                f"above 0 (item_source is {config.item_source!r}, description_dropout {config.description_dropout})."
             )
 
 
