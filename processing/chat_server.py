@@ -169,22 +169,16 @@ class ChatServer:
                     self._ever_answered, self._lost_in_a_row = True, 0
                 return answer, faults
             if faults[-1].blame == "job":
+                stop.set()
                 # The exception before may repeat the key; it is left out of the traceback.
                 raise self._refused(faults[-1]) from None
             if faults[-1].blame == "request":
                 break
             if len(faults) < self.settings.max_tries:
-                stop.wait(
-                    wait_seconds(
-                        len(faults),
-                        faults[-1].retry_after_s,
-                        backoff_s=self.settings.backoff_s,
-                        max_wait_s=self.settings.max_wait_s,
-                        jitter=self._jitter,
-                    )
-                )
-        if not stop.is_set():
-            self._note_loss(request, faults)
+                stop.wait(self._pause(faults))
+        if not stop.is_set() and self._count_loss(request, faults) >= MAX_LOST_IN_A_ROW:
+            stop.set()
+            raise self._down(MAX_LOST_IN_A_ROW, faults[-1])
         return Answer(None, error=f"{faults[-1].name}: {faults[-1].detail}" if faults else "stopped"), faults
 
     def _body(self, request: Request, attempt: int) -> dict[str, Any]:
@@ -201,15 +195,24 @@ class ChatServer:
             "seed": seed_of(self.settings.seed, request.key, attempt),
         }
 
-    def _note_loss(self, request: Request, faults: Sequence[Fault]) -> None:
+    def _pause(self, faults: Sequence[Fault]) -> float:
+        return wait_seconds(
+            len(faults),
+            faults[-1].retry_after_s,
+            backoff_s=self.settings.backoff_s,
+            max_wait_s=self.settings.max_wait_s,
+            jitter=self._jitter,
+        )
+
+    def _count_loss(self, request: Request, faults: Sequence[Fault]) -> int:
+        """Requests lost in a row, this one included."""
         last = faults[-1]
         logger.warning("%s: no answer after %d tries, %s: %s", request.key, len(faults), last.name, last.detail)
         with self._lock:
             # A request that a working server cannot answer says nothing about the next one.
             if last.blame == "server" or not self._ever_answered:
                 self._lost_in_a_row += 1
-            if self._lost_in_a_row >= MAX_LOST_IN_A_ROW:
-                raise self._down(self._lost_in_a_row, last)
+            return self._lost_in_a_row
 
     def _down(self, num_lost: int, last: Fault) -> ConnectionError:
         return ConnectionError(
