@@ -177,14 +177,16 @@ def build_split(
     """Rows of a reader as a split in the schema, checked one by one.
 
     Args:
-        rows: with exactly these columns. White space around texts is dropped.
+        rows: with exactly these columns. White space around texts is dropped. An item may have no captions.
         columns: of the schema, the id among them.
         name: of the split.
-        source: file or folder that the rows come from, for messages.
+        source: file or folder that the rows come from, for messages. Messages count rows from 1, so the row is the
+            line where a file has a line for each item.
 
     Raises:
-        ValueError: there are translations and no `caption_en`; an id occurs twice; an id, caption, description or file name is blank, no text, or not UTF-8; an
-            id or file name climbs out of its folder; translations do not line up with their English captions.
+        ValueError: translations without `caption_en`, or not in line with it; an id that occurs twice; an id,
+            caption, description or file name that is blank, no text, or not UTF-8; an id or file name that climbs
+            out of its folder.
     """
     id_column = find_id_column(columns)
     translated = [language for language, is_translated in caption_columns(columns).values() if is_translated]
@@ -192,7 +194,7 @@ def build_split(
         check_columns(columns, [caption_column(SOURCE_LANGUAGE)], split=name)
     positions: dict[str, int] = {}
     checked = []
-    for position, row in enumerate(rows):
+    for position, row in enumerate(rows, start=1):
         where = f"{source}, split {name!r}, row {position} ({id_column} {row.get(id_column)!r})"
         clean = _check_row(row, columns, where)
         first = positions.setdefault(clean[id_column], position)
@@ -201,7 +203,7 @@ def build_split(
         try:
             check_aligned({**clean, ID_COLUMN: clean[id_column]}, translated)
         except ValueError as error:
-            raise ValueError(f"{source}: {error}") from error
+            raise ValueError(f"{where}: {error}") from error
         checked.append(clean)
     features = schema_features(columns)
     table = {column: [row[column] for row in checked] for column in columns}
