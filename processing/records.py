@@ -65,6 +65,16 @@ def query_column(name: str) -> str:
     return caption_column(name.removesuffix("_mt"), translated=name.endswith("_mt"))
 
 
+def query_title(name: str) -> str:
+    """What people read for a name of `query_column`: `German`, or `German (machine translation)` for `de_mt`.
+
+    A code that the schema does not know is shown as it is.
+    """
+    language = name.removesuffix("_mt")
+    title = LANGUAGE_NAMES.get(language, language)
+    return f"{title} (machine translation)" if name.endswith("_mt") else title
+
+
 def caption_columns(column_names: Iterable[str]) -> dict[str, tuple[str, bool]]:
     """The caption columns among some columns: name -> (language code, whether it is machine-translated)."""
     found = {}

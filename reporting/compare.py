@@ -6,7 +6,8 @@ from pathlib import Path
 from matplotlib.axes import Axes
 
 from processing.files import atomic_write
-from reporting.style import INK, MUTED, colour, language_name, new_figure, tidy
+from processing.records import query_title
+from reporting.style import INK, MUTED, colour, new_figure, tidy
 
 BAR_GROUP_WIDTH = 0.8
 CHANCE_COLOUR = "#d55e00"
@@ -47,7 +48,7 @@ def draw_recalls(
     axes = figure.subplots()
     for position, (system, row) in enumerate(values.items()):
         _draw_bars(axes, row, label=system, position=position, num_systems=len(values))
-    axes.set_xticks(range(len(languages)), [language_name(code) for code in languages])
+    axes.set_xticks(range(len(languages)), [query_title(code) for code in languages])
     highest = max(value for row in values.values() for value in row if value is not None)
     axes.set_ylim(0, min(112.0, highest * 1.15 + 2))
     tidy(axes, title=title, y_label=f"{_direction(metric)}, percent")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from processing.files import write_text_atomic
-from reporting.style import language_name
+from processing.records import query_title
 
 Metrics = Mapping[str, float]
 
@@ -76,7 +76,7 @@ def _results(metrics_by_system: Mapping[str, Metrics], languages: Sequence[str])
             if _has_language(metrics, code)
         ]
         header = ["system", *(key.replace("_", " ") for key in RECALLS), "SumR"]
-        parts.append(f"\n### {language_name(code)}\n\n{markdown_table(header, rows)}")
+        parts.append(f"\n### {query_title(code)}\n\n{markdown_table(header, rows)}")
     return "\n".join(parts)
 
 
@@ -88,7 +88,7 @@ def _overview(metrics_by_system: Mapping[str, Metrics], languages: Sequence[str]
         # A mean over fewer languages would be set beside one over all of them.
         mean = sum(known) / len(known) if known and len(known) == len(values) else None
         rows.append([system, *map(_number, values), _number(mean)])
-    return markdown_table(["SumR", *map(language_name, languages), "mean"], rows)
+    return markdown_table(["SumR", *map(query_title, languages), "mean"], rows)
 
 
 def _has_language(metrics: Metrics, code: str) -> bool:
@@ -102,7 +102,7 @@ def _searches(searches: Sequence[Mapping[str, Any]]) -> str:
         if missing:
             raise ValueError(f"searches: each must have 'language', 'query' and 'hits'; {missing} missing in {search}.")
         hits = ", ".join(_hit(hit) for hit in search["hits"])
-        rows.append([language_name(search["language"]), search["query"], hits])
+        rows.append([query_title(search["language"]), search["query"], hits])
     text = markdown_table(["language", "query", "hits, best first (cosine)"], rows)
     if any("correct" in hit for search in searches for hit in search["hits"]):
         text += "\n\nBold: the item that the query was written for."

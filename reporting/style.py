@@ -5,7 +5,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from processing.records import LANGUAGE_NAMES
+from processing.records import query_title
 
 INK = "#1f2933"
 MUTED = "#7b8794"
@@ -20,8 +20,8 @@ def colour(position: int) -> str:
 
 
 def language_name(code: str) -> str:
-    """`German` for `de`; a code that the schema does not know is shown as it is."""
-    return LANGUAGE_NAMES.get(code, code)
+    """`German` for `de`, see `query_title`."""
+    return query_title(code)
 
 
 def new_figure(width: float, height: float) -> Figure:

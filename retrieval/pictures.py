@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from PIL import Image, ImageDraw
 
-from processing.records import LANGUAGE_NAMES
+from processing.records import query_title
 from retrieval.fonts import font_for, plain_font
 from retrieval.results import Hit, QueryResult
 
@@ -73,7 +73,7 @@ def _draw_header(draw: ImageDraw.ImageDraw, title: str | None, *, has_correct: b
 
 def _draw_query(draw: ImageDraw.ImageDraw, result: QueryResult, corner: tuple[int, int], height: int) -> None:
     left, top = corner
-    language = LANGUAGE_NAMES.get(result.language or "", result.language or "query")
+    language = query_title(result.language or "query")
     draw.text((left, top), language, font=plain_font(LABEL_SIZE), fill=FAINT)
     text = result.query
     font = font_for(text, QUERY_SIZE)

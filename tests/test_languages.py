@@ -5,7 +5,7 @@ import unicodedata
 import pytest
 
 from processing.languages import LANGUAGES, find_language
-from processing.records import caption_columns, find_id_column, query_column, schema_features
+from processing.records import caption_columns, find_id_column, query_column, query_title, schema_features
 
 
 def test_codes_are_unique_in_every_column():
@@ -51,6 +51,13 @@ def test_evaluation_asks_with_human_captions_unless_told_otherwise():
     for name in ("en_mt", "xx", "xx_mt"):
         with pytest.raises(ValueError):
             query_column(name)
+
+
+def test_titles_say_what_was_asked_with():
+    """A table headed `German` over recalls of translations would mislead."""
+    assert query_title("de") == "German"
+    assert query_title("de_mt") == "German (machine translation)"
+    assert query_title("xx") == "xx"
 
 
 def test_columns_have_the_types_of_the_schema():

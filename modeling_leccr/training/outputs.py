@@ -75,7 +75,8 @@ def save_and_verify(
     """
     rows = [split[position] for position in range(min(PROBE_ITEMS, len(split)))]
     texts = [row[query_column(language)][0] for row in rows for language in languages if row[query_column(language)]]
-    save_for_hub(run.model, processor, folder / "model", languages=languages, metrics=card_metrics(run), query=texts[0])
+    codes = list(dict.fromkeys(language.removesuffix("_mt") for language in languages))
+    save_for_hub(run.model, processor, folder / "model", languages=codes, metrics=card_metrics(run), query=texts[0])
     save_probe(run.model, processor, rows, texts, folder / "probe")
     command = [sys.executable, "-I", str(_VERIFY_SCRIPT), str(folder / "model"), str(folder / "probe")]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
