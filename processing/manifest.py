@@ -25,12 +25,14 @@ class Step:
         settings: what decides the result: reader or model, revision, prompt, decoding, seed.
         counts: what came of it: rows, flags, faults, missing items.
         created: ISO date of its start.
+        job: how a resumable job is cut: columns, rows per shard, fingerprint of its input; see processing/jobs.py.
     """
 
     kind: str
     settings: Mapping[str, Any]
     counts: Mapping[str, Any] = field(default_factory=dict)
     created: str = ""
+    job: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,195 @@
+"""The folder that the processes of a job share: who may write what, what is done, and when all of it is."""
+
+import json
+import logging
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from processing.files import write_json_atomic
+from processing.job_shards import Shard, ShardState, list_differences, read_shard_state
+from processing.manifest import MANIFEST_FILE, Manifest, Step, read_manifest
+
+HIDDEN_FOLDER = ".leccr"
+REDO_FILE = "redo.json"
+logger = logging.getLogger(__name__)
+
+
+class JobFolder:
+    """A data set folder in the making.
+
+    Args:
+        out: the folder.
+        step: what identifies the job: kind, settings and how it is cut; without counts.
+        splits: name -> number of rows.
+        shards: all of them, in order.
+        columns: the new columns.
+    """
+
+    def __init__(
+        self, out: Path, step: Step, splits: Mapping[str, int], shards: Sequence[Shard], columns: Sequence[str]
+    ) -> None:
+        self.out = out
+        self.shards = shards
+        self.redo_flags: tuple[str, ...] = ()
+        self.round = 0
+        self._step = step
+        self._splits = dict(splits)
+        self._columns = list(columns)
+        self._hidden = out / HIDDEN_FOLDER
+
+    def prepare(self, source_steps: Sequence[Step], redo: Sequence[str]) -> Manifest:
+        """Start the job, or join one that is under way.
+
+        Returns:
+            The manifest; complete if there is nothing left to do.
+
+        Raises:
+            ValueError: the folder holds something else, or a redo of other flags is under way.
+        """
+        if self.out.is_file():
+            raise ValueError(f"{self.out} is a file; name a folder to write to.")
+        if not redo and not self._hidden.exists() and self._read_manifest().complete:
+            return self._read_manifest()
+        with self._lock_folder():
+            if not (self.out / MANIFEST_FILE).exists():
+                step = replace(self._step, created=datetime.now(timezone.utc).date().isoformat())
+                Manifest((*source_steps, step), self._splits, complete=False).write(self.out)
+            manifest = self._read_manifest()
+            if redo:
+                self._start_redo(manifest, redo)
+            elif manifest.complete:
+                self._remove_leftovers()
+            self._read_redo()
+            return self._read_manifest()
+
+    def path(self, shard: Shard) -> Path:
+        """Where a shard is, or will be."""
+        return self.out / shard.name
+
+    def state(self, shard: Shard) -> ShardState | None:
+        """What a shard tells; None where it is absent or damaged."""
+        return read_shard_state(self.path(shard), len(shard.rows), self._columns)
+
+    def is_done(self, state: ShardState | None) -> bool:
+        """Whether nothing is left to do for a shard in this state."""
+        return state is not None and (state.round >= self.round or not state.has_any(self.redo_flags))
+
+    @contextmanager
+    def claim(self, shard: Shard) -> Iterator[bool]:
+        """Hold a shard for this process; False if another process holds it."""
+        lock = FileLock(self._hidden / f"{Path(shard.name).stem}.lock")
+        try:
+            lock.acquire(blocking=False)
+        except (Timeout, FileNotFoundError):  # without a folder for locks, the job is complete
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
+    def complete(self) -> Manifest:
+        """Count what all shards tell and complete the manifest, if all are done. Any number of processes may call."""
+        with self._lock_folder():
+            manifest = self._read_manifest()
+            self._read_redo()
+            if not manifest.complete:
+                states = [self.state(shard) for shard in self.shards]
+                if not all(self.is_done(state) for state in states):
+                    return manifest
+                step = replace(manifest.steps[-1], counts=_total(self.shards, states, self._columns))
+                manifest = replace(manifest, steps=(*manifest.steps[:-1], step), complete=True)
+                manifest.write(self.out)
+            self._remove_leftovers()
+            return manifest
+
+    def _read_manifest(self) -> Manifest:
+        """The manifest of this job.
+
+        Raises:
+            ValueError: the folder holds something else.
+        """
+        if not (self.out / MANIFEST_FILE).exists():
+            visible = [path.name for path in self.out.glob("*") if not path.name.startswith(".")]
+            if visible:
+                raise ValueError(
+                    f"{self.out} holds files and no manifest (first: {sorted(visible)[:3]}); name another folder."
+                )
+            return Manifest(splits=self._splits, complete=False)
+        manifest = read_manifest(self.out)
+        found = _identity(manifest.steps[-1] if manifest.steps else Step("", {}), manifest.splits)
+        differences = list(list_differences(found, _identity(self._step, self._splits)))
+        if differences:
+            raise ValueError(
+                f"{self.out} holds another job: {'; '.join(differences)}. Name another folder, or ask for the same."
+            )
+        return manifest
+
+    def _start_redo(self, manifest: Manifest, flags: Sequence[str]) -> None:
+        path = self._hidden / REDO_FILE
+        if not manifest.complete and path.exists():
+            under_way = json.loads(path.read_text(encoding="utf-8"))["flags"]
+            if under_way != list(flags):
+                raise ValueError(
+                    f"a redo of {under_way} is under way in {self.out}, got {list(flags)}; finish it first."
+                )
+            return
+        rounds = [state.round for shard in self.shards if (state := self.state(shard)) is not None]
+        write_json_atomic(path, {"flags": list(flags), "round": max(rounds, default=0) + 1})
+        replace(manifest, complete=False).write(self.out)
+
+    def _read_redo(self) -> None:
+        path = self._hidden / REDO_FILE
+        if path.exists():
+            redo = json.loads(path.read_text(encoding="utf-8"))
+            self.redo_flags, self.round = tuple(redo["flags"]), redo["round"]
+
+    def _remove_leftovers(self) -> None:
+        """Remove locks, and temporary files of killed processes: once all is done, no live process has one."""
+        for folder in {self.out, *(self.path(shard).parent for shard in self.shards)}:
+            for suffix in ("json", "parquet"):
+                for path in folder.glob(f".*.{suffix}"):
+                    path.unlink(missing_ok=True)
+        shutil.rmtree(self._hidden, ignore_errors=True)
+
+    @contextmanager
+    def _lock_folder(self) -> Iterator[None]:
+        """Be the only process that looks at the whole folder and writes its manifest."""
+        lock = FileLock(self._hidden / "folder.lock")
+        while not lock.is_locked:
+            self._hidden.mkdir(parents=True, exist_ok=True)
+            try:
+                lock.acquire()
+            except FileNotFoundError:  # another process completed the job and removed the folder of the locks
+                continue
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def _identity(step: Step, splits: Mapping[str, int]) -> dict[str, Any]:
+    """What must be equal for two processes to share a folder."""
+    step_fields = asdict(step)
+    return {name: step_fields[name] for name in ("kind", "settings", "job")} | {"splits": dict(splits)}
+
+
+def _total(shards: Sequence[Shard], states: Sequence[ShardState | None], columns: Sequence[str]) -> dict[str, Any]:
+    """Counts of all shards, in an order that does not depend on who wrote which."""
+    flags: dict[str, Counter[str]] = {}
+    events: Counter[str] = Counter()
+    for state in states:
+        if state is not None:
+            events.update(state.events)
+            for name, found in state.flags.items():
+                flags.setdefault(name, Counter()).update(found)
+    counts = {name: dict(sorted(found.items())) for name, found in sorted(flags.items())}
+    return {"rows": sum(len(shard.rows) for shard in shards), **counts, "events": dict(sorted(events.items()))}

@@ -1,0 +1,128 @@
+"""Shards of a job: how the rows are cut, what a finished shard tells, and what identifies a job."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from processing.records import MEDIA_COLUMNS
+from processing.sources import read_shard_metadata, shard_name
+
+FINGERPRINT_ROWS = 1000
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Some rows of one split, and the file of the data set folder that they become."""
+
+    split: str
+    rows: range
+    name: str
+
+
+@dataclass(frozen=True)
+class ShardState:
+    """What a finished shard tells about itself.
+
+    Attributes:
+        flags: flag column -> flag -> number of texts.
+        events: faults on the way -> number.
+        round: 0 when its rows were done once, and the number of the redo that did some of them again.
+    """
+
+    flags: Mapping[str, Counter[str]]
+    events: Counter[str]
+    round: int
+
+    def has_any(self, flags: Collection[str]) -> bool:
+        """Whether a text of the shard has one of the flags."""
+        return any(found[flag] for found in self.flags.values() for flag in flags)
+
+
+def cut_shards(splits: Mapping[str, datasets.Dataset], rows_per_shard: int) -> list[Shard]:
+    """The shards of all splits, in order."""
+    shards = []
+    for split, rows in splits.items():
+        num_shards = -(-len(rows) // rows_per_shard)
+        for position in range(num_shards):
+            start = position * rows_per_shard
+            part = range(start, min(len(rows), start + rows_per_shard))
+            shards.append(Shard(split, part, shard_name(split, position, num_shards)))
+    return shards
+
+
+def flag_columns(column_names: Iterable[str]) -> list[str]:
+    """The columns that hold flags."""
+    return [name for name in column_names if name.endswith("_flag")]
+
+
+def read_shard_state(path: Path, num_rows: int, columns: Sequence[str]) -> ShardState | None:
+    """What a shard tells, or None where the file is absent, damaged, or not `num_rows` rows of these new columns."""
+    try:
+        with pq.ParquetFile(path) as file:
+            if file.metadata.num_rows != num_rows or not set(columns) <= set(file.schema_arrow.names):
+                return None
+            flags = {name: _count_flags(file.read([name])[name].to_pylist()) for name in flag_columns(columns)}
+        metadata = read_shard_metadata(path)
+        return ShardState(flags, Counter(metadata["events"]), metadata["round"])
+    except (OSError, ValueError, KeyError):  # pyarrow's ArrowInvalid is a ValueError
+        return None
+
+
+def read_columns(path: Path, columns: Sequence[str]) -> dict[str, list[Any]]:
+    """The values of some columns of a shard."""
+    with pq.ParquetFile(path) as file:
+        return file.read(list(columns)).to_pydict()
+
+
+def positions_to_redo(columns: Mapping[str, list[Any]], flags: Collection[str]) -> list[int]:
+    """Rows of which a text has one of the flags, in order."""
+    found = [columns[name] for name in flag_columns(columns)]
+    return [
+        position
+        for position, values in enumerate(zip(*found, strict=True))
+        if any(flag in flags for value in values for flag in _flags_of(value))
+    ]
+
+
+def fingerprint(rows: datasets.Dataset) -> str:
+    """Digest of all columns but pictures and clips; the same however the rows are stored in chunks."""
+    kept = rows.select_columns([name for name in rows.column_names if name not in MEDIA_COLUMNS])
+    digest = hashlib.sha256(json.dumps(kept.column_names).encode())
+    for batch in kept.with_format("arrow").iter(FINGERPRINT_ROWS):
+        for column in batch.combine_chunks().itercolumns():
+            digest.update(repr(column.to_pylist()).encode())
+    return digest.hexdigest()[:16]
+
+
+def describe_columns(features: datasets.Features) -> dict[str, str]:
+    """Column -> Arrow type, for the manifest."""
+    schema: pa.Schema = features.arrow_schema
+    return {field.name: str(field.type) for field in schema}
+
+
+def list_differences(found: Mapping[str, Any], asked: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Where two nested mappings differ, one line a key."""
+    for key in [*asked, *(key for key in found if key not in asked)]:
+        there, here = found.get(key), asked.get(key)
+        if isinstance(there, Mapping) and isinstance(here, Mapping):
+            yield from list_differences(there, here, f"{prefix}{key}.")
+        elif there != here:
+            yield f"{prefix}{key} is {there!r} there, {here!r} here"
+
+
+def _count_flags(values: Iterable[Any]) -> Counter[str]:
+    return Counter(flag for value in values for flag in _flags_of(value))
+
+
+def _flags_of(value: str | list[str | None] | None) -> list[str]:
+    """Flags of a row: one for a text, a list for texts; a row without a text has none."""
+    flags = [value] if isinstance(value, str) else value or []
+    return [flag for flag in flags if flag is not None]
