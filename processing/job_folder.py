@@ -56,19 +56,41 @@ class JobFolder:
         """
         if self.out.is_file():
             raise ValueError(f"{self.out} is a file; name a folder to write to.")
-        if not redo and not self._hidden.exists() and self._read_manifest().complete:
-            return self._read_manifest()
+        if not redo and not self._hidden.exists() and self.manifest().complete:
+            return self.manifest()
         with self._lock_folder():
             if not (self.out / MANIFEST_FILE).exists():
                 step = replace(self._step, created=datetime.now(timezone.utc).date().isoformat())
                 Manifest((*source_steps, step), self._splits, complete=False).write(self.out)
-            manifest = self._read_manifest()
+            manifest = self.manifest()
             if redo:
                 self._start_redo(manifest, redo)
             elif manifest.complete:
                 self._remove_leftovers()
             self._read_redo()
-            return self._read_manifest()
+            return self.manifest()
+
+    def manifest(self) -> Manifest:
+        """The manifest of this job.
+
+        Raises:
+            ValueError: the folder holds something else.
+        """
+        if not (self.out / MANIFEST_FILE).exists():
+            visible = [path.name for path in self.out.glob("*") if not path.name.startswith(".")]
+            if visible:
+                raise ValueError(
+                    f"{self.out} holds files and no manifest (first: {sorted(visible)[:3]}); name another folder."
+                )
+            return Manifest(splits=self._splits, complete=False)
+        manifest = read_manifest(self.out)
+        found = _identity(manifest.steps[-1] if manifest.steps else Step("", {}), manifest.splits)
+        differences = list(list_differences(found, _identity(self._step, self._splits)))
+        if differences:
+            raise ValueError(
+                f"{self.out} holds another job: {'; '.join(differences)}. Name another folder, or ask for the same."
+            )
+        return manifest
 
     def path(self, shard: Shard) -> Path:
         """Where a shard is, or will be."""
@@ -99,7 +121,7 @@ class JobFolder:
     def complete(self) -> Manifest:
         """Count what all shards tell and complete the manifest, if all are done. Any number of processes may call."""
         with self._lock_folder():
-            manifest = self._read_manifest()
+            manifest = self.manifest()
             self._read_redo()
             if not manifest.complete:
                 states = [self.state(shard) for shard in self.shards]
@@ -110,28 +132,6 @@ class JobFolder:
                 manifest.write(self.out)
             self._remove_leftovers()
             return manifest
-
-    def _read_manifest(self) -> Manifest:
-        """The manifest of this job.
-
-        Raises:
-            ValueError: the folder holds something else.
-        """
-        if not (self.out / MANIFEST_FILE).exists():
-            visible = [path.name for path in self.out.glob("*") if not path.name.startswith(".")]
-            if visible:
-                raise ValueError(
-                    f"{self.out} holds files and no manifest (first: {sorted(visible)[:3]}); name another folder."
-                )
-            return Manifest(splits=self._splits, complete=False)
-        manifest = read_manifest(self.out)
-        found = _identity(manifest.steps[-1] if manifest.steps else Step("", {}), manifest.splits)
-        differences = list(list_differences(found, _identity(self._step, self._splits)))
-        if differences:
-            raise ValueError(
-                f"{self.out} holds another job: {'; '.join(differences)}. Name another folder, or ask for the same."
-            )
-        return manifest
 
     def _start_redo(self, manifest: Manifest, flags: Sequence[str]) -> None:
         path = self._hidden / REDO_FILE
@@ -154,10 +154,9 @@ class JobFolder:
 
     def _remove_leftovers(self) -> None:
         """Remove locks, and temporary files of killed processes: once all is done, no live process has one."""
-        for folder in {self.out, *(self.path(shard).parent for shard in self.shards)}:
-            for suffix in ("json", "parquet"):
-                for path in folder.glob(f".*.{suffix}"):
-                    path.unlink(missing_ok=True)
+        for pattern in (".manifest-*.json", "data/.*-of-*.parquet"):
+            for path in self.out.glob(pattern):
+                path.unlink(missing_ok=True)
         shutil.rmtree(self._hidden, ignore_errors=True)
 
     @contextmanager

@@ -16,6 +16,7 @@ from processing.records import MEDIA_COLUMNS
 from processing.sources import read_shard_metadata, shard_name
 
 FINGERPRINT_ROWS = 1000
+UNREADABLE = (OSError, ValueError)  # pyarrow's ArrowInvalid is a ValueError
 
 
 @dataclass(frozen=True)
@@ -72,14 +73,17 @@ def read_shard_state(path: Path, num_rows: int, columns: Sequence[str]) -> Shard
             flags = {name: _count_flags(file.read([name])[name].to_pylist()) for name in flag_columns(columns)}
         metadata = read_shard_metadata(path)
         return ShardState(flags, Counter(metadata["events"]), metadata["round"])
-    except (OSError, ValueError, KeyError):  # pyarrow's ArrowInvalid is a ValueError
+    except (*UNREADABLE, KeyError):
         return None
 
 
-def read_columns(path: Path, columns: Sequence[str]) -> dict[str, list[Any]]:
-    """The values of some columns of a shard."""
-    with pq.ParquetFile(path) as file:
-        return file.read(list(columns)).to_pydict()
+def read_columns(path: Path, columns: Sequence[str]) -> dict[str, list[Any]] | None:
+    """The values of some columns of a shard; None where they are damaged."""
+    try:
+        with pq.ParquetFile(path) as file:
+            return file.read(list(columns)).to_pydict()
+    except UNREADABLE:
+        return None
 
 
 def positions_to_redo(columns: Mapping[str, list[Any]], flags: Collection[str]) -> list[int]:
@@ -111,11 +115,11 @@ def describe_columns(features: datasets.Features) -> dict[str, str]:
 def list_differences(found: Mapping[str, Any], asked: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     """Where two nested mappings differ, one line a key."""
     for key in [*asked, *(key for key in found if key not in asked)]:
-        there, here = found.get(key), asked.get(key)
-        if isinstance(there, Mapping) and isinstance(here, Mapping):
-            yield from list_differences(there, here, f"{prefix}{key}.")
-        elif there != here:
-            yield f"{prefix}{key} is {there!r} there, {here!r} here"
+        if isinstance(found.get(key), Mapping) and isinstance(asked.get(key), Mapping):
+            yield from list_differences(found[key], asked[key], f"{prefix}{key}.")
+        elif key not in found or key not in asked or found[key] != asked[key]:
+            there, here = (repr(side[key]) if key in side else "absent" for side in (found, asked))
+            yield f"{prefix}{key} is {there} there, {here} here"
 
 
 def _count_flags(values: Iterable[Any]) -> Counter[str]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import datasets
+import pyarrow as pa
 from tqdm import tqdm
 
 from processing.job_folder import JobFolder
@@ -34,7 +35,7 @@ from processing.job_shards import (
 )
 from processing.manifest import Manifest, Step
 from processing.records import MEDIA_COLUMNS
-from processing.sources import write_shard
+from processing.sources import write_table
 
 logger = logging.getLogger(__name__)
 
@@ -136,6 +137,7 @@ class _Process:
     ) -> None:
         self._job = job
         self._splits = splits
+        self._kept = {name: _without({*job.features, *MEDIA_COLUMNS}, rows) for name, rows in splits.items()}
         self._folder = folder
         self._make_worker = make_worker
         self._worker: Worker | None = None
@@ -143,17 +145,17 @@ class _Process:
 
     def run(self, *, progress: bool) -> Manifest:
         """Work until every shard is done or held by another process."""
-        manifest = Manifest(complete=False)
-        while not manifest.complete:
+        while True:
             pending = dict.fromkeys(self._folder.shards)
             total = sum(len(shard.rows) for shard in pending)
             with tqdm(total=total, desc=self._job.kind, unit="row", disable=None if progress else True) as bar:
                 while self._work_on_next(pending, bar):
                     pass
-            manifest = self._folder.complete()
             if pending:
-                break
-        return manifest
+                return self._folder.manifest()
+            manifest = self._folder.complete()
+            if manifest.complete:
+                return manifest
 
     def _work_on_next(self, pending: dict[Shard, None], bar: Any) -> bool:
         """Do the first shard that is free. Shards found done, by whomever, leave `pending` and count in the bar."""
@@ -181,26 +183,36 @@ class _Process:
             raise OSError(f"{path} was written by this process and cannot be read; check the disk.")
         self._made.add((shard, self._folder.round))
         rows = self._splits[shard.split].select(shard.rows)
-        names = list(self._job.features)
         events: Counter[str] = Counter()
-        if state is None:
+        done = read_columns(path, list(self._job.features)) if state is not None else None
+        if state is None or done is None:
             if path.exists():
                 logger.warning("%s cannot be read; its %d rows are done again.", path, len(rows))
             columns = self._ask(rows, events)
         else:
             events.update(state.events)
-            columns = read_columns(path, names)
-            positions = positions_to_redo(columns, self._folder.redo_flags)
-            again = self._ask(rows.select(positions), events)
-            for name in names:
-                for position, value in zip(positions, again[name], strict=True):
-                    columns[name][position] = value
-        kept = rows.remove_columns([name for name in rows.column_names if name in {*names, *MEDIA_COLUMNS}])
-        table = kept.with_format("arrow")[:]
-        values = {name: table[name].combine_chunks() for name in table.column_names} | columns
-        features = datasets.Features({**kept.features, **self._job.features})
-        whole = datasets.Dataset.from_dict(values, features=features)
-        write_shard(whole, path, metadata={"round": self._folder.round, "events": dict(sorted(events.items()))})
+            columns = self._ask_again(rows, done, events)
+        self._write(shard, columns, events)
+
+    def _write(self, shard: Shard, columns: dict[str, list[Any]], events: Counter[str]) -> None:
+        kept, new = self._kept[shard.split], self._job.features
+        table = kept[shard.rows.start : shard.rows.stop]
+        for field in new.arrow_schema:
+            table = table.append_column(field, pa.array(columns[field.name], field.type))
+        metadata = {"round": self._folder.round, "events": dict(sorted(events.items()))}
+        features = datasets.Features({**kept.features, **new})
+        write_table(table, features, self._folder.path(shard), metadata=metadata)
+
+    def _ask_again(
+        self, rows: datasets.Dataset, done: dict[str, list[Any]], events: Counter[str]
+    ) -> dict[str, list[Any]]:
+        """The columns of a finished shard, with the rows asked again whose flags are to be redone."""
+        positions = positions_to_redo(done, self._folder.redo_flags)
+        again = self._ask(rows.select(positions), events)
+        for name, values in again.items():
+            for position, value in zip(positions, values, strict=True):
+                done[name][position] = value
+        return done
 
     def _ask(self, rows: datasets.Dataset, events: Counter[str]) -> dict[str, list[Any]]:
         names = list(self._job.features)
@@ -213,12 +225,17 @@ class _Process:
         return {name: list(columns[name]) for name in names}
 
 
+def _without(columns: Collection[str], rows: datasets.Dataset) -> datasets.Dataset:
+    """The other columns, as Arrow tables."""
+    return rows.select_columns([name for name in rows.column_names if name not in columns]).with_format("arrow")
+
+
 def _cut_of(job: Job, splits: Mapping[str, datasets.Dataset]) -> dict[str, Any]:
     """What identifies a job besides its settings, for the manifest."""
     return {
         "columns": describe_columns(job.features),
         "rows_per_shard": job.rows_per_shard,
-        "input": {name: fingerprint(rows) for name, rows in splits.items()},
+        "input_digest": {name: fingerprint(rows) for name, rows in splits.items()},
     }
 
 

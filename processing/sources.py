@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets.table import embed_table_storage
 
@@ -79,10 +80,18 @@ def write_shard(rows: datasets.Dataset, path: str | Path, *, metadata: Mapping[s
         path: an existing file is replaced.
         metadata: JSON that travels inside the file, see `read_shard_metadata`.
     """
+    return write_table(rows.with_format("arrow")[:], rows.features, path, metadata=metadata)
+
+
+def write_table(
+    table: pa.Table, features: datasets.Features, path: str | Path, *, metadata: Mapping[str, Any] | None = None
+) -> Path:
+    """As `write_shard`, for rows that are in memory as an Arrow table with the columns of `features`."""
+    schema = features.arrow_schema
     # A picture given by its path would otherwise be stored as that path, which means nothing elsewhere.
-    table = embed_table_storage(rows.with_format("arrow")[:].cast(rows.features.arrow_schema))
+    table = embed_table_storage(table.cast(schema))
     encoded = {SHARD_METADATA: json.dumps(metadata or {}, ensure_ascii=False, allow_nan=False).encode()}
-    table = table.replace_schema_metadata({**(rows.features.arrow_schema.metadata or {}), **encoded})
+    table = table.replace_schema_metadata({**(schema.metadata or {}), **encoded})
     with atomic_write(path) as temporary:
         pq.write_table(table, temporary)
     return Path(path)
