@@ -41,7 +41,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--dataset", required=True, help="folder or Hub name of a data set in the schema")
     parser.add_argument("--config", help="configuration of a data set that has several")
     parser.add_argument("--split", nargs="+", help="splits to measure together (default: all)")
-    parser.add_argument("--images", help="folder of the pictures of a data set of texts")
+    parser.add_argument("--images", help="folder of the pictures of a data set of texts, for --encoder")
     parser.add_argument("--encoder", help="folder or Hub name of a dual encoder: CLIP, SigLIP, LECCR, ...")
     parser.add_argument(
         "--sample", type=int, default=DEFAULT_SAMPLE,
@@ -53,7 +53,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of the samples (default: %(default)s)")
     parser.add_argument("--batch-size", type=int, default=64, help="items encoded at a time (default: %(default)s)")
     parser.add_argument("--out", required=True, metavar="FOLDER", help="where the report is written")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if options.images and not options.encoder:
+        parser.error("--images without --encoder has no effect: name the dual encoder that looks at the pictures.")
+    return options
 
 
 def main(argv: Sequence[str] | None = None) -> None:

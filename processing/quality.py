@@ -195,7 +195,8 @@ class ColumnTally:
 
     def sample(self) -> list[str]:
         """The texts kept, shuffled: the first of them are a sample as well."""
-        return random.Random(self._seed).sample(self._sampled, len(self._sampled))
+        # Another seed than that of the drawing: the same numbers twice would put some rows in front.
+        return random.Random(f"order {self._seed}").sample(self._sampled, len(self._sampled))
 
     def summary(self) -> dict[str, Any]:
         """The numbers of the column, as in the docstring of this module."""
