@@ -1,7 +1,8 @@
 """What the texts of a data set are like: how many, how long, how varied, how often empty, doubled or foreign.
 
-`inspect_texts` reads the splits once, in batches, without the pictures; beside a batch it keeps a fixed sample and 16
-bytes a text (to find duplicates). Its result is plain JSON, written as `quality.json`:
+`inspect_texts` reads the splits once, in batches, without the pictures. Beside a batch it keeps a fixed sample, and 16
+bytes a text to find duplicates (several times that for one column at the end). Its result is plain JSON, written as
+`quality.json`:
 
     {
       "rows": {"train": 6000},

@@ -142,7 +142,8 @@ def _answer(descriptions: Numbers, agreement: Numbers) -> str:
         f"Of {descriptions['texts']:,} descriptions {descriptions['refusals']:,} are refusals "
         f"({_percent(descriptions['refusal_rate'])})."
     )
-    parts = [_verdict(descriptions, agreement), _content_words(descriptions), refusals]
+    verdict = _verdict(descriptions, agreement) or "Not compared: no item has both a description and English captions."
+    parts = [verdict, _content_words(descriptions), refusals]
     return "\n\n".join(part for part in parts if part)
 
 

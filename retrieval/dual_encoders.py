@@ -58,7 +58,7 @@ def load_dual_encoder(model: str, *, device: str | torch.device = "cpu") -> Dual
     config = AutoConfig.from_pretrained(model)
     kind: type[LeccrEncoder] | type[TransformersEncoder] = TransformersEncoder
     if config.model_type == "leccr":
-        check_needs_no_description(config, name)
+        check_needs_no_description(config, model)
         kind = LeccrEncoder
     return kind(AutoModel.from_pretrained(model).to(device), AutoProcessor.from_pretrained(model), name)
 

@@ -127,6 +127,7 @@ def test_without_a_further_caption_or_pictures_the_answer_says_so():
     assert "**" not in text
     del quality["descriptions"]["against_captions"]
     assert "12 are refusals" in quality_sections(quality)
+    assert "Not compared: no item has both" in quality_sections(quality)
 
 
 def test_sections_without_data_are_left_out():
