@@ -170,8 +170,8 @@ class ChatServer:
                 return answer, faults
             if faults[-1].blame == "job":
                 stop.set()
-                # The exception before may repeat the key; it is left out of the traceback.
-                raise self._refused(faults[-1]) from None
+                # Outside the `except`: its exception may repeat the key, and a traceback would show it as the cause.
+                raise self._refused(faults[-1])
             if faults[-1].blame == "request":
                 break
             if len(faults) < self.settings.max_tries:

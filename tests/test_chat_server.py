@@ -6,6 +6,7 @@ import time
 import traceback
 from collections import Counter
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from huggingface_hub import get_session
 from huggingface_hub.errors import OfflineModeIsEnabled
 from PIL import Image
 
+from processing import chat_server
 from processing.chat_server import MAX_LOST_IN_A_ROW, MAX_PICTURE_SIDE, RETRY_TEMPERATURE, ChatServer, ChatSettings
 from processing.generation import Answer, Request, seed_of
 from tests.openai_server import Body, OpenAiServer, completion, pictures_of, prompt_of
@@ -70,6 +72,7 @@ def test_as_many_requests_are_in_flight_as_allowed_and_no_more():
             active += 1
             peak = max(peak, active)
         barrier.wait(timeout=10)
+        time.sleep(0.03)
         with lock:
             active -= 1
         return "x"
@@ -182,13 +185,20 @@ def test_a_wait_is_no_longer_than_allowed():
     assert answers == [Answer("a")]
 
 
-def test_a_request_that_keeps_failing_is_an_answer_without_text():
-    """Its row is kept and flagged; the other rows are not held up by it."""
+def test_a_request_that_keeps_failing_is_an_answer_without_text(monkeypatch: pytest.MonkeyPatch):
+    """Its row is kept and flagged; no wait is spent after its last try."""
+    waits: list[int] = []
+
+    def no_wait(num_faults: int, *_: float, **__: Any) -> float:
+        waits.append(num_faults)
+        return 0.0
+
+    monkeypatch.setattr(chat_server, "wait_seconds", no_wait)
     with OpenAiServer(prompt_of, faults=lambda body: "http_500" if prompt_of(body) == "bad" else None) as server:
         answers, events = asked(chat(server), texts("a", "bad", "c"))
     assert [answer.text for answer in answers] == ["a", None, "c"]
     assert answers[1].error is not None and answers[1].error.startswith("http_500: ")
-    assert events == {"http_500": 3}
+    assert events == {"http_500": 3} and waits == [1, 2]
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
@@ -306,16 +316,16 @@ def test_a_key_that_no_header_can_hold_is_refused_unseen(key: str):
     assert "sk-" not in str(caught.value)
 
 
-def test_only_the_named_server_is_reached_when_offline():
+def test_only_named_servers_are_reached_when_offline():
     """HF_HUB_OFFLINE is set on clusters whose model server is next door; the Hub must stay out of reach."""
     with OpenAiServer() as server, OpenAiServer() as other:
-        for _ in range(2):
-            asked(chat(server), texts("a"))
-        with pytest.raises(OfflineModeIsEnabled):
-            get_session().get(other.url + "/models")
-        asked(chat(other), texts("a"))
-        asked(chat(server), texts("a"))
+        for named in (server, server, other, server):
+            asked(chat(named), texts("a"))
     assert (len(server.requests), len(other.requests)) == (3, 1)
+    with pytest.raises(OfflineModeIsEnabled):
+        get_session().get("http://hub.invalid/api/models")
+    with pytest.raises(OfflineModeIsEnabled):
+        get_session().get(f"https://{urlsplit(server.url).netloc}/v1/models")
     assert len(get_session().event_hooks["request"]) == 1
 
 
