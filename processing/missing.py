@@ -7,6 +7,10 @@ from typing import Any
 SHOWN_IDS = 5
 
 
+def _lists_by_split() -> defaultdict[str, list[str]]:
+    return defaultdict(list)  # A function with a name can be pickled, so a report can travel to a worker.
+
+
 @dataclass
 class MissingReport:
     """Ids that lack something, by reason and split.
@@ -15,11 +19,17 @@ class MissingReport:
         ids: reason -> split -> ids in the order found. A reason completes "3 items have ...": "no image".
     """
 
-    ids: dict[str, dict[str, list[str]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
+    ids: dict[str, dict[str, list[str]]] = field(default_factory=lambda: defaultdict(_lists_by_split))
 
     def add(self, reason: str, split: str, item_id: str) -> None:
         """Note that an item of a split lacks something."""
         self.ids[reason][split].append(item_id)
+
+    def merge(self, other: "MissingReport") -> None:
+        """Take over what another report noted."""
+        for reason, splits in other.ids.items():
+            for split, found in splits.items():
+                self.ids[reason][split].extend(found)
 
     def __bool__(self) -> bool:
         return any(found for splits in self.ids.values() for found in splits.values())

@@ -1,0 +1,240 @@
+"""Features of frames, extracted by somebody else: read a video at a time, never as a whole.
+
+Two layouts. `FeatureStore` is the one of NRCCR, dual encoding and their relatives: `feature.bin` (float32, one row a
+frame), `shape.txt` ("rows dim"), `id.txt` (a frame id for each row, separated by white space) and `video2frames.txt`
+(a dict from video to frame ids). `NumpyStore` is a folder with one `.npy` file a video, as VATEX ships I3D features.
+Both have `ids`, `dim`, `missing`, `in` and `frames_of`, may be opened before or after a fork, and can be pickled.
+"""
+
+import mmap
+import tokenize
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from processing.missing import MissingReport
+from processing.readers.base import check_name, read_lines
+from processing.readers.frame_table import read_frame_table
+
+NO_FEATURES, NO_FRAME = "no features", "a frame without features"
+MAX_ID_BYTES = 512
+# Pages of a mapped file count as memory of the process until they are given back. The kernel maps up to 16 pages
+# around each one that is touched, so this many bytes read are at most 1 GiB held, and about twice as many in order.
+_BYTES_UNTIL_RELEASE = 64 << 20
+_FLOAT = np.dtype("<f4")
+
+
+class FeatureStore:
+    """Frame features in one memory-mapped file.
+
+    Args:
+        folder: holds `feature.bin`, `shape.txt`, `id.txt` and perhaps `video2frames.txt`; without the last, each row
+            is an item of one frame.
+
+    Attributes:
+        ids: items with at least one frame, in the order of `video2frames.txt` (or `id.txt`).
+        dim: width of a feature.
+        missing: videos with "no features" at all, and videos that `video2frames.txt` gives frames which `id.txt` lacks.
+
+    Raises:
+        ValueError: a file is absent, the sizes of the files do not fit each other, an id is too long or occurs twice,
+            or `video2frames.txt` is no dict of lists of strings.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.num_rows, self.dim = _read_shape(self.folder)
+        names = _read_names(self.folder / "id.txt", self.num_rows)
+        self.missing = MissingReport()
+        self.ids: list[str] = []
+        table = self.folder / "video2frames.txt"
+        if table.is_file():
+            self._rows, self._ends = self._match_frames(table, names)
+        else:
+            self.ids = [name.decode() for name in names.tolist()]
+            self._rows, self._ends = np.arange(self.num_rows), np.arange(1, self.num_rows + 1)
+        self._positions = {item: position for position, item in enumerate(self.ids)}
+        if len(self._positions) != len(self.ids):
+            raise ValueError(f"{self.folder / 'id.txt'}: {_first_double(names)!r} occurs twice; ids name one row each.")
+        self._map: mmap.mmap | None = None
+        self._touched = 0
+
+    def _match_frames(self, table: Path, names: NDArray[np.bytes_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Rows of all frames, video after video, and where the rows of each video end."""
+        order = np.argsort(names)
+        names = names[order]
+        if (names[1:] == names[:-1]).any():
+            raise ValueError(f"{self.folder / 'id.txt'}: {_first_double(names)!r} occurs twice; ids name one row each.")
+        rows, ends, total = [], [], 0
+        for video, frames in read_frame_table(table):
+            # Longer than any name: cut to the common width it could look like another frame.
+            wanted = [frame.encode(errors="surrogatepass") for frame in frames]
+            wanted = [frame for frame in wanted if len(frame) <= names.itemsize]
+            places = np.searchsorted(names, np.array(wanted, dtype=names.dtype)).clip(max=len(names) - 1)
+            found = order[places[names[places] == wanted]] if wanted else order[:0]
+            if len(found) < len(frames) or not len(found):
+                self.missing.add(NO_FRAME if len(found) else NO_FEATURES, self.folder.name, video)
+            if len(found):
+                total += len(found)
+                self.ids.append(video)
+                rows.append(found)
+                ends.append(total)
+        return np.concatenate(rows) if rows else order[:0], np.array(ends, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __contains__(self, item_id: object) -> bool:
+        return item_id in self._positions
+
+    def frames_of(self, item_id: str) -> NDArray[np.float32]:
+        """Features of the frames of an item, in their order, as a copy of its own.
+
+        Returns:
+            (num_frames, dim).
+
+        Raises:
+            ValueError: the item is not in the store.
+        """
+        if item_id not in self._positions:
+            raise _unknown(item_id, self.folder)
+        position = self._positions[item_id]
+        start = int(self._ends[position - 1]) if position else 0
+        features = self._matrix()[self._rows[start : int(self._ends[position])]].astype(np.float32, copy=False)
+        self._touched += features.nbytes
+        if self._touched > _BYTES_UNTIL_RELEASE and self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
+            self._touched = 0
+        return features
+
+    def _matrix(self) -> NDArray[Any]:
+        # Mapped at the first read, so that a worker of a data loader maps the file itself.
+        if self._map is None:
+            with (self.folder / "feature.bin").open("rb") as stream:
+                self._map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        return np.frombuffer(self._map, _FLOAT, self.num_rows * self.dim).reshape(self.num_rows, self.dim)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_map": None, "_touched": 0}
+
+
+class NumpyStore:
+    """Frame features in a folder with one `.npy` file an item, in it or below; the file name without suffix is the id.
+
+    Args:
+        folder: where the files lie. A file holds (num_frames, dim), or (1, num_frames, dim) as VATEX ships them, or
+            (dim,) for one frame; any float type.
+
+    Attributes:
+        ids: sorted.
+        dim: width of a feature.
+        missing: empty, for there is no list that a file could be missing from.
+
+    Raises:
+        ValueError: no such folder, no `.npy` file in it, or two with one name.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.missing = MissingReport()
+        paths = sorted(self.folder.rglob("*.npy"))
+        self._paths = {path.stem: path for path in paths}
+        if not paths:
+            raise ValueError(f"{folder} holds neither feature.bin nor a .npy file; give the folder of the features.")
+        if len(self._paths) != len(paths):
+            double = next(path for path in paths if self._paths[path.stem] != path)
+            raise ValueError(f"{double} and {self._paths[double.stem]} have one name, which must name one item.")
+        self.ids = sorted(self._paths)
+        self.dim = _read_numpy(self._paths[self.ids[0]]).shape[1]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __contains__(self, item_id: object) -> bool:
+        return item_id in self._paths
+
+    def frames_of(self, item_id: str) -> NDArray[np.float32]:
+        """Features of the frames of an item, in their order, as a copy of its own.
+
+        Returns:
+            (num_frames, dim).
+
+        Raises:
+            ValueError: the item has no file, or its file is damaged or of another form or width.
+        """
+        if item_id not in self._paths:
+            raise _unknown(item_id, self.folder)
+        features = _read_numpy(self._paths[item_id])
+        if features.shape[1] != self.dim:
+            raise ValueError(
+                f"{self._paths[item_id]} holds features of width {features.shape[1]}, and {self._paths[self.ids[0]]} "
+                f"of {self.dim}; keep features of different models in different folders."
+            )
+        return features.astype(np.float32)
+
+
+def open_features(folder: str | Path) -> FeatureStore | NumpyStore:
+    """The features of a folder, whichever of the two layouts it has.
+
+    Raises:
+        ValueError: as `FeatureStore` or `NumpyStore`.
+    """
+    return FeatureStore(folder) if (Path(folder) / "feature.bin").is_file() else NumpyStore(folder)
+
+
+def _unknown(item_id: str, folder: Path) -> ValueError:
+    return ValueError(f"{folder} has no features of {item_id!r}; ask `item_id in store` first, or extract them.")
+
+
+def _read_shape(folder: Path) -> tuple[int, int]:
+    for name in ("feature.bin", "shape.txt", "id.txt"):
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder} lacks {name}; a store has feature.bin, shape.txt and id.txt.")
+    path, size = folder / "shape.txt", (folder / "feature.bin").stat().st_size
+    words = " ".join(read_lines(path)).split()
+    if len(words) != 2 or not all(word.isascii() and word.isdigit() and 0 < len(word) < 16 for word in words):
+        raise ValueError(f"{path}, line 1: expected two numbers, 'rows dim', got {' '.join(words)[:80]!r}.")
+    num_rows, dim = int(words[0]), int(words[1])
+    if not num_rows or not dim or num_rows * dim * _FLOAT.itemsize != size:
+        raise ValueError(
+            f"{folder / 'feature.bin'} has {size:,} bytes, and {num_rows:,} rows of {dim:,} float32 numbers "
+            f"({path.name}) are {num_rows * dim * _FLOAT.itemsize:,}; a file is cut or of another store."
+        )
+    return num_rows, dim
+
+
+def _read_names(path: Path, num_rows: int) -> NDArray[np.bytes_]:
+    """Ids as bytes of one width: for millions of frames a third of the memory that Python strings take."""
+    names: list[bytes] = []
+    for number, line in enumerate(read_lines(path), start=1):
+        words = line.encode().split()
+        if any(len(word) > MAX_ID_BYTES for word in words):
+            raise ValueError(f"{path}, line {number}: an id has more than {MAX_ID_BYTES} bytes; is it a list of ids?")
+        names += words
+    if len(names) != num_rows:
+        raise ValueError(f"{path} has {len(names):,} ids, and shape.txt names {num_rows:,} rows; one id a row.")
+    return np.array(names, dtype=np.bytes_)
+
+
+def _first_double(names: NDArray[np.bytes_]) -> str:
+    values, counts = np.unique(names, return_counts=True)
+    return values[counts > 1][0].decode()
+
+
+def _read_numpy(path: Path) -> NDArray[Any]:
+    """The array of a file as (num_frames, dim), not yet read from disk."""
+    check_name(path.stem, source=str(path))
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError, SyntaxError, TypeError, OverflowError, tokenize.TokenError) as error:
+        raise ValueError(f"{path} is not a readable .npy file ({error}); extract its features again.") from error
+    if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
+        raise ValueError(f"{path} must hold one array of floats, got {getattr(array, 'dtype', type(array).__name__)}.")
+    if array.ndim == 3 and array.shape[0] == 1:
+        array = array[0]
+    array = array[None] if array.ndim == 1 else array
+    if array.ndim != 2 or 0 in array.shape:
+        raise ValueError(f"{path} must hold (num_frames, dim), got {array.shape}.")
+    return array
