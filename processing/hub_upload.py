@@ -1,0 +1,201 @@
+"""A folder made equal to a repository on the Hub: only what differs is sent, in commits of a bounded number of files.
+
+`HfApi.create_commit` sends large files before it commits them, skips content that the Hub has, and repeats requests
+that fail on the way. Three things are added. The folder is compared with the repository first, so that a push that was
+cut off goes on where it was; `HfApi.upload_folder` does so only with hf_xet installed, and otherwise makes one commit.
+The card and the deletions come last, so that a repository with a new card is complete. And a commit itself is
+repeated: the library leaves that to the caller, because a repeated commit may be made twice; here it is compared anew.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub.errors import HfHubHTTPError, HTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.utils.sha import git_hash, sha_fileobj
+
+logger = logging.getLogger(__name__)
+
+CARD_FILE = "README.md"
+DEFAULT_FILES_PER_COMMIT = 50
+MAX_FAILURES = 6
+MAX_WAIT_S = 300.0
+_TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504})
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A folder beside a repository; paths are relative to both.
+
+    Attributes:
+        changed: files that the repository lacks or has with other content -> bytes; the card last.
+        unchanged: files that it has already.
+        stale: files that it has and that are to be deleted.
+    """
+
+    changed: Mapping[str, int]
+    unchanged: Sequence[str]
+    stale: Sequence[str]
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes to be sent."""
+        return sum(self.changed.values())
+
+
+def compare(folder: Path, remote: Mapping[str, RepoFile], is_ours: Callable[[str], bool]) -> Comparison:
+    """What has to be sent and deleted to make a repository equal to a folder.
+
+    Args:
+        folder: all of its files belong to the repository.
+        remote: path -> file, from `list_remote`.
+        is_ours: whether a file of the repository that the folder lacks is one of an older push, to be deleted. Files
+            that somebody else put there stay.
+    """
+    local = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    ordered = sorted(local, key=lambda name: (name == CARD_FILE, name))
+    unchanged = [name for name in ordered if name in remote and _is_equal(local[name], remote[name])]
+    changed = {name: local[name].stat().st_size for name in ordered if name not in unchanged}
+    return Comparison(changed, unchanged, [name for name in sorted(remote) if name not in local and is_ours(name)])
+
+
+def list_remote(api: HfApi, repo_id: str, repo_type: str, revision: str | None = None) -> dict[str, RepoFile]:
+    """The files of a repository by path; none where there is no such repository or branch yet."""
+    try:
+        entries = api.list_repo_tree(repo_id, recursive=True, revision=revision, repo_type=repo_type)
+        return {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
+    except (RepositoryNotFoundError, RevisionNotFoundError):
+        return {}
+
+
+def upload_folder(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    repo_type: str,
+    is_ours: Callable[[str], bool],
+    private: bool = False,
+    revision: str | None = None,
+    token: str | None = None,
+    files_per_commit: int = DEFAULT_FILES_PER_COMMIT,
+) -> dict[str, Any]:
+    """Make a repository equal to a folder; called again after a failure, it goes on where it was.
+
+    Args:
+        folder: what the repository shall hold.
+        repo_id: name on the Hub; made if needed.
+        repo_type: "model", "dataset" or "space".
+        is_ours: see `compare`.
+        private: make it private; one that is there must be.
+        revision: branch; made if needed.
+        token: of the Hub; the one of `hf auth login` by default.
+        files_per_commit: at least 1. The Hub limits commits an hour, and the size of a commit.
+
+    Returns:
+        `commits`, `sent_files`, `sent_bytes`, `unchanged_files`, `deleted_files` of this call, and the last `commit`.
+
+    Raises:
+        ValueError: `files_per_commit` is below 1, or `private` is asked for a repository that is public.
+        HTTPError, RuntimeError: the Hub refuses, or fails time after time; run it again.
+    """
+    if files_per_commit < 1:
+        raise ValueError(f"files_per_commit must be at least 1, got {files_per_commit}.")
+    upload = _Upload(Path(folder), HfApi(token=token), repo_id, repo_type, revision, is_ours, files_per_commit)
+    failures = 0
+    while True:
+        before = upload.totals["commits"]
+        try:
+            upload.prepare(private=private)
+            upload.run()
+            return {**upload.totals, "commit": upload.head}
+        except HTTPError as error:
+            failures = 1 if upload.totals["commits"] > before else failures + 1
+            wait = _seconds_to_wait(error, failures)
+            if wait is None or failures >= MAX_FAILURES:
+                raise
+            logger.warning("upload to %s failed (%s); comparing again in %.0f s", repo_id, error, wait)
+            time.sleep(wait)
+
+
+@dataclass
+class _Upload:
+    """The state of one call of `upload_folder`."""
+
+    folder: Path
+    api: HfApi
+    repo_id: str
+    repo_type: str
+    revision: str | None
+    is_ours: Callable[[str], bool]
+    files_per_commit: int
+
+    def __post_init__(self) -> None:
+        self.totals = dict.fromkeys(("commits", "sent_files", "sent_bytes", "unchanged_files", "deleted_files"), 0)
+        self.head: str | None = None
+
+    def prepare(self, *, private: bool) -> None:
+        """Make the repository and the branch where they are missing."""
+        # None leaves the choice for a public repository to the settings of the organisation.
+        self.api.create_repo(self.repo_id, repo_type=self.repo_type, private=private or None, exist_ok=True)
+        if self.revision is not None:
+            self.api.create_branch(self.repo_id, branch=self.revision, repo_type=self.repo_type, exist_ok=True)
+        info = self.api.repo_info(self.repo_id, repo_type=self.repo_type, revision=self.revision)
+        if private and not info.private:
+            raise ValueError(
+                f"{self.repo_id} is public; make it private in its settings on the Hub, or push without --private."
+            )
+        self.head = info.sha
+
+    def run(self) -> None:
+        """Compare, then send what differs."""
+        found = compare(self.folder, list_remote(self.api, self.repo_id, self.repo_type, self.revision), self.is_ours)
+        if not self.totals["commits"]:
+            self.totals["unchanged_files"] = len(found.unchanged)
+        names = list(found.changed)
+        batches = [
+            names[start : start + self.files_per_commit] for start in range(0, len(names), self.files_per_commit)
+        ]
+        # Without a changed file there may still be something to delete.
+        for position, batch in enumerate(batches or ([[]] if found.stale else []), start=1):
+            stale = found.stale if position >= len(batches) else ()
+            self._commit(batch, stale, f"Upload files ({position} of {len(batches) or 1})")
+            self.totals["commits"] += 1
+            self.totals["sent_files"] += len(batch)
+            self.totals["sent_bytes"] += sum(found.changed[name] for name in batch)
+            self.totals["deleted_files"] += len(stale)
+
+    def _commit(self, names: Sequence[str], stale: Sequence[str], message: str) -> None:
+        additions = [CommitOperationAdd(name, self.folder / name) for name in names]
+        commit = self.api.create_commit(
+            self.repo_id,
+            operations=[*additions, *(CommitOperationDelete(name, is_folder=False) for name in stale)],
+            commit_message=message,
+            repo_type=self.repo_type,
+            revision=self.revision,
+        )
+        self.head = commit.oid
+
+
+def _is_equal(path: Path, remote: RepoFile) -> bool:
+    if path.stat().st_size != remote.size:
+        return False
+    if remote.lfs is None:
+        return git_hash(path.read_bytes()) == remote.blob_id
+    with path.open("rb") as file:
+        return sha_fileobj(file).hex() == remote.lfs.sha256
+
+
+def _seconds_to_wait(error: HTTPError, failures: int) -> float | None:
+    """How long to wait before the next try; None where another try is of no use."""
+    if not isinstance(error, HfHubHTTPError):
+        return 2.0**failures
+    if error.response.status_code not in _TRANSIENT_STATUS:
+        return None
+    asked = error.response.headers.get("Retry-After", "")
+    wait = float(asked) if asked.isdigit() else 2.0**failures
+    return wait if wait <= MAX_WAIT_S else None

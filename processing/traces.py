@@ -1,0 +1,53 @@
+"""What tells of a machine or its user, taken out of settings before they are published."""
+
+import re
+from collections.abc import Mapping
+from ipaddress import ip_address
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Any
+from urllib.parse import urlsplit
+
+PRIVATE_SERVER = "(a private server)"
+HIDDEN = "(hidden)"
+_TOKEN = re.compile(r"\b(?:hf_|sk-|ghp_|AKIA)[A-Za-z0-9_-]{12,}")
+_ADDRESS = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s\"'<>)\]]+", re.IGNORECASE)
+# At least two folders deep, so that "and/or" and "/" in a prompt stay.
+_PATH = re.compile(r"(?<![\w/:.~\\])(?:~|/[\w.@+-]+)(?:/[\w.@+-]+)+/?|(?<!\w)[A-Za-z]:\\[^\s\"'<>|]+")
+_PRIVATE_HOSTS = (".local", ".internal", ".lan", ".home", ".corp", ".localdomain")
+
+
+def without_traces(value: Any) -> Any:
+    """A copy in which each path on this machine is its last part, and private addresses and tokens are hidden.
+
+    Args:
+        value: JSON: a setting, or mappings and lists of them.
+    """
+    if isinstance(value, Mapping):
+        return {without_traces(name): without_traces(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_traces(item) for item in value]
+    return _clean(value) if isinstance(value, str) else value
+
+
+def is_local_path(text: str) -> bool:
+    """Whether a text as a whole is a path that starts at a root or a home folder, or climbs out of its folder."""
+    windows = PureWindowsPath(text)
+    return text.startswith(("/", "~/", "../", "./", "file:")) or bool(windows.drive) or ".." in windows.parts
+
+
+def _clean(text: str) -> str:
+    if is_local_path(text) and "\n" not in text:
+        return PureWindowsPath(PurePosixPath(text).name).name
+    text = _ADDRESS.sub(lambda found: _public_address(found[0]), _TOKEN.sub(HIDDEN, text))
+    return _PATH.sub(lambda found: PureWindowsPath(found[0].rstrip("/")).name, text)
+
+
+def _public_address(address: str) -> str:
+    """The address without user, password and query; nothing of it where the host is not public."""
+    parts = urlsplit(address)
+    host = parts.hostname or ""
+    try:
+        public = ip_address(host).is_global
+    except ValueError:
+        public = "." in host and not host.endswith(_PRIVATE_HOSTS)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" if public else PRIVATE_SERVER
