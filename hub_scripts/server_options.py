@@ -1,6 +1,7 @@
 """Options that the commands with a generating model share, and the chat server that they name."""
 
 import argparse
+import logging
 import os
 
 from processing.chat_server import MAX_CONCURRENCY, ChatServer, ChatSettings
@@ -37,7 +38,7 @@ def add_server_arguments(parser: argparse.ArgumentParser, *, max_tokens: int) ->
 
 
 def server_from_options(options: argparse.Namespace) -> ChatServer:
-    """The server that `--server` names.
+    """The server that `--server` names. The HTTP library's line of log for each request is silenced.
 
     Raises:
         ValueError: an option is out of range, or the variable of `--api-key-variable` is not set.
@@ -52,6 +53,8 @@ def server_from_options(options: argparse.Namespace) -> ChatServer:
         timeout_s=options.timeout,
         concurrency=options.concurrency,
     )
+    for library in ("httpx", "httpx2"):
+        logging.getLogger(library).setLevel(logging.WARNING)
     return ChatServer(settings, api_key=_read_key(options.api_key_variable))
 
 

@@ -288,7 +288,8 @@ def test_many_requests_that_are_themselves_at_fault_do_not_stop_the_job(fault: s
 
 def test_the_key_is_sent_and_shown_nowhere(caplog: pytest.LogCaptureFixture):
     """Logs and tracebacks are pasted into public issues; some servers repeat the key in their refusal."""
-    caplog.set_level(logging.DEBUG)
+    for name in (None, "httpx2", "httpcore2", "huggingface_hub"):
+        caplog.set_level(logging.DEBUG, logger=name)
     for status in (401, 500):
         with RawServer(status, {"error": {"message": f"Incorrect key: {KEY}."}}) as server:
             client = chat(server, api_key=KEY, concurrency=1)

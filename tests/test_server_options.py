@@ -1,6 +1,7 @@
 """Options of a chat server on the command line."""
 
 import argparse
+import logging
 from collections import Counter
 
 import pytest
@@ -46,3 +47,12 @@ def test_a_variable_that_is_not_set_is_an_error(monkeypatch: pytest.MonkeyPatch,
         monkeypatch.setenv("MY_KEY", value)
     with pytest.raises(ValueError, match="'MY_KEY', which is not set"):
         server_from_options(options_of("--server", "http://h/v1", "--api-key-variable", "MY_KEY"))
+
+
+def test_a_million_requests_are_not_a_million_lines_of_log(caplog: pytest.LogCaptureFixture):
+    """The faults that a user must see drown in one line for each request that went well."""
+    caplog.set_level(logging.INFO)
+    with OpenAiServer() as server:
+        chat = server_from_options(options_of("--server", server.url))
+        chat.generate([Request("1", "Hi")], attempt=0, events=Counter())
+    assert not caplog.records
