@@ -147,7 +147,6 @@ def test_answers_of_a_server_lose_labels_and_quotes_only(answer, source, expecte
 
 
 @pytest.mark.realdata
-@pytest.mark.slow
 @pytest.mark.parametrize("language", ["de", "fr", "cs"])
 def test_human_translations_pass_but_for_two_in_ten_thousand(data_dir, language):
     """The thresholds are chosen by this count; see the head of translation_filters.py."""
