@@ -15,8 +15,13 @@ from collections.abc import Callable, Sequence
 
 from processing.readers.base import Corpus
 from processing.readers.folder import read_folder
+from processing.readers.mscoco import read_mscoco
+from processing.readers.msrvtt_cn import read_msrvtt_cn
+from processing.readers.multi30k import read_multi30k
+from processing.readers.official import read_official_layout
 from processing.readers.saving import save_corpus
 from processing.readers.table import read_table
+from processing.readers.vatex import read_vatex
 
 logger = logging.getLogger("leccr.read_dataset")
 
@@ -27,8 +32,13 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         prog="leccr read_dataset", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="reader", required=True, metavar="READER")
-    for name, (help_line, add_options) in _READERS.items():
-        command = commands.add_parser(name, help=help_line, description=help_line)
+    for name, (content, example, add_options) in _READERS.items():
+        command = commands.add_parser(
+            name,
+            help=content,
+            description=f"Read {content}.",
+            epilog=f"example: leccr read_dataset {name} {example}",
+        )
         command.set_defaults(read=add_options(command))
         command.add_argument("--out", required=True, metavar="FOLDER", help="the data set folder to write")
         command.add_argument("--overwrite", action="store_true", help="replace a data set folder that is there")
@@ -58,8 +68,95 @@ def column_map(entries: Sequence[str]) -> dict[str, str]:
     return dict(pairs)
 
 
+def _add_root(parser: argparse.ArgumentParser, content: str) -> None:
+    parser.add_argument("--root", required=True, metavar="FOLDER", help=content)
+
+
+def _add_benchmark(parser: argparse.ArgumentParser, content: str, *, media: str) -> None:
+    _add_root(parser, content)
+    parser.add_argument(f"--{media}", metavar="FOLDER", help=f"where the {media} lie, to report those without a file")
+    parser.add_argument("--no-check-counts", action="store_true", help="read a part, or another edition, as well")
+
+
+def _add_multi30k(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], Corpus]:
+    _add_benchmark(parser, "the folder of the distributed text, with data/task1 and data/task2", media="images")
+    parser.add_argument("--task", type=int, required=True, choices=(1, 2), help="1: translations, 2: own captions")
+    parser.add_argument("--languages", nargs="+", required=True, help="de, fr, cs; task 2 has de alone")
+    parser.add_argument("--test", default="test_2016_flickr", help="which test set (default: %(default)s)")
+    return lambda options: read_multi30k(
+        options.root,
+        task=options.task,
+        languages=options.languages,
+        test=options.test,
+        images=options.images,
+        check_counts=not options.no_check_counts,
+    )
+
+
+def _add_mscoco(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], Corpus]:
+    _add_benchmark(parser, "the folder of the caption files; see processing/readers/mscoco.py", media="images")
+    parser.add_argument("--languages", nargs="+", default=[], help="zh (COCO-CN, its splits) or ja (STAIR)")
+    parser.add_argument("--official-splits", action="store_true", help="of the annotations instead of Karpathy's")
+    parser.add_argument("--translated-test", action="store_true", help="zh: test on manual translations")
+    return lambda options: read_mscoco(
+        options.root,
+        languages=options.languages,
+        official_splits=options.official_splits,
+        translated_test=options.translated_test,
+        images=options.images,
+        check_counts=not options.no_check_counts,
+    )
+
+
+def _add_vatex(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], Corpus]:
+    _add_benchmark(parser, "the folder of the JSON files", media="clips")
+    parser.add_argument("--features", metavar="FOLDER", help="I3D features, to report clips without")
+    parser.add_argument("--test-ids", metavar="FILE", help="validation clips to test on, one id a line")
+    return lambda options: read_vatex(
+        options.root,
+        test_ids=options.test_ids,
+        features=options.features,
+        clips=options.clips,
+        check_counts=not options.no_check_counts,
+    )
+
+
+def _add_release(parser: argparse.ArgumentParser, *, media: str) -> None:
+    """What the two layouts of the released code share."""
+    _add_benchmark(parser, "the folder with TextData", media=media)
+    parser.add_argument("--languages", nargs="+", help="captions to read besides English (default: all)")
+    parser.add_argument("--collection", help="name that the files of one data set begin with, where there are several")
+    parser.add_argument("--descriptions", metavar="FOLDER", help="descriptions, ID.txt for each item")
+
+
+def _add_msrvtt_cn(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], Corpus]:
+    _add_release(parser, media="clips")
+    parser.add_argument("--features", metavar="FOLDER", help="frame features, to report clips without")
+    return lambda options: read_msrvtt_cn(
+        options.root,
+        languages=options.languages,
+        collection=options.collection,
+        descriptions=options.descriptions,
+        features=options.features,
+        clips=options.clips,
+        check_counts=not options.no_check_counts,
+    )
+
+
+def _add_official(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], Corpus]:
+    _add_release(parser, media="images")
+    return lambda options: read_official_layout(
+        options.root,
+        languages=options.languages,
+        collection=options.collection,
+        descriptions=options.descriptions,
+        images=options.images,
+        check_counts=not options.no_check_counts,
+    )
+
+
 def _add_folder(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], Corpus]:
-    parser.add_argument("--root", required=True, help="the folder; captions in metadata.jsonl/.csv or NAME.txt beside")
+    _add_root(parser, "the folder; captions in metadata.jsonl or .csv, or in NAME.txt beside each file")
     parser.add_argument("--videos", action="store_true", help="read clips instead of pictures")
     parser.add_argument("--validation", type=float, default=0.0, help="share of the items (default: %(default)s)")
     parser.add_argument("--test", type=float, default=0.0, help="share of the items (default: %(default)s)")
@@ -85,10 +182,35 @@ def _add_table(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace]
     )
 
 
-# Name of a reader -> one line of help, and what declares its options and gives the call.
-_READERS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], Callable[[argparse.Namespace], Corpus]]]] = {
-    "folder": ("your own pictures or videos", _add_folder),
-    "table": ("JSON lines, CSV or TSV with a column map", _add_table),
+# Name of a reader -> what it reads, an example of its options, and what declares them and gives the call.
+_READERS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], Callable[[argparse.Namespace], Corpus]]]] = {
+    "folder": ("your own pictures or videos", "--root pictures --validation 0.1 --out data/mine", _add_folder),
+    "table": (
+        "JSON lines, CSV or TSV with a column map",
+        "--train train.csv --test test.csv --columns image_id=file caption_en=comment --out data/mine",
+        _add_table,
+    ),
+    "multi30k": (
+        "Multi30K, task 1 or 2, in German, French, Czech",
+        "--root multi30k --task 2 --languages de --out data/multi30k",
+        _add_multi30k,
+    ),
+    "mscoco": (
+        "MSCOCO with COCO-CN (Chinese) or STAIR captions (Japanese)",
+        "--root mscoco --languages ja --out data/mscoco",
+        _add_mscoco,
+    ),
+    "vatex": ("VATEX videos in Chinese", "--root vatex --out data/vatex", _add_vatex),
+    "msrvtt_cn": (
+        "MSR-VTT-CN videos in Chinese, in the released text layout",
+        "--root msrvtt10kcn --out data/msrvtt_cn",
+        _add_msrvtt_cn,
+    ),
+    "official": (
+        "image data sets in the layout of the released LECCR code",
+        "--root multi30k_release --languages de --out data/multi30k",
+        _add_official,
+    ),
 }
 
 

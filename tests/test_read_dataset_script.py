@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hub_scripts.read_dataset import column_map, main
+from hub_scripts.read_dataset import column_map, main, parse_arguments
 from processing.manifest import read_manifest
 from processing.sources import open_splits
 from tests.processing_parts import picture
@@ -70,6 +70,26 @@ def test_a_column_map_names_a_column_once():
     assert column_map(["image_id=id", "caption_en"]) == {"image_id": "id", "caption_en": "caption_en"}
     with pytest.raises(ValueError, match="must name each column of the schema once"):
         column_map(["image_id=a", "image_id=b"])
+
+
+@pytest.mark.parametrize("reader", ["folder", "table", "multi30k", "mscoco", "vatex", "msrvtt_cn", "official"])
+def test_each_reader_has_an_example_that_parses(reader: str, capsys: pytest.CaptureFixture[str]):
+    """An example with an option that was renamed is worse than none."""
+    with pytest.raises(SystemExit):
+        main([reader, "--help"])
+    example = " ".join(capsys.readouterr().out.partition("example: leccr read_dataset ")[2].split())
+    options = parse_arguments(example.split())
+    assert options.reader == reader and options.out.startswith("data/")
+
+
+@pytest.mark.realdata
+def test_multi30k_is_read_by_the_command_of_the_readme(data_dir: Path, tmp_path: Path, capsys):
+    """The published counts, through the command that people type."""
+    for task, languages in (("1", ["de", "fr", "cs"]), ("2", ["de"])):
+        command = ["multi30k", "--root", str(data_dir / "multi30k"), "--task", task, "--languages", *languages]
+        main([*command, "--out", str(tmp_path / task)])
+        printed = json.loads(capsys.readouterr().out)
+        assert printed["rows"] == {"train": 29000, "validation": 1014, "test": 1000} and printed["missing"] == {}
 
 
 def test_the_help_shows_a_command_that_works(pictures: Path, monkeypatch: pytest.MonkeyPatch, capsys):
