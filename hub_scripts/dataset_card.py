@@ -156,11 +156,8 @@ def _meaning(column: str, medium: str) -> str:
 
 def _describe(step: Step) -> dict[str, Any]:
     """What the template shows of a step."""
-    settings, prompts = dict(step.settings), []
-    for name, value in step.settings.items():
-        if isinstance(value, Mapping) and {"id", "text"} <= set(value):
-            prompts.append({"id": value["id"], "block": _code_block(str(value["text"]))})
-            settings[name] = value["id"]
+    prompts: dict[str, str] = {}
+    settings = _take_prompts(step.settings, prompts)
     # Missing items have a section of their own.
     rates = [
         [f"`{column.removesuffix('_flag')}`", f"{sum(flags.values()):,}", *_rates(flags)]
@@ -171,10 +168,20 @@ def _describe(step: Step) -> dict[str, Any]:
         "title": _TITLES.get(step.kind, step.kind.capitalize()),
         "date": step.created,
         "settings": markdown_table(["setting", "value"], [[f"`{name}`", text] for name, text in _flat(settings)]),
-        "prompts": prompts,
+        "prompts": [{"id": name, "block": _code_block(text)} for name, text in prompts.items()],
         "rates": markdown_table(["column", "texts", OK_FLAG, "others"], rates),
         "events": ", ".join(f"{name} {count:,}" for name, count in step.counts.get("events", {}).items()),
     }
+
+
+def _take_prompts(settings: Any, prompts: dict[str, str]) -> Any:
+    """The settings with the id of each prompt in its place; the texts go to `prompts`."""
+    if not isinstance(settings, Mapping):
+        return settings
+    if {"id", "text"} <= set(settings):
+        prompts[settings["id"]] = settings["text"]
+        return settings["id"]
+    return {name: _take_prompts(value, prompts) for name, value in settings.items()}
 
 
 def _rates(flags: Mapping[str, int]) -> tuple[str, str]:

@@ -105,6 +105,14 @@ def test_a_prompt_with_marks_of_markdown_stays_one_block() -> None:
     assert "`````text\n```\n# Answer\n````\n`````" in text
 
 
+def test_a_prompt_is_shown_wherever_a_step_holds_it() -> None:
+    """A back-translation has a prompt of its own, one level down; in a table its lines would be lost."""
+    prompt = {"id": "translate-v1", "text": "First line.\nSecond line."}
+    text = dataset_card(content(steps=[Step("translate", {"prompt": prompt, "back_translation": {"prompt": prompt}})]))
+    assert text.count("First line.\nSecond line.") == 1
+    assert "| `back_translation.prompt` | translate-v1 |" in text
+
+
 def test_a_section_without_data_is_left_out() -> None:
     """Empty headings and placeholders tell readers that nobody looked."""
     bare = dataset_card(content(columns={"en": ["image_id", "caption_en"]}))
