@@ -14,7 +14,7 @@ _OTHER_CODES: dict[str, tuple[str, ...]] = {
     "he": ("iw",),
     "no": ("nor",),
     "sw": ("swa",),
-    "zh": ("cmn", "cmn_Hans"),
+    "zh": ("cmn_Hans", "cmn"),
 }
 
 
@@ -104,7 +104,7 @@ def _madlad(tokenizer: Any, source: Language, target: Language) -> Direction:
             f"model must be of the families {FAMILIES}; this T5 model has no language tokens such as "
             f"'<2{source.code}>', so it cannot be told what to translate into."
         )
-    for code in _codes(target):
+    for code in (target.code, *_codes(target)):
         token = _find_token(tokenizer, f"<2{code}>")
         if token is None:
             continue
@@ -116,8 +116,8 @@ def _madlad(tokenizer: Any, source: Language, target: Language) -> Direction:
 
 
 def _codes(language: Language) -> tuple[str, ...]:
-    """Codes that a model may use for a language, such as de, deu and deu_Latn."""
-    return (language.flores.partition("_")[0], language.code, language.flores, *_OTHER_CODES.get(language.code, ()))
+    """Codes that a model may use for a language, such as deu_Latn, deu and de; those that name a script come first."""
+    return (language.flores, *_OTHER_CODES.get(language.code, ()), language.flores.partition("_")[0], language.code)
 
 
 def _find_token(tokenizer: Any, token: str) -> int | None:
