@@ -212,6 +212,25 @@ def test_an_array_of_another_form_is_refused_by_file(tmp_path: Path, array: np.n
     assert "two.npy" in str(error.value)
 
 
+class Opening:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self):
+        return self.mark.touch, ()
+
+
+def test_a_pickle_under_the_name_of_an_array_is_not_opened(tmp_path: Path):
+    """NumPy unpickles a file that is no array, where it is allowed to."""
+    folder, mark = make_numpy(tmp_path), tmp_path / "ran"
+    (folder / "two.npy").write_bytes(pickle.dumps(Opening(mark)))
+    with pytest.raises(ValueError, match=r"two\.npy is not a readable \.npy file"):
+        NumpyStore(folder).frames_of("two")
+    assert not mark.exists()
+
+
 def test_a_folder_without_arrays_or_with_two_of_one_name_is_refused(tmp_path: Path):
     """Ids are file names, so one of two equal names would hide the other."""
     with pytest.raises(ValueError, match="holds neither"):

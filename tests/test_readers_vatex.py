@@ -167,6 +167,9 @@ def test_damaged_and_absent_files_are_refused_by_file_and_line(tmp_path: Path):
     (root / TRAIN).write_bytes(whole[:400])
     with pytest.raises(ValueError, match=rf"{TRAIN}, line \d+: not JSON"):
         read_vatex(root, check_counts=False)
+    (root / TRAIN).write_bytes(b"[" * 200_000)
+    with pytest.raises(ValueError, match=rf"{TRAIN}, line 1 or below: brackets in brackets"):
+        read_vatex(root, check_counts=False)
     (root / TRAIN).write_bytes(whole.replace("中文 3".encode(), "中文 3".encode("gb18030"), 1))
     with pytest.raises(ValueError, match=rf"{TRAIN}, line \d+: byte \d+ is not UTF-8"):
         read_vatex(root, check_counts=False)

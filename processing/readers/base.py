@@ -21,7 +21,6 @@ from processing.missing import MissingReport
 from processing.records import (
     DESCRIPTION_COLUMN,
     FILE_COLUMN,
-    ID_COLUMN,
     caption_column,
     caption_columns,
     check_aligned,
@@ -129,6 +128,8 @@ def _parse(text: str, source: Path, *, first_line: int) -> Any:
     except json.JSONDecodeError as error:
         line = first_line + error.lineno - 1
         raise ValueError(f"{source}, line {line}: not JSON ({error.msg}, column {error.colno}).") from error
+    except RecursionError as error:
+        raise ValueError(f"{source}, line {first_line} or below: brackets in brackets without end.") from error
 
 
 def inside(folder: str | Path, name: str, *, source: str) -> Path:
@@ -201,7 +202,7 @@ def build_split(
         if first != position:
             raise ValueError(f"{where}: the {id_column} occurs twice, first in row {first}; ids name one item each.")
         try:
-            check_aligned({**clean, ID_COLUMN: clean[id_column]}, translated)
+            check_aligned(clean, translated)
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
         checked.append(clean)

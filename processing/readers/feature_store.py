@@ -69,9 +69,7 @@ class FeatureStore:
             raise ValueError(f"{self.folder / 'id.txt'}: {_first_double(names)!r} occurs twice; ids name one row each.")
         rows, ends, total = [], [], 0
         for video, frames in read_frame_table(table):
-            # Longer than any name: cut to the common width it could look like another frame.
             wanted = [frame.encode(errors="surrogatepass") for frame in frames]
-            wanted = [frame for frame in wanted if len(frame) <= names.itemsize]
             places = np.searchsorted(names, np.array(wanted, dtype=names.dtype)).clip(max=len(names) - 1)
             found = order[places[names[places] == wanted]] if wanted else order[:0]
             if len(found) < len(frames) or not len(found):
