@@ -253,6 +253,7 @@ def test_damaged_text_files_give_a_store_or_a_value_error(tmp_path: Path, name: 
     assert survive(folder / name, read, 400) > 100
 
 
+@pytest.mark.filterwarnings("ignore:Reading `.npy`")
 def test_damaged_arrays_give_features_or_a_value_error(tmp_path: Path):
     """The header of an array file is Python text that NumPy parses."""
     folder = make_numpy(tmp_path)
