@@ -1,7 +1,9 @@
 """A whole job against a server that fails in every way: no row lost, none doubled, each fault in the manifest."""
 
 import random
+import re
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,11 @@ from processing.generation import (
 )
 from processing.jobs import Job, Worker, run_job
 from processing.manifest import Manifest, read_manifest
+from processing.prompts import read_prompt
 from processing.records import OK_FLAG, schema_features
 from processing.sources import open_splits
+from processing.translation import CaptionTranslator, ServerTranslators, translation_job
+from processing.translation_filters import LANGUAGE_FLAG
 from tests.openai_server import REFUSAL, Body, OpenAiServer, prompt_of, random_faults
 
 REFUSAL_FLAG = "refusal"
@@ -100,10 +105,10 @@ def describe(server: OpenAiServer, out: Path, *, redo: tuple[str, ...] = (), **c
     return run_job(job, splits_of_captions(), out, make_worker, redo=redo, progress=False)
 
 
-def counts_of(manifest: Manifest) -> tuple[Counter[str], Counter[str]]:
-    """Events and flags of the only step."""
+def counts_of(manifest: Manifest, column: str = "description_flag") -> tuple[Counter[str], Counter[str]]:
+    """Events and flags of the last step."""
     counts = manifest.steps[-1].counts
-    return Counter(counts["events"]), Counter(counts["description_flag"])
+    return Counter(counts["events"]), Counter(counts[column])
 
 
 def rows_of(folder: Path) -> dict[str, list[dict[str, Any]]]:
@@ -120,27 +125,35 @@ def expected_rows(flags: dict[str, str] | None = None) -> dict[str, list[dict[st
     return rows
 
 
-def check_counts(manifest: Manifest, server: OpenAiServer) -> None:
+def check_counts(
+    manifest: Manifest, server: OpenAiServer, column: str = "description_flag", judged: Mapping[str, str] = JUDGED
+) -> None:
     """The manifest tells of exactly the faults that the server made."""
-    events, flags = counts_of(manifest)
-    assert sum(flags.values()) == manifest.steps[-1].counts["rows"] == sum(ROWS.values())
+    events, flags = counts_of(manifest, column)
     made = Counter[str]()
     for fault, count in server.faults.items():
-        made[EVENTS.get(fault, JUDGED.get(fault, fault))] += count
+        made[EVENTS.get(fault, judged.get(fault, fault))] += count
     # An outcome that is not good was either asked again or is what the row keeps.
     seen = Counter({name: count for name, count in events.items() if not name.startswith("retry_")})
-    for flag in JUDGED.values():
+    for flag in judged.values():
         seen[flag] = events[f"retry_{flag}"] + flags[flag]
     assert +seen == +made
+    assert manifest.steps[-1].counts["rows"] == sum(manifest.splits.values())
     # Nothing was asked twice without a fault between: each request is a good answer or a fault.
     assert len(server.requests) == flags[OK_FLAG] + sum(server.faults.values())
+
+
+def shuffled_faults(seed: int) -> list[str | None]:
+    """Each fault twice, among requests that go well."""
+    faults: list[str | None] = [*EVENTS, *EVENTS, *JUDGED, *JUDGED, *[None] * 20]
+    random.Random(seed).shuffle(faults)
+    return faults
 
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_every_fault_passes_and_is_counted(tmp_path: Path, seed: int):
     """A fault that drops a row shifts ids; one that is not counted hides how the data set came about."""
-    faults: list[str | None] = [*EVENTS, *EVENTS, *JUDGED, *JUDGED, *[None] * 20]
-    random.Random(seed).shuffle(faults)
+    faults = shuffled_faults(seed)
     with OpenAiServer(good_answer, faults=faults) as server:
         # More tries and attempts than faults: whichever requests meet them, each row is good in the end.
         manifest = describe(server, tmp_path, max_tries=len(faults))
@@ -148,6 +161,45 @@ def test_every_fault_passes_and_is_counted(tmp_path: Path, seed: int):
     assert rows_of(tmp_path) == expected_rows()
     check_counts(manifest, server)
     assert manifest.complete and read_manifest(tmp_path) == manifest
+
+
+def test_the_translation_worker_loses_nothing_either(tmp_path: Path):
+    """The captions of a row are aligned with their translations by index; a lost one shifts the others."""
+    captions = [[f"A dog runs across the green meadow, take {3 * row + n}." for n in range(3)] for row in range(24)]
+    rows = {"image_id": [str(row) for row in range(24)], "caption_en": captions}
+    split = datasets.Dataset.from_dict(rows, features=schema_features(rows))
+
+    def translate(body: Body) -> str:
+        found = re.search(r"A dog runs across the green meadow, take (\d+)\.", prompt_of(body))
+        assert found
+        return german(found[1])
+
+    def german(number: int | str) -> str:
+        return f"Ein Hund läuft über die grüne Wiese, Aufnahme {number}."
+
+    faults = shuffled_faults(2)
+    with OpenAiServer(translate, faults=faults) as server:
+        translators = ServerTranslators(chat(server, max_tries=len(faults)), read_prompt("translate-v1"))
+        # More attempts than answers that are no translations, as above.
+        translators.max_attempts = 7
+        job = translation_job({"train": split}, ["de"], translators, rows_per_shard=10)
+        manifest = run_job(
+            job,
+            datasets.DatasetDict({"train": split}),
+            tmp_path,
+            lambda: CaptionTranslator(translators, ["de"]),
+            progress=False,
+        )
+    assert server.faults == Counter(name for name in faults if name)
+    translations = [[german(3 * row + n) for n in range(3)] for row in range(24)]
+    flags = [[OK_FLAG] * 3] * 24
+    assert open_splits(tmp_path)["train"].to_dict() == {
+        **rows,
+        "caption_de_mt": translations,
+        "caption_de_mt_flag": flags,
+    }
+    check_counts(manifest, server, "caption_de_mt_flag", {**JUDGED, "refusal": LANGUAGE_FLAG})
+    assert len(server.requests) == 72 + sum(server.faults.values())
 
 
 # Requests that never succeed: what the server does to them -> the flag that their row keeps.
