@@ -46,7 +46,10 @@ def fault_of(error: Exception) -> Fault:
         status = int(response.status_code)
         after = retry_after_seconds(response.headers.get("Retry-After"), now=time.time())
         return Fault(f"http_{status}", _blame_of(status), detail, after)
-    if isinstance(error, InferenceTimeoutError):
+    # huggingface_hub 1 lets some timeouts of its HTTP library through.
+    if isinstance(error, InferenceTimeoutError) or "TimeoutException" in {
+        base.__name__ for base in type(error).__mro__
+    }:
         return Fault("timeout", "server", detail)
     if isinstance(error, HTTPError):
         return Fault("connection", "server", detail)

@@ -110,7 +110,6 @@ class ChatServer:
             )
         self.settings = settings
         self._api_key = api_key or _NO_KEY
-        self._client = InferenceClient(base_url=settings.base_url, api_key=self._api_key, timeout=settings.timeout_s)
         self._jitter = random.Random()
         self._lock = threading.Lock()
         self._ever_answered = False
@@ -161,7 +160,7 @@ class ChatServer:
         faults: list[Fault] = []
         while len(faults) < self.settings.max_tries and not stop.is_set():
             try:
-                answer = _read_answer(self._client.chat_completion(**body))
+                answer = self._send(body)
             except (HTTPError, *_UNREADABLE) as error:
                 faults.append(self._without_key(fault_of(error)))
             else:
@@ -180,6 +179,14 @@ class ChatServer:
             stop.set()
             raise self._down(MAX_LOST_IN_A_ROW, faults[-1])
         return Answer(None, error=f"{faults[-1].name}: {faults[-1].detail}" if faults else "stopped"), faults
+
+    def _send(self, body: dict[str, Any]) -> Answer:
+        # A client of its own for each try: that of huggingface_hub 1 keeps all its responses until it is closed. The
+        # connections are shared all the same.
+        with InferenceClient(
+            base_url=self.settings.base_url, api_key=self._api_key, timeout=self.settings.timeout_s
+        ) as client:
+            return _read_answer(client.chat_completion(**body))
 
     def _body(self, request: Request, attempt: int) -> dict[str, Any]:
         content: Any = request.prompt
