@@ -26,6 +26,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from processing.description_answers import is_refusal
 from processing.words import content_words
 
 
@@ -124,7 +125,3 @@ def compare_with_a_further_caption(said: set[str], captioned: Sequence[set[str]]
             sums[f"further_{name}_new_words"] += len(words - others)
             sums[f"further_{name}_novelty"] += len(words - others) / len(words)
     return {name: total / len(captioned) for name, total in sums.items()}
-
-
-def is_refusal(text: str) -> bool:
-    return False
