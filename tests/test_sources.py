@@ -117,6 +117,7 @@ def test_the_manifest_is_json_that_people_can_read(tmp_path: Path):
         "settings": {"model": "m"},
         "counts": {"rows": 1},
         "created": "2026-01-01",
+        "job": {},
     }
 
 
