@@ -139,9 +139,9 @@ def peak_growth(run: Callable[[], Any]) -> float:
 
     Only the first run in a fresh process tells; see `peak_in_child`.
     """
-    before = _resident_mib("VmRSS")
+    before = resident_mib("VmRSS")
     run()
-    return _resident_mib("VmHWM") - before
+    return resident_mib("VmHWM") - before
 
 
 def peak_in_child(name: str, options: argparse.Namespace) -> dict[str, float]:
@@ -241,8 +241,11 @@ def _cell(value: Any) -> str:
     return str(value)
 
 
-def _resident_mib(field: str) -> float:
-    """VmRSS (now) or VmHWM (highest so far) of this process. `getrusage` would carry over the peak of the parent."""
+def resident_mib(field: str) -> float:
+    """VmRSS (now), VmHWM (highest so far) or RssAnon (now, without pages of files) of this process.
+
+    `getrusage` would carry over the peak of the parent.
+    """
     try:
         lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     except OSError as error:

@@ -14,7 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from processing.files import write_json_atomic
-from processing.job_shards import Shard, ShardState, list_differences, read_shard_state
+from processing.job_shards import Shard, ShardState, flag_columns, list_differences, read_shard_state
 from processing.manifest import MANIFEST_FILE, Manifest, Step, read_manifest
 
 HIDDEN_FOLDER = ".leccr"
@@ -124,14 +124,28 @@ class JobFolder:
             manifest = self.manifest()
             self._read_redo()
             if not manifest.complete:
-                states = [self.state(shard) for shard in self.shards]
-                if not all(self.is_done(state) for state in states):
+                counts = self._count()
+                if counts is None:
                     return manifest
-                step = replace(manifest.steps[-1], counts=_total(self.shards, states, self._columns))
+                step = replace(manifest.steps[-1], counts=counts)
                 manifest = replace(manifest, steps=(*manifest.steps[:-1], step), complete=True)
                 manifest.write(self.out)
             self._remove_leftovers()
             return manifest
+
+    def _count(self) -> dict[str, Any] | None:
+        """Counts of all shards, in an order that does not depend on who wrote which; None if one is not done."""
+        flags: dict[str, Counter[str]] = {name: Counter() for name in flag_columns(self._columns)}
+        events: Counter[str] = Counter()
+        for shard in self.shards:
+            state = self.state(shard)
+            if state is None or not self.is_done(state):
+                return None
+            events.update(state.events)
+            for name, found in state.flags.items():
+                flags[name].update(found)
+        counts = {name: dict(sorted(found.items())) for name, found in flags.items()}
+        return {"rows": sum(self._splits.values()), **counts, "events": dict(sorted(events.items()))}
 
     def _start_redo(self, manifest: Manifest, flags: Sequence[str]) -> None:
         path = self._hidden / REDO_FILE
@@ -179,16 +193,3 @@ def _identity(step: Step, splits: Mapping[str, int]) -> dict[str, Any]:
     """What must be equal for two processes to share a folder."""
     step_fields = asdict(step)
     return {name: step_fields[name] for name in ("kind", "settings", "job")} | {"splits": dict(splits)}
-
-
-def _total(shards: Sequence[Shard], states: Sequence[ShardState | None], columns: Sequence[str]) -> dict[str, Any]:
-    """Counts of all shards, in an order that does not depend on who wrote which."""
-    flags: dict[str, Counter[str]] = {}
-    events: Counter[str] = Counter()
-    for state in states:
-        if state is not None:
-            events.update(state.events)
-            for name, found in state.flags.items():
-                flags.setdefault(name, Counter()).update(found)
-    counts = {name: dict(sorted(found.items())) for name, found in sorted(flags.items())}
-    return {"rows": sum(len(shard.rows) for shard in shards), **counts, "events": dict(sorted(events.items()))}

@@ -9,6 +9,7 @@ from typing import Any
 
 import datasets
 import filelock
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -130,6 +131,23 @@ def test_a_process_without_a_free_shard_makes_no_worker(tmp_path: Path):
     assert [manifest.complete for manifest in late] == [False]
 
 
+def test_a_shard_that_another_process_finishes_before_the_claim_is_not_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Between the look at a shard and its claim, another process may have done hours of work."""
+    out, claim, others = tmp_path / "out", job_folder.JobFolder.claim, []
+
+    def claim_late(self: job_folder.JobFolder, shard: Any) -> Any:
+        if not others:
+            others.append(UpperCase())
+            assert run(out, others[0]).complete
+        return claim(self, shard)
+
+    monkeypatch.setattr(job_folder.JobFolder, "claim", claim_late)
+    manifest = run_job(make_job(ROWS_PER_SHARD), make_splits(NUM_ROWS), out, never, progress=False)
+    assert manifest.complete and len(others[0].seen) == NUM_ROWS and not hidden(out)
+
+
 def test_an_error_of_the_worker_passes_through_and_the_next_run_continues(tmp_path: Path):
     """A server that is down for a minute must not cost what was done before."""
     out = tmp_path / "out"
@@ -236,7 +254,7 @@ def test_splits_with_other_columns_are_refused_before_any_work(tmp_path: Path):
     """The folder would be found not to load after days of work."""
     splits = make_splits(NUM_ROWS)
     splits["test_2016"] = splits["test_2016"].add_column("description", ["x"] * 4)
-    with pytest.raises(ValueError, match="same columns and types, .* 'train' and .*description.* 'test_2016'"):
+    with pytest.raises(ValueError, match=r"same columns and types, .* 'train' and .*description.* 'test_2016'"):
         run_job(make_job(1), splits, tmp_path / "out", never)
     assert not (tmp_path / "out").exists()
 
@@ -362,7 +380,13 @@ def cut_in_half(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-@pytest.mark.parametrize("damage", [cut_in_half, lambda path: path.write_bytes(b""), Path.unlink])
+def lose_a_row(path: Path) -> None:
+    """A file that can be read, and is not the shard that its name says."""
+    table = pq.read_table(path)
+    pq.write_table(table.slice(1), path)
+
+
+@pytest.mark.parametrize("damage", [cut_in_half, lose_a_row, lambda path: path.write_bytes(b""), Path.unlink])
 @pytest.mark.parametrize("when", ["before", "at the end"])
 def test_a_damaged_shard_is_told_and_done_again(
     damage: Callable[[Path], Any], when: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
