@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from processing.files import write_json_atomic, write_text_atomic
-from processing.records import DESCRIPTION_COLUMN, OK_FLAG, SOURCE_LANGUAGE, caption_column
+from processing.records import DESCRIPTION_COLUMN, OK_FLAG, SOURCE_LANGUAGE, caption_column, query_title
 from reporting.report import ABSENT, markdown_table
-from reporting.style import language_name
 from retrieval.pictures import shorten
 
 REPORT_FILE, QUALITY_FILE = "report.md", "quality.json"
@@ -69,7 +68,7 @@ def _texts(rows: Mapping[str, int], columns: Mapping[str, Numbers]) -> str:
         [
             [
                 f"`{name}`",
-                language_name(column["language"]),
+                query_title(column["language"]),
                 KINDS[column["kind"]],
                 f"{column['items']:,}",
                 f"{column['items_without_text']:,}",
@@ -111,7 +110,7 @@ def _languages(columns: Mapping[str, Numbers]) -> str:
         found = column["language_id"]
         others = {code: count for code, count in found["found"].items() if code != column["language"]}
         first = list(others.items())[:_SHOWN_LANGUAGES]
-        named = ", ".join(f"{language_name(code)} {count}" for code, count in first) or ABSENT
+        named = ", ".join(f"{query_title(code)} {count}" for code, count in first) or ABSENT
         rows.append([f"`{name}`", f"{found['texts']:,}", _percent(found["expected_rate"]), named])
     table = markdown_table(["column", "texts", "in the language of the column", "most of the others"], rows)
     return table and (

@@ -5,8 +5,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from processing.records import query_title
-
 INK = "#1f2933"
 MUTED = "#7b8794"
 GRID = "#e4e7eb"
@@ -17,11 +15,6 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6
 def colour(position: int) -> str:
     """Colour of the n-th series; they repeat after the eighth."""
     return COLOURS[position % len(COLOURS)]
-
-
-def language_name(code: str) -> str:
-    """`German` for `de`, see `query_title`."""
-    return query_title(code)
 
 
 def new_figure(width: float, height: float) -> Figure:
