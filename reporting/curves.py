@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
 from processing.files import atomic_write
-from reporting.style import INK, MUTED, colour, language_name, new_figure, tidy
+from processing.records import query_title
+from reporting.style import INK, MUTED, colour, new_figure, tidy
 
 LogHistory = Sequence[Mapping[str, Any]]
 Series = tuple[list[float], list[float]]
@@ -120,7 +121,7 @@ def _draw_recalls(axes: Axes, log_history: LogHistory) -> None:
     for position, (language, key) in enumerate(sorted(found.items())):
         steps, values = series(log_history, key)
         if values:
-            label = f"{language_name(language)}  {values[-1]:.1f}"
+            label = f"{query_title(language)}  {values[-1]:.1f}"
             axes.plot(steps, values, color=colour(position), linewidth=1.8, marker="o", markersize=3.5, label=label)
     chosen = best_step(log_history)
     if chosen is not None:
