@@ -25,6 +25,8 @@ from processing.readers.vatex import read_vatex
 
 logger = logging.getLogger("leccr.read_dataset")
 
+_SPLITS = ("train", "validation", "test")
+
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Options of the command line."""
@@ -68,6 +70,11 @@ def column_map(entries: Sequence[str]) -> dict[str, str]:
     return dict(pairs)
 
 
+def _reading(reader: Callable[..., Corpus], *names: str) -> Callable[[argparse.Namespace], Corpus]:
+    """The call of a reader with the options of these names."""
+    return lambda options: reader(options.root, **{name: getattr(options, name) for name in names})
+
+
 def _add_root(parser: argparse.ArgumentParser, content: str) -> None:
     parser.add_argument("--root", required=True, metavar="FOLDER", help=content)
 
@@ -75,7 +82,9 @@ def _add_root(parser: argparse.ArgumentParser, content: str) -> None:
 def _add_benchmark(parser: argparse.ArgumentParser, content: str, *, media: str) -> None:
     _add_root(parser, content)
     parser.add_argument(f"--{media}", metavar="FOLDER", help=f"where the {media} lie, to report those without a file")
-    parser.add_argument("--no-check-counts", action="store_true", help="read a part, or another edition, as well")
+    parser.add_argument(
+        "--no-check-counts", dest="check_counts", action="store_false", help="read a part, or another edition, as well"
+    )
 
 
 def _add_multi30k(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], Corpus]:
@@ -83,14 +92,7 @@ def _add_multi30k(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespa
     parser.add_argument("--task", type=int, required=True, choices=(1, 2), help="1: translations, 2: own captions")
     parser.add_argument("--languages", nargs="+", required=True, help="de, fr, cs; task 2 has de alone")
     parser.add_argument("--test", default="test_2016_flickr", help="which test set (default: %(default)s)")
-    return lambda options: read_multi30k(
-        options.root,
-        task=options.task,
-        languages=options.languages,
-        test=options.test,
-        images=options.images,
-        check_counts=not options.no_check_counts,
-    )
+    return _reading(read_multi30k, "task", "languages", "test", "images", "check_counts")
 
 
 def _add_mscoco(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], Corpus]:
@@ -98,27 +100,14 @@ def _add_mscoco(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace
     parser.add_argument("--languages", nargs="+", default=[], help="zh (COCO-CN, its splits) or ja (STAIR)")
     parser.add_argument("--official-splits", action="store_true", help="of the annotations instead of Karpathy's")
     parser.add_argument("--translated-test", action="store_true", help="zh: test on manual translations")
-    return lambda options: read_mscoco(
-        options.root,
-        languages=options.languages,
-        official_splits=options.official_splits,
-        translated_test=options.translated_test,
-        images=options.images,
-        check_counts=not options.no_check_counts,
-    )
+    return _reading(read_mscoco, "languages", "official_splits", "translated_test", "images", "check_counts")
 
 
 def _add_vatex(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], Corpus]:
     _add_benchmark(parser, "the folder of the JSON files", media="clips")
     parser.add_argument("--features", metavar="FOLDER", help="I3D features, to report clips without")
     parser.add_argument("--test-ids", metavar="FILE", help="validation clips to test on, one id a line")
-    return lambda options: read_vatex(
-        options.root,
-        test_ids=options.test_ids,
-        features=options.features,
-        clips=options.clips,
-        check_counts=not options.no_check_counts,
-    )
+    return _reading(read_vatex, "test_ids", "features", "clips", "check_counts")
 
 
 def _add_release(parser: argparse.ArgumentParser, *, media: str) -> None:
@@ -132,27 +121,13 @@ def _add_release(parser: argparse.ArgumentParser, *, media: str) -> None:
 def _add_msrvtt_cn(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], Corpus]:
     _add_release(parser, media="clips")
     parser.add_argument("--features", metavar="FOLDER", help="frame features, to report clips without")
-    return lambda options: read_msrvtt_cn(
-        options.root,
-        languages=options.languages,
-        collection=options.collection,
-        descriptions=options.descriptions,
-        features=options.features,
-        clips=options.clips,
-        check_counts=not options.no_check_counts,
-    )
+    names = ("languages", "collection", "descriptions", "features", "clips", "check_counts")
+    return _reading(read_msrvtt_cn, *names)
 
 
 def _add_official(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], Corpus]:
     _add_release(parser, media="images")
-    return lambda options: read_official_layout(
-        options.root,
-        languages=options.languages,
-        collection=options.collection,
-        descriptions=options.descriptions,
-        images=options.images,
-        check_counts=not options.no_check_counts,
-    )
+    return _reading(read_official_layout, "languages", "collection", "descriptions", "images", "check_counts")
 
 
 def _add_folder(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], Corpus]:
@@ -161,25 +136,24 @@ def _add_folder(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace
     parser.add_argument("--validation", type=float, default=0.0, help="share of the items (default: %(default)s)")
     parser.add_argument("--test", type=float, default=0.0, help="share of the items (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the division (default: %(default)s)")
-    return lambda options: read_folder(
-        options.root, videos=options.videos, validation=options.validation, test=options.test, seed=options.seed
-    )
+    return _reading(read_folder, "videos", "validation", "test", "seed")
 
 
 def _add_table(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], Corpus]:
-    for split in ("train", "validation", "test"):
+    for split in _SPLITS:
         parser.add_argument(f"--{split}", metavar="FILE", help=f".jsonl, .csv or .tsv of the {split} split")
     parser.add_argument(
         "--columns", nargs="+", required=True, metavar="SCHEMA=TABLE", help="such as image_id=file caption_en=comment"
     )
     parser.add_argument("--caption-rows", action="store_true", help="the table has a row for each caption")
     parser.add_argument("--delimiter", help="between cells (default: by suffix)")
-    return lambda options: read_table(
-        {split: getattr(options, split) for split in ("train", "validation", "test") if getattr(options, split)},
-        column_map(options.columns),
-        caption_rows=options.caption_rows,
-        delimiter=options.delimiter,
-    )
+    return _read_table
+
+
+def _read_table(options: argparse.Namespace) -> Corpus:
+    files = {split: getattr(options, split) for split in _SPLITS if getattr(options, split)}
+    columns = column_map(options.columns)
+    return read_table(files, columns, caption_rows=options.caption_rows, delimiter=options.delimiter)
 
 
 # Name of a reader -> what it reads, an example of its options, and what declares them and gives the call.
