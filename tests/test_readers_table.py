@@ -96,6 +96,8 @@ def test_a_column_outside_the_schema_is_refused(tmp_path: Path):
         read_table({"train": file}, {"image_id": "image", "captions_en": "comment"})
     with pytest.raises(ValueError, match="must have one column 'image_id'"):
         read_table({"train": file}, {"caption_en": "comment"})
+    with pytest.raises(ValueError, match="a table for at least one split"):
+        read_table({}, COLUMNS)
 
 
 def test_the_columns_of_a_table_are_those_of_its_first_row(tmp_path: Path):

@@ -15,6 +15,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import datasets
+from tqdm import tqdm
 
 from processing.languages import SOURCE_LANGUAGE
 from processing.missing import MissingReport
@@ -195,7 +196,7 @@ def build_split(
         check_columns(columns, [caption_column(SOURCE_LANGUAGE)], split=name)
     positions: dict[str, int] = {}
     checked = []
-    for position, row in enumerate(rows, start=1):
+    for position, row in enumerate(tqdm(rows, desc=name, unit="row", disable=None), start=1):
         where = f"{source}, split {name!r}, row {position} ({id_column} {row.get(id_column)!r})"
         clean = _check_row(row, columns, where)
         first = positions.setdefault(clean[id_column], position)

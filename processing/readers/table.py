@@ -39,6 +39,8 @@ def read_table(
         ValueError: a column is not in the schema or not in the table, or a file is malformed; the message names file
             and line.
     """
+    if not files:
+        raise ValueError("files must name a table for at least one split, such as train, got none.")
     schema_features(columns)
     missing = MissingReport()
     splits = {}
