@@ -157,6 +157,6 @@ def check_aligned(row: Mapping[str, Any], languages: Sequence[str]) -> None:
         num_targets = len(row[column])
         if num_targets != num_sources:
             raise ValueError(
-                f"item {row[find_id_column(row)]!r}: {column} has {num_targets} captions and caption_en has {num_sources}; "
-                f"translations are aligned by index, so translate each English caption once."
+                f"item {row[find_id_column(row)]!r}: {column} has {num_targets} captions and caption_en has "
+                f"{num_sources}; translations are aligned by index, so translate each English caption once."
             )
