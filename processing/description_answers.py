@@ -44,7 +44,7 @@ _REFUSAL_STARTS = (
 _REFUSAL = re.compile(rf"{_GREETING}(?:{'|'.join(_REFUSAL_STARTS)})")
 
 _KIND = r"(?:description|caption|paragraph|summary|answer)s?"
-_SURE = r"(?:(?:sure|certainly|of course|absolutely|okay)(?: thing)?[,.!]\s+)"
+_SURE = r"(?:(?:sure|certainly|of course|absolutely|okay)(?: thing)?[,.!](?:\s+|$))"
 _PREAMBLE = re.compile(
     rf"{_SURE}?(?:here(?:['\u2019]s| is| are)\b[^:.\n]{{0,60}}\b{_KIND}\b[^:.\n]{{0,60}}"
     rf"|(?:(?:the|a|image|picture|video|detailed|short|brief) ){{0,4}}{_KIND}(?: of (?:the|this) {_MEDIUM})?)\s*:\s+",
@@ -101,7 +101,7 @@ def tidy_captions(answer: str) -> list[str]:
     for line in lines:
         bare = _BULLET.sub("", _NUMBER.sub("", line.strip())).strip()
         # An introduction ends in a colon; a title begins with a hash.
-        if bare.endswith(":") or bare.startswith("#") or _ONLY_SURE.fullmatch(f"{bare} "):
+        if bare.endswith(":") or bare.startswith("#") or _ONLY_SURE.fullmatch(bare):
             continue
         caption = _without_quotes(" ".join(bare.split())).strip()
         if not is_empty(caption):
