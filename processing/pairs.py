@@ -75,9 +75,7 @@ class CaptionPairs(Dataset[dict[str, Any] | None]):
         self._decoder = datasets.Image(mode="RGB")
         self._pairs = self._pairs_with_translation()
         if len(self._pairs) == 0:
-            raise ValueError(
-                f"split {name!r}: all of {translated} are null; translate the captions again."
-            )
+            raise ValueError(f"split {name!r}: all of {translated} are null; translate the captions again.")
         counts = np.array([len(captions) for captions in self.source_captions])
         self._item_of_caption = np.repeat(np.arange(len(counts)), counts)
         self._first_caption = np.cumsum(counts) - counts

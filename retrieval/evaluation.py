@@ -116,6 +116,33 @@ def evaluation_protocol(
     }
 
 
+def drop_untranslated(split: Any, languages: Sequence[str]) -> Any:
+    """Leave out the items that a translated language cannot ask for, because all their translations were refused.
+
+    Items without a human caption stay, and are an error later: leaving them out would change a published protocol.
+
+    Args:
+        split: a `datasets.Dataset` in the schema.
+        languages: as in `evaluate_retrieval`; only those that end in `_mt` matter.
+    """
+    columns = [query_column(language) for language in languages if language.endswith("_mt")]
+    check_columns(split.column_names, columns, split=_name_of(split))
+    texts = [split[column] for column in columns]
+    kept = [
+        position for position, rows in enumerate(zip(*texts, strict=True)) if all(any(captions) for captions in rows)
+    ]
+    if not columns or len(kept) == len(split):
+        return split
+    logger.warning(
+        "split %r: %d of %d items have no translation in %s; they are left out",
+        _name_of(split),
+        len(split) - len(kept),
+        len(split),
+        columns,
+    )
+    return split.select(kept)
+
+
 def read_captions(split: Any, language: str) -> tuple[list[str], Tensor]:
     """All captions of a split in one language, and the position of the item of each.
 

@@ -9,7 +9,13 @@ from transformers.feature_extraction_utils import BatchFeature
 
 from modeling_leccr.matching_leccr import fused_scores, global_scores, slot_scores
 from retrieval.encode import encode_items, encode_texts
-from retrieval.evaluation import evaluate_retrieval, evaluation_protocol, item_composites, read_captions
+from retrieval.evaluation import (
+    drop_untranslated,
+    evaluate_retrieval,
+    evaluation_protocol,
+    item_composites,
+    read_captions,
+)
 from retrieval.items import read_image
 from retrieval.metrics import recall_metrics
 from retrieval.ranks import RetrievalRanks
@@ -165,6 +171,18 @@ def test_translations_ask_only_under_their_own_name():
     refused = split.remove_columns(["caption_de_mt"]).add_column("caption_de_mt", [[None], ["automat"]])
     with pytest.raises(ValueError, match="item 0 of split 'unnamed' has no caption in caption_de_mt"):
         read_captions(refused, "de_mt")
+
+
+def test_items_without_any_translation_are_left_out_and_told(caplog):
+    """One refused translation in a validation split must not stop the training that it was to choose from."""
+    columns = {"caption_de_mt": [["a"], [None], ["b", None]], "caption_fr_mt": [["c"], ["d"], ["e"]]}
+    split = datasets.Dataset.from_dict({"image_id": ["0", "1", "2"], "caption_de": [[], ["x"], ["y"]], **columns})
+    assert drop_untranslated(split, ["de_mt", "fr_mt"])["image_id"] == ["0", "2"]
+    assert "1 of 3 items have no translation in ['caption_de_mt', 'caption_fr_mt']" in caplog.text
+    for languages in ([], ["de"], ["fr_mt"]):
+        assert drop_untranslated(split, languages) is split
+    with pytest.raises(ValueError, match=r"lacks the columns \['caption_cs_mt'\]"):
+        drop_untranslated(split, ["cs_mt"])
 
 
 def test_evaluation_reads_pictures_only_to_encode_them(monkeypatch):

@@ -14,7 +14,7 @@ from transformers import AutoModel, AutoProcessor
 
 from modeling_leccr import LeccrModel
 from tests.test_training_building import data_set_folder
-from tests.training_parts import tiny_recipe
+from tests.training_parts import tiny_recipe, tiny_split
 from train import main
 
 PICTURES = ("training.png", "retrieval.png", "comparison.png")
@@ -115,6 +115,24 @@ def test_a_run_on_a_folder_of_parquet_files_without_test_split(tmp_path: Path):
     assert "split: validation" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
     for name in PICTURES:
         assert (tmp_path / "out" / name).is_file()
+
+
+def test_a_run_on_translations_alone_survives_those_that_were_refused(tmp_path: Path):
+    """A null in the first place, or an item without any translation, showed only after hours of training."""
+    refused = {"caption_de_mt": [[None, "ein Hund"], [None, None], ["eine Katze", None], ["ein Haus", "Häuser"]]}
+    (tmp_path / "data").mkdir()
+    for name in ("train", "validation"):
+        split = tiny_split(4, caption_en=[["one", "two"]] * 4, **refused).remove_columns(["caption_de"])
+        split.to_parquet(str(tmp_path / "data" / f"{name}-00000-of-00001.parquet"))
+    data = {"dataset": str(tmp_path / "data"), "scenes": {}, "test_split": None}
+    languages = {"target_languages": ["de"], "evaluation_languages": ["de_mt"]}
+    main([str(write_recipe(tmp_path, **data, **languages, per_device_train_batch_size=4))])
+    record = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
+    metrics = record["systems"]["LECCR"]["validation"]
+    assert (metrics["de_mt/num_items"], metrics["de_mt/num_texts"]) == (3, 4)
+    (search,) = json.loads((tmp_path / "out" / "searches.json").read_text(encoding="utf-8"))
+    assert search["query"] == "ein Hund"
+    assert "German (machine translation)" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
 
 
 def test_a_wrong_setting_ends_the_script_before_it_writes_anything(tmp_path: Path):

@@ -74,7 +74,7 @@ def save_and_verify(
         RuntimeError: the reloaded model embeds differently.
     """
     rows = [split[position] for position in range(min(PROBE_ITEMS, len(split)))]
-    texts = [row[query_column(language)][0] for row in rows for language in languages if row[query_column(language)]]
+    texts = [text for row in rows for language in languages if (text := first_caption(row, language))]
     codes = list(dict.fromkeys(language.removesuffix("_mt") for language in languages))
     save_for_hub(run.model, processor, folder / "model", languages=codes, metrics=card_metrics(run), query=texts[0])
     save_probe(run.model, processor, rows, texts, folder / "probe")
@@ -83,6 +83,11 @@ def save_and_verify(
     if result.returncode:
         raise RuntimeError(f"the saved model does not reload to the same embeddings: {result.stdout}{result.stderr}")
     return json.loads(result.stdout.splitlines()[-1])["max_difference"]
+
+
+def first_caption(row: Mapping[str, Any], language: str) -> str | None:
+    """The first caption of an item that is not null; a translation is null where it was refused."""
+    return next((caption for caption in row[query_column(language)] if caption is not None), None)
 
 
 def search_in_fresh_process(folder: Path, split: datasets.Dataset, languages: list[str]) -> list[dict[str, Any]]:
@@ -98,7 +103,7 @@ def search_in_fresh_process(folder: Path, split: datasets.Dataset, languages: li
     queries = []
     for place, language in enumerate(languages):
         row = split[place * len(split) // len(languages)]
-        queries.append({"query": row[query_column(language)][0], "language": language, "image_id": row[ID_COLUMN]})
+        queries.append({"query": first_caption(row, language), "language": language, "image_id": row[ID_COLUMN]})
     write_json_atomic(folder / "queries.json", queries)
     options = {
         "--model": "model",
