@@ -68,6 +68,7 @@ def test_a_local_model_describes_a_folder_of_pictures(
     assert (read.kind, described.kind) == ("read", "describe")
     settings = dict(described.settings)
     assert (settings["model"], settings["temperature"], settings["max_tokens"]) == ("tiny-model", 1.0, 12)
+    assert (settings["batch_size"], settings["max_attempts"]) == (2, 2)
     assert settings["revision"].startswith("sha256:") and settings["prompt"]["id"].startswith("custom-")
     assert str(tmp_path) not in json.dumps(settings)
     again = run(capsys, *arguments, "--out", tmp_path / "again")
