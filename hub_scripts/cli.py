@@ -7,6 +7,11 @@ from importlib import import_module
 
 # Name of a command → (module with `main(argv)`, one line of help). A module is imported when its command is called.
 COMMANDS: dict[str, tuple[str, str]] = {
+    "read_dataset": ("hub_scripts.read_dataset", "a benchmark, a table or your pictures as a data set folder"),
+    "describe": ("hub_scripts.describe", "descriptions of pictures by a multimodal language model"),
+    "translate": ("hub_scripts.translate", "machine translations of the English captions"),
+    "inspect_dataset": ("hub_scripts.inspect_dataset", "a report on the quality of a data set"),
+    "push_dataset": ("hub_scripts.push_dataset", "a data set folder to the Hub, with a card"),
     "search": ("hub_scripts.search", "search pictures with text in any language of the model"),
     "evaluate": ("hub_scripts.evaluate", "recalls of a saved model on a data set"),
 }
@@ -15,10 +20,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
 def main(argv: Sequence[str] | None = None) -> None:
     """Hand the rest of the command line to the script that the first word names."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    listing = "\n".join(f"  {name:<12} {help_line}" for name, (_, help_line) in sorted(COMMANDS.items()))
+    listing = "\n".join(f"  {name:<16} {help_line}" for name, (_, help_line) in sorted(COMMANDS.items()))
     parser = argparse.ArgumentParser(
         prog="leccr",
-        description="Cross-lingual image-text retrieval.",
+        description="Cross-lingual image-text retrieval, from data to search.",
         epilog=f"commands:\n{listing}\n\n`leccr COMMAND --help` shows the options of a command.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
