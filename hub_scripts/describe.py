@@ -33,11 +33,10 @@ from processing.description import (
 )
 from processing.description_models import ImageTextToText
 from processing.jobs import run_job
-from processing.manifest import read_manifest
 from processing.media import attach_images, attach_videos
 from processing.missing import MissingReport
 from processing.prompts import PROMPTS, read_prompt
-from processing.sources import is_data_set, open_splits
+from processing.sources import is_data_set, open_manifest, open_splits
 
 logger = logging.getLogger("leccr.describe")
 
@@ -105,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         splits,
         options.out,
         lambda: PictureDescriber(generator, prompt, max_attempts=options.max_attempts, num_frames=options.num_frames),
-        source_steps=read_manifest(options.dataset).steps,
+        source_steps=open_manifest(options.dataset).steps,
         redo=options.redo,
     )
     counts = dict(manifest.steps[-1].counts) if manifest.complete else {}

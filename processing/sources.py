@@ -1,6 +1,7 @@
 """Data sets in the schema: opened by folder or Hub name, written as a folder that loads like a Hub repository."""
 
 import json
+import logging
 import shutil
 import uuid
 from collections.abc import Mapping, Sequence
@@ -11,9 +12,13 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets.table import embed_table_storage
+from huggingface_hub import hf_hub_download, is_offline_mode
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
 from processing.files import atomic_write, replace_folder
 from processing.manifest import MANIFEST_FILE, Manifest, Step, read_manifest
+
+logger = logging.getLogger(__name__)
 
 SHARD_METADATA = b"leccr"
 DEFAULT_ROWS_PER_SHARD = 10_000
@@ -55,6 +60,29 @@ def open_split(location: str | Path, split: str, *, config_name: str | None = No
     if split not in loaded:
         raise ValueError(f"{location} has the splits {sorted(loaded)}, not {split!r}.")
     return loaded[split]
+
+
+def open_manifest(location: str | Path) -> Manifest:
+    """The steps that made a data set; an empty manifest where there is none, as for a data set from elsewhere.
+
+    Args:
+        location: a folder, or a name on the Hub, where every push leaves its manifest.
+
+    Raises:
+        ValueError: the manifest is damaged or of another format.
+        OSError: the Hub cannot be reached, or has no such data set.
+    """
+    if Path(location).is_dir():
+        return read_manifest(location)
+    try:
+        return read_manifest(Path(hf_hub_download(str(location), MANIFEST_FILE, repo_type="dataset")).parent)
+    except LocalEntryNotFoundError:
+        if not is_offline_mode():
+            raise
+        logger.warning("the manifest of %s is not in the cache; offline, its earlier steps are not known", location)
+        return Manifest()
+    except EntryNotFoundError:
+        return Manifest()
 
 
 def is_data_set(path: Path) -> bool:

@@ -5,9 +5,19 @@ from pathlib import Path
 
 import datasets
 import pytest
+from huggingface_hub import HfApi, constants
+from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
 
 from processing.manifest import Manifest, Step, read_manifest
-from processing.sources import open_split, open_splits, read_shard_metadata, write_shard, write_splits
+from processing.sources import (
+    open_manifest,
+    open_split,
+    open_splits,
+    read_shard_metadata,
+    write_shard,
+    write_splits,
+)
+from tests.hub_server import HubServer, hub
 from tests.processing_parts import items, picture
 
 
@@ -106,6 +116,46 @@ def test_a_damaged_manifest_is_named(tmp_path: Path, content: str):
 def test_a_folder_without_manifest_has_no_steps(tmp_path: Path):
     """Data sets from elsewhere have none."""
     assert read_manifest(tmp_path) == Manifest()
+
+
+def push_files(server: HubServer, name: str, folder: Path) -> str:
+    api = HfApi(token=server.token)
+    api.create_repo(name, repo_type="dataset")
+    api.upload_folder(folder_path=folder, repo_id=name, repo_type="dataset")
+    return name
+
+
+def test_a_data_set_on_the_hub_tells_its_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Translating `org/name` would forget who described it, and the next card would not say."""
+    step = Step("describe", {"model": "m"}, {"rows": 2}, "2026-01-01")
+    folder = write_splits({"train": texts(2)}, tmp_path / "out", steps=[step])
+    assert open_manifest(folder) == read_manifest(folder)
+    with hub(tmp_path / "home") as server:
+        name = push_files(server, "owner/described", folder)
+        assert open_manifest(name) == Manifest((step,), {"train": 2})
+        server.fail("manifest.json", "500", times=100)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+        assert open_manifest(name).steps == (step,)
+
+
+def test_a_data_set_from_elsewhere_on_the_hub_has_no_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """Other people's data sets have no manifest; a Hub that is away must not look like one of them."""
+    (tmp_path / "other").mkdir()
+    texts(2).to_parquet(str(tmp_path / "other" / "train.parquet"))
+    with hub(tmp_path / "home") as server:
+        name = push_files(server, "owner/other", tmp_path / "other")
+        server.fail("manifest.json", "500", times=100)
+        with pytest.raises(LocalEntryNotFoundError):
+            open_manifest(name)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+        assert open_manifest(name) == Manifest() and "its earlier steps are not known" in caplog.text
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        server.faults.clear()
+        assert open_manifest(name) == Manifest()
+        with pytest.raises(RepositoryNotFoundError):
+            open_manifest("owner/absent")
 
 
 def test_the_manifest_is_json_that_people_can_read(tmp_path: Path):
