@@ -51,12 +51,16 @@ def open_splits(location: str | Path, *, config_name: str | None = None) -> data
 def open_split(location: str | Path, split: str, *, config_name: str | None = None) -> datasets.Dataset:
     """One split of a data set; of one on the Hub, the others are not downloaded.
 
+    A single `datasets.Dataset` from `save_to_disk` is the split, whatever its name.
+
     Raises:
         ValueError: there is no such split, or as `open_splits`.
     """
     if not Path(location).is_dir():
         return datasets.load_dataset(str(location), config_name, split=split)
     loaded = open_splits(location, config_name=config_name)
+    if _is_single_split(Path(location)):
+        return loaded["train"]
     if split not in loaded:
         raise ValueError(f"{location} has the splits {sorted(loaded)}, not {split!r}.")
     return loaded[split]
@@ -92,7 +96,22 @@ def is_data_set(path: Path) -> bool:
 
 def saved_to_disk(path: Path) -> bool:
     """Whether `datasets` wrote the folder with `save_to_disk`."""
-    return any((path / name).is_file() for name in ("dataset_dict.json", "state.json"))
+    return (path / "dataset_dict.json").is_file() or _is_single_split(path)
+
+
+def _is_single_split(path: Path) -> bool:
+    return (path / "state.json").is_file()
+
+
+def cut_rows(num_rows: int, rows_per_shard: int) -> list[range]:
+    """The rows of each shard of a split, in order; all shards but the last are full.
+
+    Raises:
+        ValueError: `rows_per_shard` is below 1.
+    """
+    if rows_per_shard < 1:
+        raise ValueError(f"rows_per_shard must be at least 1, got {rows_per_shard}.")
+    return [range(start, min(num_rows, start + rows_per_shard)) for start in range(0, num_rows, rows_per_shard)]
 
 
 def shard_name(split: str, position: int, num_shards: int) -> str:
@@ -148,7 +167,8 @@ def write_splits(
         rows_per_shard: rows of one parquet file, at least 1.
 
     Raises:
-        ValueError: a split has no rows, or `folder` holds something that is not to be replaced.
+        ValueError: a split has no rows, `rows_per_shard` is below 1, or `folder` holds something that is not to be
+            replaced.
     """
     target = Path(folder)
     check_output_folder(target, overwrite=overwrite)
@@ -156,16 +176,13 @@ def write_splits(
     empty = sorted(name for name, split in splits.items() if len(split) == 0)
     if empty or not splits:
         raise ValueError(f"splits must have rows, got {empty or 'no split'}; leave out those without any.")
-    if rows_per_shard < 1:
-        raise ValueError(f"rows_per_shard must be at least 1, got {rows_per_shard}.")
     target.parent.mkdir(parents=True, exist_ok=True)
     fresh = target.with_name(f".{target.name}-{uuid.uuid4().hex}")
     try:
         for name, split in splits.items():
-            num_shards = -(-len(split) // rows_per_shard)
-            for position in range(num_shards):
-                rows = range(position * rows_per_shard, min(len(split), (position + 1) * rows_per_shard))
-                write_shard(split.select(rows), fresh / shard_name(name, position, num_shards))
+            parts = cut_rows(len(split), rows_per_shard)
+            for position, part in enumerate(parts):
+                write_shard(split.select(part), fresh / shard_name(name, position, len(parts)))
         Manifest(tuple(steps), {name: len(split) for name, split in splits.items()}).write(fresh)
         if target.is_dir() and not any(target.iterdir()):
             target.rmdir()

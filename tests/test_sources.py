@@ -10,6 +10,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundEr
 
 from processing.manifest import Manifest, Step, read_manifest
 from processing.sources import (
+    cut_rows,
     open_manifest,
     open_split,
     open_splits,
@@ -17,6 +18,7 @@ from processing.sources import (
     write_shard,
     write_splits,
 )
+from retrieval.items import open_items
 from tests.hub_server import HubServer, hub
 from tests.processing_parts import items, picture
 
@@ -175,3 +177,24 @@ def test_a_data_set_saved_to_disk_is_opened(tmp_path: Path):
     """The other form in which `datasets` leaves data on disk."""
     texts(3).save_to_disk(str(tmp_path / "one"))
     assert len(open_splits(tmp_path / "one")["train"]) == 3
+    datasets.DatasetDict(dev=texts(2), test=texts(4)).save_to_disk(str(tmp_path / "two"))
+    assert len(open_split(tmp_path / "two", "test")) == 4
+    with pytest.raises(ValueError, match=r"has the splits \['dev', 'test'\], not 'train'"):
+        open_split(tmp_path / "two", "train")
+
+
+def test_a_single_split_saved_to_disk_answers_to_any_name(tmp_path: Path):
+    """It has no name that one could ask for; `--split test` is the default of evaluate and index."""
+    texts(3).save_to_disk(str(tmp_path / "one"))
+    for name in ("test", "train"):
+        assert open_split(tmp_path / "one", name)[:] == texts(3)[:]
+    assert len(open_items(str(tmp_path / "one"))) == 3
+
+
+@pytest.mark.parametrize(("num_rows", "rows_per_shard"), [(0, 3), (1, 3), (3, 3), (4, 3), (7, 1), (6, 2)])
+def test_shards_hold_every_row_once_and_in_order(num_rows: int, rows_per_shard: int):
+    """A row that falls between two shards is lost for good."""
+    parts = cut_rows(num_rows, rows_per_shard)
+    assert [row for part in parts for row in part] == list(range(num_rows))
+    assert all(len(part) == rows_per_shard for part in parts[:-1])
+    assert all(0 < len(part) <= rows_per_shard for part in parts)
