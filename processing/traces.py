@@ -9,10 +9,13 @@ from urllib.parse import urlsplit
 
 PRIVATE_SERVER = "(a private server)"
 HIDDEN = "(hidden)"
-_TOKEN = re.compile(r"\b(?:hf_|sk-|ghp_|AKIA)[A-Za-z0-9_-]{12,}")
+_TOKEN = re.compile(r"\b(?:hf_|sk-|gh[a-z]_|github_pat_|glpat-|gsk_|AKIA)[A-Za-z0-9_-]{12,}")
+# With a digit, so that a sentence about a flag bearer stays.
+_BEARER = re.compile(r"\b(bearer\s+)(?=\S*\d)[\w.~+/=-]{16,}", re.IGNORECASE)
 _ADDRESS = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s\"'<>)\]]+", re.IGNORECASE)
 # At least two folders deep, so that "and/or" and "/" in a prompt stay.
-_PATH = re.compile(r"(?<![\w/:.~\\])(?:~|/[\w.@+-]+)(?:/[\w.@+-]+)+/?|(?<!\w)[A-Za-z]:\\[^\s\"'<>|]+")
+_PATH = re.compile(r"(?<![\w/:.~\\])(?:~|/[\w.@+-]+)(?:/[\w.@+-]+)+/?|(?<!\w)[A-Za-z]:[\\/][^\s\"'<>|]+")
+_SEPARATOR = re.compile(r"[\\/]")
 _PRIVATE_HOSTS = (".local", ".internal", ".lan", ".home", ".corp", ".localdomain")
 
 
@@ -20,10 +23,17 @@ def without_traces(value: Any) -> Any:
     """A copy in which each path on this machine is its last part, and private addresses and tokens are hidden.
 
     Args:
-        value: JSON: a setting, or mappings and lists of them.
+        value: JSON: a setting, or mappings and lists of them. A mapping with `id` and `text` is a prompt; its text is
+            never taken for one path as a whole.
     """
     if isinstance(value, Mapping):
-        return {without_traces(name): without_traces(item) for name, item in value.items()}
+        is_prompt = {"id", "text"} <= set(value)
+        return {
+            without_traces(name): _clean_inside(item)
+            if is_prompt and name == "text" and isinstance(item, str)
+            else without_traces(item)
+            for name, item in value.items()
+        }
     if isinstance(value, list | tuple):
         return [without_traces(item) for item in value]
     return _clean(value) if isinstance(value, str) else value
@@ -31,14 +41,21 @@ def without_traces(value: Any) -> Any:
 
 def is_local_path(text: str) -> bool:
     """Whether a text as a whole is a path that starts at a root or a home folder, or climbs out of its folder."""
-    windows = PureWindowsPath(text)
-    return text.startswith(("/", "~/", "../", "./", "file:")) or bool(windows.drive) or ".." in windows.parts
+    starts_at_root = text.startswith(("/", "~/", "../", "./", "file:", "\\\\")) or re.match(r"[A-Za-z]:[\\/]", text)
+    return bool(starts_at_root) or ".." in PureWindowsPath(text).parts
 
 
 def _clean(text: str) -> str:
-    if is_local_path(text) and "\n" not in text:
+    # The name of a folder may have a space in it, but words from the start are a sentence: "/no_think Describe ...".
+    is_sentence = "\n" in text or (" " in text and len(_SEPARATOR.findall(text.partition(" ")[0])) < 2)
+    if is_local_path(text) and not is_sentence:
         return PureWindowsPath(PurePosixPath(text).name).name
-    text = _ADDRESS.sub(lambda found: _public_address(found[0]), _TOKEN.sub(HIDDEN, text))
+    return _clean_inside(text)
+
+
+def _clean_inside(text: str) -> str:
+    text = _BEARER.sub(rf"\1{HIDDEN}", _TOKEN.sub(HIDDEN, text))
+    text = _ADDRESS.sub(lambda found: _public_address(found[0]), text)
     return _PATH.sub(lambda found: PureWindowsPath(found[0].rstrip("/")).name, text)
 
 

@@ -27,6 +27,15 @@ HOME = "/" + "home/ann"
         ("https://ann:secret@api.example.org:81/v1?key=1", "https://api.example.org:81/v1"),
         ("Bearer hf_abcdefghijklmnop", f"Bearer {HIDDEN}"),
         ("sk-proj-abcdefghijklmnop", HIDDEN),
+        ("gsk_abcdefghijklmnop", HIDDEN),
+        ("token glpat-abcdefghijklmnop", f"token {HIDDEN}"),
+        ("github_pat_" + "a" * 22, HIDDEN),
+        ("gho_abcdefghijklmnop", HIDDEN),
+        ("Authorization: Bearer abcdefghijk.lmnop-7", f"Authorization: Bearer {HIDDEN}"),
+        ("C:/Users/ann/nllb", "nllb"),
+        ("from C:/Users/ann/nllb now", "from nllb now"),
+        ("C:\\Users\\ann\\my models\\nllb", "nllb"),
+        ("\\\\server\\ann\\nllb", "nllb"),
     ],
 )
 def test_places_addresses_and_tokens_are_hidden(text: str, expected: str) -> None:
@@ -44,12 +53,44 @@ def test_places_addresses_and_tokens_are_hidden(text: str, expected: str) -> Non
         "a cat: 24/7 service, km/h, TV/radio/phone",
         "risk-averse",
         "",
+        "Q: translate {caption} and/or more",
+        "a:1",
+        "the bearer of-an-enormous-standard walks",
     ],
 )
 def test_everything_else_stays_as_it_is(text: str) -> None:
     """A prompt that is changed in the card is another prompt."""
     assert without_traces(text) == text
     assert not is_local_path(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "/no_think Describe the picture and/or its people.",
+        "../left or right/wrong",
+        "./run and/or walk",
+        "~/ is a home folder and/or a sign",
+    ],
+)
+def test_a_sentence_that_starts_like_a_path_is_no_path(text: str) -> None:
+    """Switches of models begin with a slash; the card showed the last words alone."""
+    assert without_traces(text) == text
+
+
+def test_the_text_of_a_prompt_is_never_one_path() -> None:
+    """A prompt is published as it was asked; only what is inside it and tells of a machine goes."""
+    prompt = {"id": "custom-1", "text": "../left/right and/or the middle."}
+    assert without_traces({"prompt": prompt}) == {"prompt": prompt}
+    assert without_traces({"path": prompt["text"]}) == {"path": "or the middle."}
+    inside = {"id": "custom-2", "text": f"As in {HOME}/style.txt, and/or short."}
+    assert without_traces(inside)["text"] == "As in style.txt, and/or short."
+
+
+@pytest.mark.parametrize("name", ["/1.png", "~/1.png", "../1.png", "C:/1.png", "C:\\1.png", "a/../1.png", "/a b.png"])
+def test_places_on_a_machine_are_known(name: str) -> None:
+    """These are refused as file names; one that passes would be published."""
+    assert is_local_path(name)
 
 
 def test_settings_are_cleaned_all_the_way_down() -> None:
