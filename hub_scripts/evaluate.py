@@ -12,7 +12,7 @@ from transformers import AutoModel, AutoProcessor
 
 import modeling_leccr  # noqa: F401 - registers the Auto classes
 from processing.files import write_json_atomic
-from retrieval.evaluation import Scoring, drop_untranslated, evaluate_retrieval, evaluation_protocol
+from retrieval.evaluation import Scoring, evaluate_retrieval, evaluation_protocol
 from retrieval.items import open_items
 
 
@@ -41,7 +41,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     model = AutoModel.from_pretrained(options.model)
     processor = AutoProcessor.from_pretrained(options.model)
     split = open_items(options.dataset, split=options.split, config_name=options.config, images=options.images)
-    split = drop_untranslated(split, options.languages)
     settings = {
         "scoring": options.scoring,
         "global_weight": options.global_weight,

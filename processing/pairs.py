@@ -28,7 +28,8 @@ DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, TypeError, struct
 class CaptionPairs(Dataset[dict[str, Any] | None]):
     """Map-style data set of (item, caption index, target language); an epoch sees each of them once.
 
-    Texts are read once into lists; a picture is decoded when its row is asked for.
+    Texts are read once into lists; a picture is decoded when its row is asked for. An item without captions makes no
+    pair, nor does a caption whose translation was refused.
 
     Args:
         split: a split in the schema of records.py.
@@ -39,8 +40,8 @@ class CaptionPairs(Dataset[dict[str, Any] | None]):
 
     Raises:
         ValueError: the split is empty or lacks a column, a language is unknown or named twice, an id occurs twice,
-            an item has no caption, an empty caption, or translations that do not line up, or all translations are
-            null.
+            an item has an empty caption or translations that do not line up, or there is no pair: no English captions,
+            or all translations are null.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class CaptionPairs(Dataset[dict[str, Any] | None]):
         self.image_ids: list[str] = texts[ID_COLUMN]
         self.descriptions: list[str | None] = texts[DESCRIPTION_COLUMN]
         self.source_captions: list[list[str]] = texts[caption_column(SOURCE_LANGUAGE)]
-        self.target_captions: list[list[list[str]]] = [texts[column] for column in translated]
+        self.target_captions: list[list[list[str | None]]] = [texts[column] for column in translated]
         _check_items(texts, self.target_languages)
         # Undecoded, so that a broken picture can be reported with its id.
         self._images = (
@@ -75,7 +76,10 @@ class CaptionPairs(Dataset[dict[str, Any] | None]):
         self._decoder = datasets.Image(mode="RGB")
         self._pairs = self._pairs_with_translation()
         if len(self._pairs) == 0:
-            raise ValueError(f"split {name!r}: all of {translated} are null; translate the captions again.")
+            raise ValueError(
+                f"split {name!r} makes no pair: no item has a caption_en, or all of {translated} are null; caption the "
+                f"items, or translate the captions again."
+            )
         counts = np.array([len(captions) for captions in self.source_captions])
         self._item_of_caption = np.repeat(np.arange(len(counts)), counts)
         self._first_caption = np.cumsum(counts) - counts
@@ -114,7 +118,10 @@ class CaptionPairs(Dataset[dict[str, Any] | None]):
         }
 
     def _pairs_with_translation(self) -> np.ndarray:
-        """Positions in (caption, language) order. A translation that was refused is null and makes no pair."""
+        """Positions in (caption, language) order; logs what makes no pair."""
+        without = [item for item, captions in zip(self.image_ids, self.source_captions, strict=True) if not captions]
+        if without:
+            logger.warning("%d items have no caption_en and make no pair (first: %s)", len(without), without[:3])
         kept = [
             self.target_captions[language][item][position] is not None
             for item, captions in enumerate(self.source_captions)
@@ -122,7 +129,7 @@ class CaptionPairs(Dataset[dict[str, Any] | None]):
             for language in range(len(self.target_languages))
         ]
         if not all(kept):
-            logger.info("%d of %d translations are null and make no pair", kept.count(False), len(kept))
+            logger.warning("%d of %d translations are null and make no pair", kept.count(False), len(kept))
         return np.flatnonzero(kept)
 
     def _image(self, item: int) -> Image.Image | None:
@@ -152,7 +159,7 @@ def _check_items(texts: dict[str, list[Any]], target_languages: Sequence[str]) -
         row = {column: texts[column][position] for column in columns} | {ID_COLUMN: image_id}
         for column in columns:
             captions = row[column]
-            if not isinstance(captions, list) or (column == columns[0] and not captions):
+            if not isinstance(captions, list):
                 raise ValueError(f"item {image_id!r}: {column} must be a list of captions, got {captions!r}.")
             given = captions if column == columns[0] else [caption for caption in captions if caption is not None]
             if not all(isinstance(caption, str) and caption.strip() for caption in given):

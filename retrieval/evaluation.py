@@ -66,12 +66,16 @@ def evaluate_retrieval(
     metrics: dict[str, float] = {}
     for language, (texts, text_to_item) in captions.items():
         text_embeds = encode_texts(model, processor, texts, 4 * batch_size, progress=progress)
-        ranks = rank_texts_and_items(composites, text_embeds, text_to_item, chunk_size=chunk_size)
+        # All items, but for translations: one whose translations were all refused has no text to be found by.
+        asked = text_to_item.unique()
+        candidates = composites if len(asked) == len(split) else composites[asked.to(composites.device)]
+        owners = torch.searchsorted(asked, text_to_item)
+        ranks = rank_texts_and_items(candidates, text_embeds, owners, chunk_size=chunk_size)
         metrics |= recall_metrics(ranks, prefix=f"{language}/")
-        metrics[f"{language}/num_items"] = float(len(split))
+        metrics[f"{language}/num_items"] = float(len(asked))
         metrics[f"{language}/num_texts"] = float(len(texts))
         logger.info(
-            "%s: sum_r %.1f, %d items, %d texts", language, metrics[f"{language}/sum_r"], len(split), len(texts)
+            "%s: sum_r %.1f, %d items, %d texts", language, metrics[f"{language}/sum_r"], len(asked), len(texts)
         )
     metrics["mean/sum_r"] = sum(metrics[f"{language}/sum_r"] for language in captions) / len(captions)
     return metrics
@@ -97,12 +101,14 @@ def evaluation_protocol(
     counts: dict[str, Any] = {}
     for language in languages:
         texts, text_to_item = read_captions(split, language)
-        per_item = torch.bincount(text_to_item, minlength=len(split))
+        per_item = text_to_item.unique(return_counts=True)[1]
         counts[language] = {
-            "num_items": len(split),
+            "num_items": len(per_item),
             "num_texts": len(texts),
             "captions_per_item": [int(per_item.min()), int(per_item.max())],
         }
+        if len(per_item) < len(split):
+            counts[language]["items_without_translation_left_out"] = len(split) - len(per_item)
     weight = model.config.global_weight if global_weight is None else global_weight
     return {
         "split": split_name or _name_of(split),
@@ -116,41 +122,17 @@ def evaluation_protocol(
     }
 
 
-def drop_untranslated(split: Any, languages: Sequence[str]) -> Any:
-    """Leave out the items that a translated language cannot ask for, because all their translations were refused.
-
-    Items without a human caption stay, and are an error later: leaving them out would change a published protocol.
-
-    Args:
-        split: a `datasets.Dataset` in the schema.
-        languages: as in `evaluate_retrieval`; only those that end in `_mt` matter.
-    """
-    columns = [query_column(language) for language in languages if language.endswith("_mt")]
-    check_columns(split.column_names, columns, split=_name_of(split))
-    texts = [split[column] for column in columns]
-    kept = [
-        position for position, rows in enumerate(zip(*texts, strict=True)) if all(any(captions) for captions in rows)
-    ]
-    if not columns or len(kept) == len(split):
-        return split
-    logger.warning(
-        "split %r: %d of %d items have no translation in %s; they are left out",
-        _name_of(split),
-        len(split) - len(kept),
-        len(split),
-        columns,
-    )
-    return split.select(kept)
-
-
 def read_captions(split: Any, language: str) -> tuple[list[str], Tensor]:
     """All captions of a split in one language, and the position of the item of each.
+
+    Translations that were refused are null; an item of which all were refused has none among the texts.
 
     Returns:
         The texts, and (num_texts,) int64.
 
     Raises:
-        ValueError: the language is unknown, the split has no such column or is empty, or an item has no caption.
+        ValueError: the language is unknown, the split has no such column or is empty, an item has no human caption,
+            or no item a translation.
     """
     column = query_column(language)
     name = _name_of(split)
@@ -164,12 +146,14 @@ def read_captions(split: Any, language: str) -> tuple[list[str], Tensor]:
     owners: list[int] = []
     for position, row in enumerate(rows):
         captions = [caption for caption in row[column] or [] if caption is not None]
-        if not captions:
+        if not captions and not language.endswith("_mt"):
             raise ValueError(
                 f"item {position} of split {name!r} has no caption in {column}; caption it or leave it out."
             )
         texts += captions
         owners += [position] * len(captions)
+    if not texts:
+        raise ValueError(f"split {name!r} has no text in {column}: all of it was refused; translate it again.")
     return texts, torch.tensor(owners)
 
 

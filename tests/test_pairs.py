@@ -96,11 +96,17 @@ def test_ragged_captions_are_refused_before_training():
     CaptionPairs(items(2, caption_de_mt=[["x", "y"], ["x"]]), ["zh"])
 
 
-def test_an_item_without_captions_is_refused():
-    """It would silently never be trained on."""
-    for nothing in ([], None):
-        with pytest.raises(ValueError, match="'item-1': caption_en must be a list of captions"):
-            CaptionPairs(items(2, caption_en=[["a", "b"], nothing]), ["de"])
+def test_an_item_without_captions_makes_no_pair_and_is_told(caplog: pytest.LogCaptureFixture):
+    """A folder of pictures has some that nobody captioned; they must neither stop the training nor shift a pair."""
+    split = items(3, caption_en=[["a"], [], ["c"]], caption_de_mt=[["A"], [], ["C"]])
+    pairs = CaptionPairs(split, ["de"])
+    found = [(pair["image_id"], pair["source_caption"], pair["target_caption"]) for pair in (pairs[0], pairs[1])]
+    assert found == [("item-0", "a", "A"), ("item-2", "c", "C")] and len(pairs) == 2
+    assert "1 items have no caption_en and make no pair (first: ['item-1'])" in caplog.text
+    with pytest.raises(ValueError, match="makes no pair: no item has a caption_en"):
+        CaptionPairs(items(1, caption_en=[[]], caption_de_mt=[[]]), ["de"])
+    with pytest.raises(ValueError, match="'item-0': caption_en must be a list of captions"):
+        CaptionPairs(items(1, caption_en=[None]), ["de"])
 
 
 def test_an_empty_caption_is_refused():

@@ -10,7 +10,6 @@ from transformers.feature_extraction_utils import BatchFeature
 from modeling_leccr.matching_leccr import fused_scores, global_scores, slot_scores
 from retrieval.encode import encode_items, encode_texts
 from retrieval.evaluation import (
-    drop_untranslated,
     evaluate_retrieval,
     evaluation_protocol,
     item_composites,
@@ -169,20 +168,31 @@ def test_translations_ask_only_under_their_own_name():
     assert texts == ["maschine", "automat"] and owners.tolist() == [0, 1]
     assert read_captions(split, "de")[0] == ["mensch", "leute"]
     refused = split.remove_columns(["caption_de_mt"]).add_column("caption_de_mt", [[None], ["automat"]])
-    with pytest.raises(ValueError, match="item 0 of split 'unnamed' has no caption in caption_de_mt"):
-        read_captions(refused, "de_mt")
+    assert read_captions(refused, "de_mt")[1].tolist() == [1]
+    with pytest.raises(ValueError, match="no text in caption_de_mt: all of it was refused"):
+        read_captions(refused.select([0]), "de_mt")
 
 
-def test_items_without_any_translation_are_left_out_and_told(caplog):
+def test_items_without_any_translation_are_no_candidates_and_told():
     """One refused translation in a validation split must not stop the training that it was to choose from."""
-    columns = {"caption_de_mt": [["a"], [None], ["b", None]], "caption_fr_mt": [["c"], ["d"], ["e"]]}
-    split = datasets.Dataset.from_dict({"image_id": ["0", "1", "2"], "caption_de": [[], ["x"], ["y"]], **columns})
-    assert drop_untranslated(split, ["de_mt", "fr_mt"])["image_id"] == ["0", "2"]
-    assert "1 of 3 items have no translation in ['caption_de_mt', 'caption_fr_mt']" in caplog.text
-    for languages in ([], ["de"], ["fr_mt"]):
-        assert drop_untranslated(split, languages) is split
-    with pytest.raises(ValueError, match=r"lacks the columns \['caption_cs_mt'\]"):
-        drop_untranslated(split, ["cs_mt"])
+    model, processor = tiny_model(), tiny_processor()
+    rows = {
+        "image": [tiny_image(i) for i in range(4)],
+        "image_id": list("abcd"),
+        "description": [description for _, _, description in SENTENCES[:4]],
+        "caption_de_mt": [["ein Hund"], [None], ["zwei Katzen", None], ["ein Haus"]],
+    }
+    split = datasets.Dataset.from_dict(rows)
+    metrics = evaluate_retrieval(model, processor, split, ["de_mt"], **QUIET)
+    rest = evaluate_retrieval(model, processor, split.select([0, 2, 3]), ["de_mt"], **QUIET)
+    assert metrics == rest and (metrics["de_mt/num_items"], metrics["de_mt/num_texts"]) == (3, 3)
+    counts = evaluation_protocol(model, split, ["de_mt"])["languages"]["de_mt"]
+    assert counts == {
+        "num_items": 3,
+        "num_texts": 3,
+        "captions_per_item": [1, 1],
+        "items_without_translation_left_out": 1,
+    }
 
 
 def test_evaluation_reads_pictures_only_to_encode_them(monkeypatch):

@@ -18,7 +18,6 @@ from processing.records import DESCRIPTION_COLUMN, IMAGE_COLUMN, SOURCE_LANGUAGE
 from processing.scenes import ScenesConfig, load_scenes
 from processing.sources import open_splits
 from processing.tokenizer import train_tokenizer
-from retrieval.evaluation import drop_untranslated
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +49,6 @@ def load_splits(data: DataArguments) -> dict[str, datasets.Dataset]:
         raise ValueError(
             f"the data set {data.dataset!r} holds texts alone; give the folder of its pictures as `images`."
         )
-    for role in splits.keys() - {"train"}:
-        splits[role] = drop_untranslated(splits[role], data.evaluation_languages)
     if data.train_items is not None:
         splits["train"] = splits["train"].select(range(min(data.train_items, len(splits["train"]))))
     return splits

@@ -74,7 +74,7 @@ def save_and_verify(
         RuntimeError: the reloaded model embeds differently.
     """
     rows = [split[position] for position in range(min(PROBE_ITEMS, len(split)))]
-    texts = [text for row in rows for language in languages if (text := first_caption(row, language))]
+    texts = [find_query(split, language, position)[0] for position in range(len(rows)) for language in languages]
     codes = list(dict.fromkeys(language.removesuffix("_mt") for language in languages))
     save_for_hub(run.model, processor, folder / "model", languages=codes, metrics=card_metrics(run), query=texts[0])
     save_probe(run.model, processor, rows, texts, folder / "probe")
@@ -85,15 +85,26 @@ def save_and_verify(
     return json.loads(result.stdout.splitlines()[-1])["max_difference"]
 
 
-def first_caption(row: Mapping[str, Any], language: str) -> str | None:
-    """The first caption of an item that is not null; a translation is null where it was refused."""
-    return next((caption for caption in row[query_column(language)] if caption is not None), None)
+def find_query(split: datasets.Dataset, language: str, start: int) -> tuple[str, str]:
+    """A caption and the id of its item: of the item at `start`, or of the next one that has any.
+
+    Raises:
+        ValueError: no item has a caption, or all are refused translations.
+    """
+    texts = split.select_columns([ID_COLUMN, query_column(language)])
+    for offset in range(len(split)):
+        row = texts[(start + offset) % len(split)]
+        captions = [caption for caption in row[query_column(language)] or [] if caption is not None]
+        if captions:
+            return captions[0], row[ID_COLUMN]
+    raise ValueError(f"no item has a caption in {query_column(language)}; translate or caption the split again.")
 
 
 def search_in_fresh_process(folder: Path, split: datasets.Dataset, languages: list[str]) -> list[dict[str, Any]]:
     """Search the split with one human caption of each language, by the command that a user would type.
 
-    The captions are those of items at equal distances in the split, so nobody chose the ones that work. Writes
+    The captions are those of items at equal distances in the split, so nobody chose the ones that work; where an item
+    has only refused translations, the next one is taken. Writes
     `items/`, `index/`, `searches.json` and `retrieval.png`.
     """
     items = folder / "items"
@@ -102,8 +113,8 @@ def search_in_fresh_process(folder: Path, split: datasets.Dataset, languages: li
     write_shard(split.select_columns(columns), items / "test-00000-of-00001.parquet")
     queries = []
     for place, language in enumerate(languages):
-        row = split[place * len(split) // len(languages)]
-        queries.append({"query": first_caption(row, language), "language": language, "image_id": row[ID_COLUMN]})
+        query, image_id = find_query(split, language, place * len(split) // len(languages))
+        queries.append({"query": query, "language": language, "image_id": image_id})
     write_json_atomic(folder / "queries.json", queries)
     options = {
         "--model": "model",
