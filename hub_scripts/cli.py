@@ -16,6 +16,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("hub_scripts.evaluate", "recalls of a saved model on a data set"),
 }
 
+USER_ERRORS = (ValueError, FileNotFoundError, ConnectionError)
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Hand the rest of the command line to the script that the first word names."""
@@ -29,7 +31,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("command", choices=sorted(COMMANDS), metavar="COMMAND", help="one of the commands below")
     command = parser.parse_args(arguments[:1]).command
-    import_module(COMMANDS[command][0]).main(arguments[1:])
+    try:
+        import_module(COMMANDS[command][0]).main(arguments[1:])
+    except USER_ERRORS as error:
+        # What is wrong is in the message; `python -m hub_scripts.NAME` shows where it was found.
+        raise SystemExit(f"leccr {command}: {error}") from error
 
 
 if __name__ == "__main__":

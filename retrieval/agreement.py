@@ -32,17 +32,27 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
-from processing.quality import DEFAULT_SAMPLE, text_columns, texts_of
-from processing.records import DESCRIPTION_COLUMN, IMAGE_COLUMN, SOURCE_LANGUAGE, caption_column, check_columns
+from processing.records import (
+    DESCRIPTION_COLUMN,
+    IMAGE_COLUMN,
+    SOURCE_LANGUAGE,
+    caption_column,
+    check_columns,
+    text_columns,
+    texts_of,
+)
 from processing.words import split_words
 from retrieval.dual_encoders import DualEncoder
 from retrieval.items import read_column, read_ids
 from retrieval.metrics import recall_at
 from retrieval.ranks import DEFAULT_CHUNK_SIZE, ROUNDING_MARGIN, correct_scores, rank_texts_and_items
 
+DEFAULT_SAMPLE = 1000
 DEFAULT_NUM_WORST = 12
 MIN_ITEMS = 2
+_BATCH_SIZE = 1000
 
 
 @dataclass(frozen=True)
@@ -127,26 +137,24 @@ def measure_agreement(
     if sample < MIN_ITEMS:
         raise ValueError(f"sample must be at least {MIN_ITEMS} items, got {sample}.")
     check_columns(rows.column_names, [IMAGE_COLUMN], split=str(rows.split or "unnamed"))
-    kinds = text_columns(rows.column_names)
-    texts = {name: [_usable(cell) for cell in read_column(rows, name)] for name in kinds}
-    eligible = _eligible_items(texts, len(rows))
+    eligible = _eligible_items(rows, progress)
     positions = sorted(random.Random(seed).sample(eligible, min(sample, len(eligible))))
-    vectors = encoder.encode_images(rows.select(positions), batch_size, progress=progress)
+    sampled = rows.select(positions)
+    vectors = encoder.encode_images(sampled, batch_size, progress=progress)
     columns: dict[str, dict[str, Any]] = {}
     scored: dict[str, _Texts] = {}
-    for name, (language, kind) in kinds.items():
-        found = _score_column(encoder, vectors, [texts[name][i] for i in positions], 4 * batch_size, seed, progress)
+    for name, (language, kind) in text_columns(rows.column_names).items():
+        texts = [_usable(name, cell) for cell in read_column(sampled, name)]
+        found = _score_column(encoder, vectors, texts, 4 * batch_size, seed, progress)
         if found is not None:
             scored[name], numbers = found
             columns[name] = {"language": language, "kind": kind, **numbers}
-    header = {"name": encoder.name, "model_type": encoder.model_type, "max_length": encoder.max_length}
     numbers = {
-        "encoder": header,
+        "encoder": {"name": encoder.name, "model_type": encoder.model_type, "max_length": encoder.max_length},
         "sample": {"items": len(positions), "eligible": len(eligible), "seed": seed},
         "columns": columns,
     }
-    ids = read_ids(rows.select_columns([name for name in rows.column_names if name != IMAGE_COLUMN]))
-    return Agreement(numbers, _worst_items(scored, positions, ids, num_worst))
+    return Agreement(numbers, _worst_items(scored, positions, read_ids(sampled), num_worst))
 
 
 def derangement(num_items: int, *, seed: int) -> Tensor:
@@ -166,23 +174,29 @@ def derangement(num_items: int, *, seed: int) -> Tensor:
     return others
 
 
-def _usable(cell: Any) -> list[str]:
+def _usable(column: str, cell: Any) -> list[str]:
     """Texts with at least one word; an encoder has nothing to say about the others."""
-    return [text for text in texts_of(cell) if text and split_words(text)]
+    return [text for text in texts_of(column, cell) if text and split_words(text)]
 
 
-def _eligible_items(texts: Mapping[str, list[list[str]]], num_rows: int) -> list[int]:
-    """Items with a description and an English caption, as far as the data set has such columns."""
-    needed = [name for name in (DESCRIPTION_COLUMN, caption_column(SOURCE_LANGUAGE)) if name in texts]
+def _eligible_items(rows: Any, progress: bool) -> list[int]:
+    """Items with a description and an English caption, as far as the data set has such columns; read in batches."""
+    needed = [name for name in (DESCRIPTION_COLUMN, caption_column(SOURCE_LANGUAGE)) if name in rows.column_names]
     if not needed:
         raise ValueError(
             f"rows must have the column {DESCRIPTION_COLUMN!r} or {caption_column(SOURCE_LANGUAGE)!r} to be compared "
-            f"with their pictures, got the text columns {sorted(texts)}."
+            f"with their pictures, got the text columns {sorted(text_columns(rows.column_names))}."
         )
-    eligible = [position for position in range(num_rows) if all(texts[name][position] for name in needed)]
+    eligible: list[int] = []
+    with tqdm(total=len(rows), desc="items with texts", disable=not progress) as bar:
+        for batch in rows.select_columns(needed).iter(_BATCH_SIZE):
+            items = list(zip(*(batch[name] for name in needed), strict=True))
+            has_texts = [all(_usable(*pair) for pair in zip(needed, cells, strict=True)) for cells in items]
+            eligible += [bar.n + position for position, usable in enumerate(has_texts) if usable]
+            bar.update(len(items))
     if len(eligible) < MIN_ITEMS:
         raise ValueError(
-            f"agreement needs at least {MIN_ITEMS} items with texts in {needed}, got {len(eligible)} of {num_rows}."
+            f"agreement needs at least {MIN_ITEMS} items with texts in {needed}, got {len(eligible)} of {len(rows)}."
         )
     return eligible
 
@@ -229,7 +243,7 @@ def _worst_items(
     worst = []
     for item in sorted(found, key=lambda item: (found[item][1], item))[:num_worst]:
         beside = captions.get(item, (None, None)) if column != english else (None, None)
-        worst.append(WorstItem(positions[item], ids[positions[item]], column, *found[item], *beside))
+        worst.append(WorstItem(positions[item], ids[item], column, *found[item], *beside))
     return worst
 
 

@@ -1,6 +1,5 @@
 """Items to index or evaluate: a folder of pictures, a data set on disk or on the Hub, and how their rows are read."""
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from PIL import Image, ImageOps
 
 from processing.media import MediaFolder, attach_images
 from processing.pairs import DECODING_ERRORS
+from processing.readers.base import iter_json_lines
 from processing.records import DESCRIPTION_COLUMN, ID_COLUMN, IMAGE_COLUMN
 from processing.sources import is_data_set, open_split
 
@@ -83,6 +83,8 @@ def open_items(
     """
     path = Path(location)
     if path.is_dir() and not is_data_set(path):
+        if images is not None:
+            raise ValueError(f"{location} is a folder of pictures itself; leave --images {images} out.")
         return PictureFolder(path, description_file=description_file)
     if description_file is not None:
         raise ValueError(f"{location} is a data set and has its descriptions in a column; drop the description file.")
@@ -99,22 +101,22 @@ def read_description_file(path: str | Path) -> dict[str, str]:
     """Descriptions by image id from a file of JSON lines.
 
     Raises:
-        ValueError: the file is missing, or a line is not an object with `image_id` and `description`.
+        ValueError: the file is missing, no UTF-8, or a line is not an object with `image_id` and `description`, or
+            names a picture for the second time.
     """
     if not Path(path).is_file():
         raise ValueError(f"the description file {path} does not exist; leave it out for pictures without descriptions.")
     descriptions: dict[str, str] = {}
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-            descriptions[str(record[ID_COLUMN])] = str(record[DESCRIPTION_COLUMN] or "")
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+    for number, record in iter_json_lines(path):
+        if not {ID_COLUMN, DESCRIPTION_COLUMN} <= set(record):
             raise ValueError(
-                f"{path}, line {number}: expected an object with {ID_COLUMN!r} and {DESCRIPTION_COLUMN!r}, "
-                f"got {line[:80]!r}."
-            ) from error
+                f"{path}, line {number}: expected an object with {ID_COLUMN!r} and {DESCRIPTION_COLUMN!r}, got "
+                f"{sorted(record)}."
+            )
+        image_id = str(record[ID_COLUMN])
+        if image_id in descriptions:
+            raise ValueError(f"{path}, line {number}: {image_id!r} has a description already; keep one.")
+        descriptions[image_id] = str(record[DESCRIPTION_COLUMN] or "")
     return descriptions
 
 
@@ -157,6 +159,8 @@ def read_image(rows: Sequence[Mapping[str, Any]], position: int) -> Image.Image:
     Raises:
         ValueError: the picture is missing, or its file is damaged; the message names the item.
     """
+    if IMAGE_COLUMN not in getattr(rows, "column_names", [IMAGE_COLUMN]):
+        raise ValueError("the items are texts alone; name the folder of their pictures, --images on the command line.")
     try:
         return rows[position][IMAGE_COLUMN].convert("RGB")
     # Pillow answers a damaged file with OSError or SyntaxError; an absent picture is None.

@@ -117,3 +117,24 @@ def test_items_of_a_data_set_of_texts_get_their_pictures_from_a_folder(tmp_path,
     assert read_ids(found) == ["b.png", "sub/c"]
     assert read_image(found, 1).size == tiny_image(2).size
     assert "1 items have no image (first: gone)" in caplog.text
+
+
+def test_a_description_file_is_read_strictly(tmp_path, picture_folder):
+    """A line separator inside a description is text; the second description of a picture would win in silence."""
+    file = tmp_path / "d.jsonl"
+    line = '{"image_id": "b.png", "description": "one\u2028two"}\n'
+    file.write_text("\ufeff" + line, encoding="utf-8")
+    assert PictureFolder(picture_folder, description_file=file).descriptions == {"b.png": "one\u2028two"}
+    file.write_text(line * 2, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"line 2: 'b\.png' has a description already"):
+        PictureFolder(picture_folder, description_file=file)
+
+
+def test_a_data_set_of_texts_without_its_pictures_says_what_to_give(tmp_path, picture_folder):
+    """The error would otherwise come from the first picture, and ask to repair it."""
+    rows = datasets.Dataset.from_dict({"image_id": ["b.png"], "description": ["one"]})
+    rows.to_parquet(str(tmp_path / "texts" / "test-00000-of-00001.parquet"))
+    with pytest.raises(ValueError, match="are texts alone; name the folder of their pictures, --images"):
+        read_image(open_items(str(tmp_path / "texts")), 0)
+    with pytest.raises(ValueError, match="is a folder of pictures itself; leave --images"):
+        open_items(str(picture_folder), images=str(picture_folder))

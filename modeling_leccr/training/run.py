@@ -103,8 +103,10 @@ def train_system(
     model = build_model(recipe.model, processor.tokenizer)
     check_descriptions(model.config, splits)
     reported = {name: split for name, split in splits.items() if name != "train"}
+    split_names = {"validation": data.validation_split, "test": data.test_split}
     protocol = {
-        name: evaluation_protocol(model, split, languages, scoring=args.scoring) for name, split in reported.items()
+        name: evaluation_protocol(model, split, languages, scoring=args.scoring, split_name=split_names[name])
+        for name, split in reported.items()
     }
     trainer = LeccrTrainer(
         model,

@@ -1,0 +1,20 @@
+"""The console command for all scripts."""
+
+import pytest
+
+from hub_scripts import cli
+
+
+def test_an_error_of_the_user_is_one_line(tmp_path):
+    """A stack trace hides the message that says what to do."""
+    with pytest.raises(SystemExit) as exit_info:
+        cli.main(["read_dataset", "folder", "--root", str(tmp_path / "none"), "--out", str(tmp_path / "out")])
+    assert str(exit_info.value).startswith("leccr read_dataset: ") and "is not a folder" in str(exit_info.value)
+
+
+def test_each_command_is_listed_with_its_line(capsys: pytest.CaptureFixture[str]):
+    """A command that is not listed does not exist for whoever asks for help."""
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    listed = capsys.readouterr().out
+    assert all(f"  {name} " in listed and line in listed for name, (_, line) in cli.COMMANDS.items())
