@@ -1,7 +1,8 @@
 """Pictures and clips on disk, joined with rows by id."""
 
+import os
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,8 +31,9 @@ Rows = TypeVar("Rows", datasets.Dataset, datasets.DatasetDict)
 class MediaFolder:
     """The pictures or clips of a folder and its sub-folders.
 
-    An id finds its file by path inside the folder, by that path without its suffix, or by file name or stem where
-    only one file has it.
+    An id finds its file by path inside the folder; else by that path without its suffix; else by file name or stem.
+    The first of the three that fits decides, and must fit one file. Names that begin with a dot are passed over, as
+    are the folders of such a name; links are followed.
 
     Args:
         folder: where the files lie.
@@ -46,25 +48,25 @@ class MediaFolder:
         self._suffixes = suffixes
         if not self.folder.is_dir():
             raise ValueError(f"{folder} is not a folder; give the folder that holds the files {sorted(suffixes)}.")
-        found = (path for path in self.folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
-        self.names = sorted(path.relative_to(self.folder).as_posix() for path in found)
+        self.names = sorted(path.relative_to(self.folder).as_posix() for path in _walk(self.folder, suffixes))
         if not self.names:
             raise ValueError(f"{folder} holds no file with a suffix of {sorted(suffixes)}, in it or below.")
-        self._by_key: dict[str, set[str]] = defaultdict(set)
+        by_path: dict[str, set[str]] = {name: {name} for name in self.names}
+        by_stem_path, by_name = defaultdict(set), defaultdict(set)
         for name in self.names:
             path = Path(name)
-            for key in (name, path.with_suffix("").as_posix(), path.name, path.stem):
-                self._by_key[key].add(name)
+            by_stem_path[path.with_suffix("").as_posix()].add(name)
+            for key in (path.name, path.stem):
+                by_name[key].add(name)
+        self._by_key: list[dict[str, set[str]]] = [by_path, by_stem_path, by_name]
 
     def find(self, name: str) -> Path | None:
         """The file of an id or file name; None if there is none.
 
         Raises:
-            ValueError: several files fit and none is named in full.
+            ValueError: several files fit equally well.
         """
-        found = self._by_key.get(name, set())
-        if name in found:
-            return self.folder / name
+        found = next((files[name] for files in self._by_key if name in files), set())
         if len(found) > 1:
             raise ValueError(
                 f"{name!r} fits several files in {self.folder}: {sorted(found)[:3]}; give paths inside the folder in "
@@ -80,6 +82,21 @@ class MediaFolder:
         return datasets.Dataset.from_dict({IMAGE_COLUMN: paths}, features=schema_features([IMAGE_COLUMN]))
 
 
+def _walk(folder: Path, suffixes: frozenset[str], above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """Files in a folder and below it; `above` holds the real folders on the way down, where a link may lead back to."""
+    real = folder.resolve()
+    if real in above:
+        return
+    for name in os.listdir(folder):
+        path = folder / name
+        if name.startswith("."):
+            continue
+        if path.suffix.lower() in suffixes and path.is_file():
+            yield path
+        elif path.is_dir():
+            yield from _walk(path, suffixes, above | {real})
+
+
 def attach_images(
     rows: Rows, images: str | Path | datasets.Dataset | datasets.DatasetDict
 ) -> tuple[Rows, MissingReport]:
@@ -90,7 +107,8 @@ def attach_images(
     Args:
         rows: a split or all splits, with `image_id` and perhaps `file_name`.
         images: a folder of pictures, or a data set with `image_id` and `image` (loaded, a folder or a Hub name). Ids
-            match with or without a suffix such as `.jpg`.
+            match with or without a suffix such as `.jpg`. Where its splits share ids, each split of rows is joined
+            with the split of the same name.
 
     Returns:
         The rows that have a picture, with it in the column `image`; and the report, reason "no image".
@@ -98,32 +116,35 @@ def attach_images(
     Raises:
         ValueError: a column is missing, an id fits several pictures, or not one row has a picture.
     """
-    if isinstance(images, str | Path):
-        is_folder_of_pictures = Path(images).is_dir() and not is_data_set(Path(images))
-        source = MediaFolder(images) if is_folder_of_pictures else _PictureTable(open_splits(images))
-    else:
-        source = _PictureTable(images)
-    return _attach(rows, source, ID_COLUMN, NO_IMAGE)
+    if not isinstance(images, str | Path):
+        return _attach(rows, _picture_tables(images), ID_COLUMN, NO_IMAGE)
+    if not Path(images).is_dir() or is_data_set(Path(images)):
+        return _attach(rows, _picture_tables(open_splits(images)), ID_COLUMN, NO_IMAGE)
+    folder = MediaFolder(images)
+    return _attach(rows, lambda split: folder, ID_COLUMN, NO_IMAGE)
 
 
 def attach_videos(rows: Rows, videos: str | Path) -> tuple[Rows, MissingReport]:
     """As `attach_images`, for rows with `video_id`; the column `video` holds the path of the clip."""
-    return _attach(rows, MediaFolder(videos, VIDEO_SUFFIXES), VIDEO_ID_COLUMN, NO_VIDEO)
+    folder = MediaFolder(videos, VIDEO_SUFFIXES)
+    return _attach(rows, lambda split: folder, VIDEO_ID_COLUMN, NO_VIDEO)
 
 
 class _PictureTable:
     """Pictures of a data set, found by id with or without a suffix."""
 
-    def __init__(self, table: datasets.Dataset | datasets.DatasetDict) -> None:
-        splits = list(table.values()) if isinstance(table, Mapping) else [table]
+    def __init__(self, splits: Sequence[datasets.Dataset]) -> None:
         for split in splits:
-            check_columns(split.column_names, [ID_COLUMN, IMAGE_COLUMN], split=str(split.split or "unnamed"))
-        ids = [item_id for split in splits for item_id in split[ID_COLUMN]]
+            check_columns(split.column_names, [ID_COLUMN, IMAGE_COLUMN], split=_name_of(split))
         self._rows = datasets.concatenate_datasets([split.select_columns([IMAGE_COLUMN]) for split in splits])
         self._positions: dict[str, int] = {}
-        for position, item_id in enumerate(ids):
+        for position, item_id in enumerate(item_id for split in splits for item_id in split[ID_COLUMN]):
             if self._positions.setdefault(_without_suffix(item_id), position) != position:
                 raise ValueError(f"{ID_COLUMN} must name one picture, got {item_id!r} twice among the pictures.")
+
+    @property
+    def ids(self) -> set[str]:
+        return set(self._positions)
 
     def find(self, name: str) -> int | None:
         return self._positions.get(_without_suffix(name))
@@ -132,15 +153,41 @@ class _PictureTable:
         return self._rows.select(found)
 
 
+def _picture_tables(pictures: datasets.Dataset | datasets.DatasetDict) -> Callable[[str], _PictureTable]:
+    """Where the rows of a split, given by its name, look for their pictures."""
+    by_split = {"": pictures} if isinstance(pictures, datasets.Dataset) else pictures
+    tables = {name: _PictureTable([split]) for name, split in by_split.items()}
+    if sum(len(table.ids) for table in tables.values()) == len(set().union(*(table.ids for table in tables.values()))):
+        everywhere = _PictureTable(list(by_split.values()))
+        return lambda split: everywhere
+
+    def namesake(split: str) -> _PictureTable:
+        # An id that two splits share names a picture in each; only the split tells which one is meant.
+        if split not in tables:
+            raise ValueError(
+                f"the splits {sorted(tables)} of the pictures share ids, and the rows are the split {split!r}; give "
+                f"the rows as a DatasetDict with the same names of splits, or one split of the pictures."
+            )
+        return tables[split]
+
+    return namesake
+
+
+def _name_of(split: datasets.Dataset) -> str:
+    return str(split.split or "unnamed")
+
+
 def _without_suffix(name: str) -> str:
     path = Path(name)
     return path.with_suffix("").as_posix() if path.suffix.lower() in PICTURE_SUFFIXES else name
 
 
-def _attach(rows: Any, source: Any, id_column: str, reason: str) -> Any:
+def _attach(rows: Any, source_of: Callable[[str], Any], id_column: str, reason: str) -> Any:
     missing = MissingReport()
-    splits = rows if isinstance(rows, Mapping) else {str(rows.split or "unnamed"): rows}
-    joined = {name: _attach_split(split, source, id_column, name, reason, missing) for name, split in splits.items()}
+    splits = rows if isinstance(rows, Mapping) else {_name_of(rows): rows}
+    joined = {
+        name: _attach_split(split, source_of(name), id_column, name, reason, missing) for name, split in splits.items()
+    }
     if not any(len(split) for split in joined.values()):
         raise ValueError(
             f"not one of the {sum(map(len, splits.values()))} rows has a file; their ids begin with "
@@ -162,4 +209,9 @@ def _attach_split(split: Any, source: Any, id_column: str, name: str, reason: st
             kept.append(position)
             found.append(match)
     texts = split.remove_columns([column for column in MEDIA_COLUMNS if column in split.column_names]).select(kept)
-    return datasets.concatenate_datasets([texts, source.column(found)], axis=1)
+    files = source.column(found)
+    if not kept:
+        # `concatenate_datasets` drops the columns of a table without rows.
+        features = datasets.Features({**texts.features, **files.features})
+        return datasets.Dataset.from_dict({column: [] for column in features}, features=features, split=split.split)
+    return datasets.concatenate_datasets([texts, files], axis=1)

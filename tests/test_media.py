@@ -47,8 +47,37 @@ def test_an_id_that_fits_two_files_is_refused_unless_it_is_a_path(tmp_path: Path
 
 def test_a_file_in_the_root_wins_over_its_namesake_below(tmp_path: Path):
     """A name given in full is not ambiguous."""
-    found = MediaFolder(folder_of(tmp_path, "7.jpg", "sub/7.jpg"))
-    assert found.find("7.jpg") == tmp_path / "7.jpg"
+    found = MediaFolder(folder_of(tmp_path, "7.jpg", "sub/7.jpg", "sub/8.jpg", "sub/sub/8.jpg"))
+    assert found.find("7.jpg") == found.find("7") == tmp_path / "7.jpg"
+    assert found.find("sub/8") == tmp_path / "sub/8.jpg"
+    with pytest.raises(ValueError, match="'8' fits several files"):
+        found.find("8")
+
+
+def test_a_path_without_suffix_must_be_the_path_of_one_file(tmp_path: Path):
+    """7.jpg and 7.png may be other pictures; nobody knows which one the id 7 means."""
+    found = MediaFolder(folder_of(tmp_path, "7.jpg", "7.png"))
+    with pytest.raises(ValueError, match=r"'7' fits several files .*'7.jpg', '7.png'"):
+        found.find("7")
+
+
+def test_hidden_files_are_no_pictures(tmp_path: Path):
+    """macOS puts ._a.jpg beside a.jpg, and viewers keep thumbnails: neither is an item, and `a` has one file."""
+    found = MediaFolder(folder_of(tmp_path, "a.jpg", "._a.jpg", ".thumbs/a.jpg", "sub/.cache/b.jpg"))
+    assert found.names == ["a.jpg"] and found.find("a") == tmp_path / "a.jpg"
+    assert MediaFolder(folder_of(tmp_path, ".thumbs/a.jpg").joinpath(".thumbs")).names == ["a.jpg"]
+
+
+def test_linked_folders_are_read_and_loops_end(tmp_path: Path):
+    """train2014 is often a link to another disk; a link back to a folder above must not be followed for ever."""
+    folder_of(tmp_path / "disk", "1.jpg")
+    folder_of(tmp_path / "pictures", "2.jpg")
+    for link, target in (("pictures/train", "disk"), ("pictures/val", "disk"), ("disk/back", "pictures")):
+        (tmp_path / link).symlink_to(tmp_path / target, target_is_directory=True)
+    (tmp_path / "pictures/gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    (tmp_path / "pictures/itself").symlink_to(tmp_path / "pictures/itself")
+    found = MediaFolder(tmp_path / "pictures")
+    assert found.names == ["2.jpg", "train/1.jpg", "val/1.jpg"]
 
 
 def test_rows_get_the_picture_of_their_id_and_the_others_are_reported(tmp_path: Path):
@@ -98,6 +127,36 @@ def test_a_picture_that_two_rows_of_the_table_name_is_refused():
     pictures = items(2, image_id=["a.jpg", "a"]).select_columns(["image", "image_id"])
     with pytest.raises(ValueError, match="must name one picture, got 'a' twice"):
         attach_images(texts(["a"]), pictures)
+
+
+def test_ids_that_repeat_between_splits_are_joined_split_by_split():
+    """Ids are unique in their split only; a picture of the wrong split would be a wrong pair for every caption."""
+    pictures = items(4).select_columns(["image"])
+    first, second = (pictures.select(part).add_column("image_id", ["0", "1.png"]) for part in ([0, 1], [2, 3]))
+    both = datasets.DatasetDict(test=second, train=first)
+    rows = datasets.DatasetDict(train=texts(["1", "0", "2"]), test=texts(["0.png", "1"]))
+    joined, missing = attach_images(rows, both)
+    for split, seeds in (("train", [1, 0]), ("test", [2, 3])):
+        assert all(same(row["image"], picture(seed)) for row, seed in zip(joined[split], seeds, strict=True))
+    assert missing.counts() == {"no image": {"train": 1}}
+    with pytest.raises(ValueError, match=r"\['test', 'train'\] of the pictures share ids, .*'unnamed'; give the rows"):
+        attach_images(rows["train"], both)
+    alone, _ = attach_images(rows["test"], both["test"])
+    assert same(alone[0]["image"], picture(2))
+
+
+def test_a_split_without_any_picture_keeps_its_columns(tmp_path: Path):
+    """Splits with other columns than the rest cannot be written or joined again."""
+    rows = datasets.DatasetDict(train=texts(["0"]), test=texts(["gone"]))
+    pictures = folder_of(tmp_path, "0.png")
+    for source in (
+        pictures,
+        datasets.DatasetDict(train=items(1, image_id=["0"]).select_columns(["image", "image_id"])),
+    ):
+        joined, missing = attach_images(rows, source)
+        assert joined["test"].features == joined["train"].features and len(joined["test"]) == 0
+        assert joined["test"].column_names == ["image_id", "caption_en", "image"]
+        assert missing.counts() == {"no image": {"test": 1}}
 
 
 def test_folders_that_hold_nothing_are_refused(tmp_path: Path):
