@@ -1,9 +1,9 @@
 """Describe the pictures or videos of a data set, with a vision-language model in this process or a chat server.
 
     python -m hub_scripts.describe --dataset data/mine --images pictures --out data/described \\
-        --model Qwen/Qwen2.5-VL-3B-Instruct --dtype bfloat16
+        --model HuggingFaceTB/SmolVLM-Instruct --dtype bfloat16
     accelerate launch -m hub_scripts.describe --dataset data/mine --images pictures --out data/described \\
-        --model Qwen/Qwen2.5-VL-3B-Instruct --dtype bfloat16
+        --model HuggingFaceTB/SmolVLM-Instruct --dtype bfloat16
     python -m hub_scripts.describe --dataset data/mine --videos clips --out data/described \\
         --server http://localhost:8000/v1 --model Qwen/Qwen2.5-VL-7B-Instruct
 

@@ -1,5 +1,7 @@
 import pytest
 
+import processing
+from processing import media
 from processing.records import LANGUAGE_NAMES, caption_column, check_aligned, check_columns
 
 
@@ -35,3 +37,11 @@ def test_ragged_captions_are_refused_with_the_item():
     check_aligned(row, ["de"])
     with pytest.raises(ValueError, match=r"'dog-1': caption_zh_mt has 1 captions and caption_en has 2"):
         check_aligned(row, ["de", "zh"])
+
+
+def test_the_join_with_pictures_is_found_in_the_package():
+    """It is the one call that users of a downloaded data set need; the package itself must stay light."""
+    assert processing.attach_images is media.attach_images
+    assert processing.attach_videos is media.attach_videos
+    with pytest.raises(AttributeError, match="has no attribute 'attach_image'"):
+        _ = processing.attach_image
