@@ -16,7 +16,7 @@ from PIL import Image
 
 from processing.records import caption_column, check_aligned, check_columns
 from processing.scenes import SPLITS, TARGET_LANGUAGES, ScenesConfig, load_scenes, plan_split
-from processing.scenes_world import COLOURS, SHAPES, SIZES, TEXTURES, is_held_out, is_true
+from processing.scenes.world import COLOURS, SHAPES, SIZES, TEXTURES, is_held_out, is_true
 
 SMALL = ScenesConfig(train_size=24, validation_size=6, test_size=12, image_size=48, translation_noise=0.0)
 # Eight captions a picture, so that a comparison of noisy and clean text is not a matter of luck.

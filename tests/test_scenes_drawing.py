@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from processing.scenes_drawing import PAINT, PATTERN_PAINT, background_image, draw_scene, encode_png, sprite_image
-from processing.scenes_world import BACKGROUNDS, COLOURS, LAYOUTS, SHAPES, SIZES, TEXTURES, Scene, SceneObject
+from processing.scenes.drawing import PAINT, PATTERN_PAINT, background_image, draw_scene, encode_png, sprite_image
+from processing.scenes.world import BACKGROUNDS, COLOURS, LAYOUTS, SHAPES, SIZES, TEXTURES, Scene, SceneObject
 
 
 def pixels(picture: Image.Image) -> np.ndarray:

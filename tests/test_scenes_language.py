@@ -7,10 +7,10 @@ import random
 
 import pytest
 
-from processing.scenes_english import write_description
-from processing.scenes_grammar import FRAMES, Wording
-from processing.scenes_language import GRAMMARS, HUMAN_VOICE, SOURCE_VOICE, VOCABULARIES, disturb_words, write_caption
-from processing.scenes_world import (
+from processing.scenes.english import write_description
+from processing.scenes.grammar import FRAMES, Wording
+from processing.scenes.language import GRAMMARS, HUMAN_VOICE, SOURCE_VOICE, VOCABULARIES, disturb_words, write_caption
+from processing.scenes.world import (
     COLOURS,
     RELATIONS,
     SHAPES,

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from .scenes_grammar import Noun, Word, Wording, content_words, joined, spaced_sentence
-from .scenes_world import CONVERSE, CaptionFacts, Mention
+from .grammar import Noun, Word, Wording, content_words, joined, spaced_sentence
+from .world import CONVERSE, CaptionFacts, Mention
 
 
 @dataclass(frozen=True)

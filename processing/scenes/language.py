@@ -10,14 +10,14 @@ import random
 from dataclasses import dataclass
 from typing import Protocol
 
-from .scenes_chinese import CHINESE
-from .scenes_czech import CZECH
-from .scenes_english import ENGLISH
-from .scenes_french import FRENCH
-from .scenes_german import GERMAN
-from .scenes_grammar import Wording
-from .scenes_japanese import JAPANESE
-from .scenes_world import CaptionFacts
+from .chinese import CHINESE
+from .czech import CZECH
+from .english import ENGLISH
+from .french import FRENCH
+from .german import GERMAN
+from .grammar import Wording
+from .japanese import JAPANESE
+from .world import CaptionFacts
 
 SOURCE_FRAMES = {"is": 0.35, "see": 0.25, "there": 0.2, "beside": 0.2}
 HUMAN_FRAMES = {"fronted": 0.6, "beside": 0.4}

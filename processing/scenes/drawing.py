@@ -11,7 +11,7 @@ import random
 
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from .scenes_world import Scene
+from .world import Scene
 
 Colour = tuple[int, int, int]
 

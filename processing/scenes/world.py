@@ -1,6 +1,6 @@
 """What is in a procedural picture, which facts a caption tells about it, and whether a caption is true of a picture.
 
-Nothing here knows a language or a pixel: `scenes_language.py` words the facts, `scenes_drawing.py` draws the scene.
+Nothing here knows a language or a pixel: `language.py` words the facts, `drawing.py` draws the scene.
 
 A (shape, colour, texture) combination is *held out* when the texture is the one that `held_out_texture` names for
 the pair (shape, colour). Training pictures never show a held-out combination; every object of a validation or test

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from .scenes_grammar import Word, Wording, content_words, joined, unspaced_sentence
-from .scenes_world import CONVERSE, CaptionFacts, Mention
+from .grammar import Word, Wording, content_words, joined, unspaced_sentence
+from .world import CONVERSE, CaptionFacts, Mention
 
 
 @dataclass(frozen=True)

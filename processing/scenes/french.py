@@ -1,7 +1,7 @@
 """French: two genders, size before and colour after the noun, elision (`d'un`)."""
 
-from .scenes_grammar import Noun, Word, Wording, content_words, joined, spaced_sentence
-from .scenes_world import CONVERSE, CaptionFacts, Mention
+from .grammar import Noun, Word, Wording, content_words, joined, spaced_sentence
+from .world import CONVERSE, CaptionFacts, Mention
 
 FRENCH_NOUNS = {
     "circle": Noun("m", {"nom": "cercle"}),

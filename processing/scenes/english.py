@@ -2,8 +2,8 @@
 
 import random
 
-from .scenes_grammar import Word, Wording, content_words, joined, spaced_sentence
-from .scenes_world import (
+from .grammar import Word, Wording, content_words, joined, spaced_sentence
+from .world import (
     BACKGROUNDS,
     COLOURS,
     CONVERSE,

@@ -3,8 +3,8 @@
 Nominative, accusative (`vidíme`), genitive (`vlevo od`) and instrumental (`nad`, `pod`).
 """
 
-from .scenes_grammar import Noun, Word, Wording, content_words, joined, spaced_sentence
-from .scenes_world import CONVERSE, CaptionFacts, Mention
+from .grammar import Noun, Word, Wording, content_words, joined, spaced_sentence
+from .world import CONVERSE, CaptionFacts, Mention
 
 
 def _czech(gender: str, nominative: str, accusative: str, genitive: str, instrumental: str) -> Noun:

@@ -5,10 +5,10 @@ English source, `caption_<lang>_mt` its machine translation with noise, `caption
 find the picture: other facts, other wording, other order. `description` stands in for an MLLM's paragraph.
 
 Validation and test show only combinations of shape, colour and texture that training never shows (see
-`scenes_world.held_out_texture`). In every split, a caption's content is true of one picture only.
+`world.held_out_texture`). In every split, a caption's content is true of one picture only.
 
-`load_scenes(ScenesConfig())` is all that a recipe needs; `scenes_world.py` decides what is in a picture,
-`scenes_language.py` and a grammar for each language word it, and `scenes_drawing.py` draws it.
+`load_scenes(ScenesConfig())` is all that a recipe needs; `world.py` decides what is in a picture,
+`language.py` and a grammar for each language word it, and `drawing.py` draws it.
 """
 
 import itertools
@@ -20,12 +20,13 @@ from typing import Any
 
 import datasets
 
-from .records import DESCRIPTION_COLUMN, ID_COLUMN, IMAGE_COLUMN, SOURCE_LANGUAGE, caption_column
-from .scenes_drawing import draw_scene, encode_png
-from .scenes_english import write_description
-from .scenes_grammar import Wording
-from .scenes_language import HUMAN_VOICE, SOURCE_VOICE, translate_caption, write_caption
-from .scenes_world import CaptionFacts, Mention, Scene, SceneObject, disturb_facts, is_true, sample_facts, sample_scene
+from processing.records import DESCRIPTION_COLUMN, ID_COLUMN, IMAGE_COLUMN, SOURCE_LANGUAGE, caption_column
+
+from .drawing import draw_scene, encode_png
+from .english import write_description
+from .grammar import Wording
+from .language import HUMAN_VOICE, SOURCE_VOICE, translate_caption, write_caption
+from .world import CaptionFacts, Mention, Scene, SceneObject, disturb_facts, is_true, sample_facts, sample_scene
 
 TARGET_LANGUAGES = ("de", "fr", "cs", "zh", "ja")
 SPLITS = ("train", "validation", "test")
