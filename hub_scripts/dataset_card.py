@@ -71,14 +71,19 @@ def dataset_card(data: HubDataset, *, license_id: str | None = None, quality: Ma
     return re.sub(r"\n{3,}", "\n\n", card.content).strip() + "\n"
 
 
-def read_quality(folder: str | Path) -> dict[str, Any] | None:
+def read_quality(folder: str | Path, *, required: bool = False) -> dict[str, Any] | None:
     """The `quality.json` that inspect_dataset wrote into a folder; None where there is none.
 
+    Args:
+        required: refuse a folder without the file.
+
     Raises:
-        ValueError: the file is damaged.
+        ValueError: the file is damaged, or absent although `required`.
     """
     path = Path(folder) / QUALITY_FILE
     if not path.is_file():
+        if required:
+            raise ValueError(f"{folder} holds no {QUALITY_FILE}; give the folder that inspect_dataset wrote (--out).")
         return None
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))

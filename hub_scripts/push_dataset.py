@@ -25,7 +25,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--dataset", required=True, metavar="FOLDER", help="what read, describe or translate wrote")
     parser.add_argument("--repo", required=True, metavar="ORG/NAME", help="name on the Hub; made if needed")
-    parser.add_argument("--license", help="licence of the texts, such as cc-by-4.0; unknown and said so if left out")
+    parser.add_argument(
+        "--license", help="licence of the texts by its name on the Hub, such as cc-by-4.0 or other; unknown if left out"
+    )
     parser.add_argument("--private", action="store_true", help="only those with a token of yours can read it")
     parser.add_argument("--revision", metavar="BRANCH", help="push to a branch, made if needed")
     parser.add_argument("--with-images", action="store_true", help="put the pictures inside, once for each language")
@@ -42,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Build, compare, send, print."""
     options = parse_arguments(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    quality = read_quality(options.quality or options.dataset)
+    quality = read_quality(options.quality or options.dataset, required=options.quality is not None)
     result = push_dataset(
         options.dataset,
         options.repo,

@@ -23,7 +23,14 @@ from huggingface_hub import HfApi, is_offline_mode
 from tqdm import tqdm
 
 from processing.files import replace_folder, write_text_atomic
-from processing.hub_upload import CARD_FILE, DEFAULT_FILES_PER_COMMIT, compare, list_remote, upload_folder
+from processing.hub_upload import (
+    CARD_FILE,
+    DEFAULT_FILES_PER_COMMIT,
+    check_card,
+    compare,
+    list_remote,
+    upload_folder,
+)
 from processing.languages import LANGUAGES, SOURCE_LANGUAGE
 from processing.manifest import MANIFEST_FILE, Manifest, Step, read_manifest
 from processing.media import attach_images
@@ -39,7 +46,7 @@ from processing.records import (
     schema_features,
     similarity_column,
 )
-from processing.sources import DEFAULT_ROWS_PER_SHARD, check_output_folder, open_splits, write_shard
+from processing.sources import DEFAULT_ROWS_PER_SHARD, cut_rows, open_splits, write_shard
 from processing.traces import is_local_path, without_traces
 
 logger = logging.getLogger(__name__)
@@ -63,6 +70,7 @@ class HubDataset:
         steps: how the rows were made, without traces of the machine.
         missing: rows left out, because they have no picture.
         has_images: whether the pictures are inside.
+        left_out_columns: columns of the data set that are in no configuration.
     """
 
     repo_id: str
@@ -73,6 +81,7 @@ class HubDataset:
     steps: Sequence[Step] = ()
     missing: MissingReport = field(default_factory=MissingReport)
     has_images: bool = False
+    left_out_columns: Sequence[str] = ()
 
     def configurations(self) -> list[dict[str, Any]]:
         """The entry `configs` of the card's YAML.
@@ -116,23 +125,26 @@ def push_dataset(
         repo_id: name on the Hub, `organisation/name`.
         write_card: gives the README, see hub_scripts/dataset_card.py.
         with_images: put the pictures inside too; they multiply by the number of languages.
-        images: folder of the pictures, where the data set has none itself. Rows without a picture are left out.
+        images: folder of the pictures, where the data set has none itself. Rows without a picture are left out, and
+            splits where none has one.
         private: make the repository private; one that is there must be.
         revision: branch to push to, made if needed.
         token: of the Hub; the one of `hf auth login` by default.
         dry_run: tell what would be sent and deleted; nothing is changed on the Hub. Under HF_HUB_OFFLINE the
-            repository is taken to be empty.
+            repository is taken to be empty, and the card is not checked.
         staging: where the repository is built and kept, instead of a temporary folder; it loads with
-            `load_dataset(staging, "de")`.
+            `load_dataset(staging, "de")`. Absent or empty, or what an earlier push left there.
         rows_per_shard: rows of one file, held in memory at once; by default 10,000, and 1,000 with pictures.
         files_per_commit: at least 1.
 
     Returns:
-        `repository`, `configurations` (language -> split -> rows), `missing`, and what was sent, see `upload_folder`;
-        in a dry run `would_send` (path -> bytes), `would_send_bytes`, `unchanged_files`, `would_delete` and `card`.
+        `repository`, `configurations` (language -> split -> rows), `missing`, `left_out_columns`, and what was sent,
+        see `upload_folder`; in a dry run `would_send` (path -> bytes), `would_send_bytes`, `unchanged_files`,
+        `would_delete` and `card`.
 
     Raises:
-        ValueError: the folder is no finished data set, its rows name files outside of it, or an argument is wrong.
+        ValueError: the folder is no finished data set, its rows name files outside of it, the Hub does not take the
+            card (an unknown licence), or an argument is wrong.
         HTTPError, RuntimeError: the Hub refuses, or fails time after time.
     """
     with tempfile.TemporaryDirectory(prefix="leccr-push-") as temporary:
@@ -141,7 +153,7 @@ def push_dataset(
             folder,
             target,
             repo_id,
-            write_card=write_card,
+            write_card=lambda found: check_card(write_card(found), REPOSITORY_TYPE),
             with_images=with_images,
             images=images,
             rows_per_shard=rows_per_shard,
@@ -150,6 +162,7 @@ def push_dataset(
             "repository": repo_id,
             "configurations": {language: dict(found.rows) for language in found.columns},
             "missing": found.missing.counts(),
+            "left_out_columns": list(found.left_out_columns),
         }
         if not dry_run:
             settings: dict[str, Any] = {"private": private, "revision": revision, "token": token}
@@ -180,35 +193,37 @@ def build_repository(
 
     Args:
         target: absent or empty, or what an earlier call wrote. For the others see `push_dataset`.
+        write_card: called before the first shard is written, so that its error costs no time.
 
     Raises:
         ValueError: the folder is no finished data set, its rows name files outside of it, or an argument is wrong.
     """
     limit = rows_per_shard if rows_per_shard is not None else _default_rows(with_images)
-    if limit < 1:
-        raise ValueError(f"rows_per_shard must be at least 1, got {limit}.")
     target = Path(target)
-    check_output_folder(target, overwrite=True)
-    if target.resolve() == Path(folder).resolve():
-        raise ValueError(f"staging must be another folder than the data set {folder}, which it would replace.")
+    _check_staging(target)
     splits, missing = _open(Path(folder), with_images=with_images, images=images)
     names = next(iter(splits.values())).column_names
+    columns = {language: config_columns(names, language) for language in target_languages(names)}
     found = HubDataset(
         repo_id,
         find_id_column(names),
-        {language: config_columns(names, language) for language in target_languages(names)},
+        columns,
         {name: len(split) for name, split in splits.items()},
-        {name: max(1, -(-len(split) // limit)) for name, split in splits.items()},
+        {name: len(cut_rows(len(split), limit)) for name, split in splits.items()},
         [Step(**without_traces(asdict(step))) for step in read_manifest(folder).steps],
         missing,
         with_images,
+        [name for name in names if not any(name in kept for kept in columns.values())],
     )
+    if found.left_out_columns:
+        logger.warning("not pushed, for the schema does not know them: columns %s", ", ".join(found.left_out_columns))
+    card = write_card(found)
     target.parent.mkdir(parents=True, exist_ok=True)
     fresh = target.with_name(f".{target.name}-{uuid.uuid4().hex}")
     try:
         _write_shards(splits, found, fresh, limit)
         Manifest(tuple(found.steps), dict(found.rows)).write(fresh)
-        write_text_atomic(fresh / CARD_FILE, write_card(found))
+        write_text_atomic(fresh / CARD_FILE, card)
         if target.is_dir() and not any(target.iterdir()):
             target.rmdir()
         replace_folder(target, fresh)
@@ -245,25 +260,41 @@ def _open(folder: Path, *, with_images: bool, images: str | Path | None) -> tupl
     splits, missing = open_splits(folder), MissingReport()
     names = next(iter(splits.values())).column_names
     if not with_images:
-        return splits.remove_columns([name for name in names if name in MEDIA_COLUMNS]), missing
-    if images is not None:
+        splits = splits.remove_columns([name for name in names if name in MEDIA_COLUMNS])
+    elif images is not None:
         splits, missing = attach_images(splits, images)
     elif IMAGE_COLUMN not in names:
         raise ValueError(f"{folder} has no pictures to put inside; give the folder that holds them (--images).")
-    return splits, missing
+    # `load_dataset` cannot read a parquet file without rows.
+    empty = [name for name, split in splits.items() if len(split) == 0]
+    if empty:
+        logger.warning("the splits %s have no row with a picture; they are left out", empty)
+    return datasets.DatasetDict({name: split for name, split in splits.items() if name not in empty}), missing
 
 
 def _write_shards(splits: datasets.DatasetDict, found: HubDataset, folder: Path, limit: int) -> None:
     with tqdm(total=len(found.columns) * sum(found.files.values()), desc="shards", unit="file", disable=None) as bar:
         for language, columns in found.columns.items():
             for name, split in splits.items():
-                for position in range(found.files[name]):
-                    rows = range(position * limit, min(len(split), (position + 1) * limit))
+                for position, rows in enumerate(cut_rows(len(split), limit)):
                     shard = split.select_columns(list(columns)).select(rows)
                     _check_names(shard, name, found.id_column)
                     path = f"{language}/{name}-{position:05d}-of-{found.files[name]:05d}.parquet"
                     write_shard(shard.cast(schema_features(columns)), folder / path)
                     bar.update()
+
+
+def _check_staging(folder: Path) -> None:
+    """Refuse to replace anything but the staging folder of an earlier push."""
+    if folder.is_file():
+        raise ValueError(f"staging must be a folder, got the file {folder}.")
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()]
+    strangers = sorted(name for name in names if name != CARD_FILE and not _is_ours(name))
+    if strangers or (names and CARD_FILE not in names):
+        raise ValueError(
+            f"staging is replaced, and {folder} holds what no push wrote there ({(strangers or names)[:3]}); name "
+            f"another folder."
+        )
 
 
 def _check_names(rows: datasets.Dataset, split: str, id_column: str) -> None:

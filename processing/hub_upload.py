@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, RepoCard, is_offline_mode
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils.sha import git_hash, sha_fileobj
+
+from processing.chat_faults import retry_after_seconds
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +64,27 @@ def compare(folder: Path, remote: Mapping[str, RepoFile], is_ours: Callable[[str
     unchanged = [name for name in ordered if name in remote and _is_equal(local[name], remote[name])]
     changed = {name: local[name].stat().st_size for name in ordered if name not in unchanged}
     return Comparison(changed, unchanged, [name for name in sorted(remote) if name not in local and is_ours(name)])
+
+
+def check_card(card: str, repo_type: str) -> str:
+    """Let the Hub check a card before the hours of an upload, after which it would refuse it.
+
+    Without a connection the card is not checked here; it is when it is sent.
+
+    Returns:
+        The card.
+
+    Raises:
+        ValueError: the Hub does not take its metadata, such as an unknown licence; the message says which.
+    """
+    if not is_offline_mode():
+        try:
+            RepoCard(card).validate(repo_type)
+        except ValueError as error:
+            raise ValueError(f"the Hub does not take the metadata of the card: {error}") from error
+        except HTTPError as error:
+            logger.warning("the card could not be checked before the upload (%s)", error)
+    return card
 
 
 def list_remote(api: HfApi, repo_id: str, repo_type: str, revision: str | None = None) -> dict[str, RepoFile]:
@@ -196,6 +219,5 @@ def _seconds_to_wait(error: HTTPError, failures: int) -> float | None:
         return 2.0**failures
     if error.response.status_code not in _TRANSIENT_STATUS:
         return None
-    asked = error.response.headers.get("Retry-After", "")
-    wait = float(asked) if asked.isdigit() else 2.0**failures
+    wait = retry_after_seconds(error.response.headers.get("Retry-After"), now=time.time()) or 2.0**failures
     return wait if wait <= MAX_WAIT_S else None

@@ -41,6 +41,7 @@ from tests.hub_repositories import (
     upload_mode,
 )
 
+LICENSES = ("cc-by-4.0", "cc0-1.0", "mit", "apache-2.0", "other", "unknown")
 FAULTS = ("429", "500", "cut", "lost")
 API = re.compile(
     r"/api/(?P<kind>models|datasets|spaces)/(?P<repo>[^/]+/[^/]+)"
@@ -248,8 +249,8 @@ class Handler(BaseHTTPRequestHandler):
             metadata = yaml.safe_load(block[1]) if block else {}
         except yaml.YAMLError as error:
             raise Refusal(400, "Invalid YAML", errors=[{"message": str(error)}]) from error
-        if not isinstance(metadata, dict) or not isinstance(metadata.get("license", ""), str):
-            raise Refusal(400, "Invalid YAML", errors=[{"message": "metadata must be a mapping, license a string"}])
+        if not isinstance(metadata, dict) or metadata.get("license", "mit") not in LICENSES:
+            raise Refusal(400, "Invalid YAML", errors=[{"message": f'"license" must be one of {LICENSES}'}])
         return as_json({"errors": [], "warnings": [] if metadata else [{"message": "empty or missing yaml metadata"}]})
 
     def lfs_batch(self, kind: str, repo: str) -> Reply:

@@ -147,6 +147,8 @@ def test_quality_is_shown_where_it_was_measured(tmp_path: Path) -> None:
     assert "## Quality" in text and "### Not measured\n\n- read from clip" in text
     assert str(tmp_path) not in text
     assert read_quality(tmp_path / "absent") is None
+    with pytest.raises(ValueError, match=r"absent holds no quality.json; give the folder that inspect_dataset wrote"):
+        read_quality(tmp_path / "absent", required=True)
     (tmp_path / "quality.json").write_text("[1", encoding="utf-8")
     with pytest.raises(ValueError, match="is no quality report"):
         read_quality(tmp_path)
