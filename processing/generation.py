@@ -17,6 +17,11 @@ from processing.records import OK_FLAG
 EMPTY_FLAG = "empty"
 TRUNCATED_FLAG = "truncated"
 ERROR_FLAG = "error"
+# All flags that the workers of this package give; a redo of another word is taken for a typing error.
+KNOWN_FLAGS = frozenset(
+    {OK_FLAG, EMPTY_FLAG, TRUNCATED_FLAG, ERROR_FLAG}
+    | {"refusal", "unreadable", "copy", "lines", "script", "language", "length"}
+)
 MAX_SEED = 2**31 - 1
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from processing.files import write_json_atomic
+from processing.generation import KNOWN_FLAGS
 from processing.job_shards import Shard, ShardState, flag_columns, list_differences, read_shard_state
 from processing.manifest import MANIFEST_FILE, Manifest, Step, read_manifest
 
@@ -31,10 +32,18 @@ class JobFolder:
         splits: name -> number of rows.
         shards: all of them, in order.
         columns: the new columns.
+        source_steps: how the rows were made, for the manifest.
     """
 
     def __init__(
-        self, out: Path, step: Step, splits: Mapping[str, int], shards: Sequence[Shard], columns: Sequence[str]
+        self,
+        out: Path,
+        step: Step,
+        splits: Mapping[str, int],
+        shards: Sequence[Shard],
+        columns: Sequence[str],
+        *,
+        source_steps: Sequence[Step] = (),
     ) -> None:
         self.out = out
         self.shards = shards
@@ -43,32 +52,52 @@ class JobFolder:
         self._step = step
         self._splits = dict(splits)
         self._columns = list(columns)
+        self._source_steps = tuple(source_steps)
         self._hidden = out / HIDDEN_FOLDER
 
-    def prepare(self, source_steps: Sequence[Step], redo: Sequence[str]) -> Manifest:
+    def prepare(self, redo: tuple[str, ...], *, since: float) -> Manifest:
         """Start the job, or join one that is under way.
+
+        Args:
+            redo: flags of texts that are to be done again, sorted.
+            since: seconds since the epoch; a redo that was under way then, or later, is not done once more.
 
         Returns:
             The manifest; complete if there is nothing left to do.
 
         Raises:
-            ValueError: the folder holds something else, or a redo of other flags is under way.
+            ValueError: the folder holds something else, a redo of other flags is under way, or a flag is unknown.
         """
         if self.out.is_file():
             raise ValueError(f"{self.out} is a file; name a folder to write to.")
         if not redo and not self._hidden.exists() and self.manifest().complete:
             return self.manifest()
         with self._lock_folder():
+            manifest = self.manifest()
+            try:
+                if redo:
+                    self._start_redo(manifest, redo, since)
+            finally:
+                manifest = self.manifest()
+                if manifest.complete:
+                    self._remove_leftovers()
+            self._read_redo()
+            return manifest
+
+    def begin(self) -> None:
+        """Write the manifest if the folder has none. To be called before a shard is written.
+
+        Not earlier, so that a run that fails before its first shard, say for a wrong name of the model, leaves the
+        folder free for the corrected one.
+
+        Raises:
+            ValueError: meanwhile, processes of another job have written to the folder.
+        """
+        with self._lock_folder():
+            self.manifest()
             if not (self.out / MANIFEST_FILE).exists():
                 step = replace(self._step, created=datetime.now(timezone.utc).date().isoformat())
-                Manifest((*source_steps, step), self._splits, complete=False).write(self.out)
-            manifest = self.manifest()
-            if redo:
-                self._start_redo(manifest, redo)
-            elif manifest.complete:
-                self._remove_leftovers()
-            self._read_redo()
-            return self.manifest()
+                Manifest((*self._source_steps, step), self._splits, complete=False).write(self.out)
 
     def manifest(self) -> Manifest:
         """The manifest of this job.
@@ -147,18 +176,36 @@ class JobFolder:
         counts = {name: dict(sorted(found.items())) for name, found in flags.items()}
         return {"rows": sum(self._splits.values()), **counts, "events": dict(sorted(events.items()))}
 
-    def _start_redo(self, manifest: Manifest, flags: Sequence[str]) -> None:
+    def _start_redo(self, manifest: Manifest, flags: tuple[str, ...], since: float) -> None:
         path = self._hidden / REDO_FILE
-        if not manifest.complete and path.exists():
+        # Without a manifest there is no shard yet, and nothing of which an older redo could be under way.
+        if not manifest.complete and manifest.steps and path.exists():
             under_way = json.loads(path.read_text(encoding="utf-8"))["flags"]
             if under_way != list(flags):
                 raise ValueError(
                     f"a redo of {under_way} is under way in {self.out}, got {list(flags)}; finish it first."
                 )
             return
-        rounds = [state.round for shard in self.shards if (state := self.state(shard)) is not None]
-        write_json_atomic(path, {"flags": list(flags), "round": max(rounds, default=0) + 1})
-        replace(manifest, complete=False).write(self.out)
+        states = {shard: state for shard in self.shards if (state := self.state(shard)) is not None}
+        last = max((state.round for state in states.values()), default=0)
+        redone = [shard for shard, state in states.items() if last and state.round == last and state.redo == flags]
+        if manifest.complete and any(self.path(shard).stat().st_mtime >= since for shard in redone):
+            # Otherwise a text that fails again would be asked as often as there are processes.
+            logger.warning(
+                "%s: other processes have redone %s since this one began; run it again for another redo.",
+                self.out,
+                list(flags),
+            )
+            return
+        found = {flag for state in states.values() for counts in state.flags.values() for flag in counts}
+        if unknown := set(flags) - found - KNOWN_FLAGS:
+            raise ValueError(
+                f"redo names flags that no text has, {sorted(unknown)}; there are {sorted(found)}, and known are "
+                f"{sorted(KNOWN_FLAGS)}."
+            )
+        write_json_atomic(path, {"flags": list(flags), "round": last + 1})
+        if manifest.complete:
+            replace(manifest, complete=False).write(self.out)
 
     def _read_redo(self) -> None:
         path = self._hidden / REDO_FILE

@@ -36,11 +36,13 @@ class ShardState:
         flags: flag column -> flag -> number of texts.
         events: faults on the way -> number.
         round: 0 when its rows were done once, and the number of the redo that did some of them again.
+        redo: flags that this redo looked for, sorted.
     """
 
     flags: Mapping[str, Counter[str]]
     events: Counter[str]
     round: int
+    redo: tuple[str, ...]
 
     def has_any(self, flags: Collection[str]) -> bool:
         """Whether a text of the shard has one of the flags."""
@@ -72,7 +74,7 @@ def read_shard_state(path: Path, num_rows: int, columns: Sequence[str]) -> Shard
                 return None
             flags = {name: _count_flags(file.read([name])[name].to_pylist()) for name in flag_columns(columns)}
         metadata = read_shard_metadata(path)
-        return ShardState(flags, Counter(metadata["events"]), metadata["round"])
+        return ShardState(flags, Counter(metadata["events"]), metadata["round"], tuple(metadata.get("redo", ())))
     except (*UNREADABLE, KeyError):
         return None
 
@@ -94,6 +96,30 @@ def positions_to_redo(columns: Mapping[str, list[Any]], flags: Collection[str]) 
         for position, values in enumerate(zip(*found, strict=True))
         if any(flag in flags for value in values for flag in _flags_of(value))
     ]
+
+
+def replace_flagged(
+    done: dict[str, list[Any]], again: Mapping[str, list[Any]], positions: Sequence[int], flags: Collection[str]
+) -> None:
+    """Put what came again in the place of texts that had one of the flags; the other texts of the rows stay.
+
+    `caption_de_mt_flag` decides for all columns that begin with `caption_de_mt`, in lists element by element. A list
+    whose length has changed, and a column without flags, are replaced for the whole row.
+
+    Args:
+        done: new columns of a shard; changed in place.
+        again: the same columns for some of its rows.
+        positions: of these rows in the shard.
+        flags: which texts were asked for.
+    """
+    deciding = {name: _flag_column_of(name, done) for name in done}
+    old_flags = {name: list(done[name]) for name in flag_columns(done)}
+    for name, values in again.items():
+        decider = deciding[name]
+        for position, value in zip(positions, values, strict=True):
+            if decider is not None:
+                value = _merge(done[name][position], value, old_flags[decider][position], flags)
+            done[name][position] = value
 
 
 def fingerprint(rows: datasets.Dataset) -> str:
@@ -124,6 +150,24 @@ def list_differences(found: Mapping[str, Any], asked: Mapping[str, Any], prefix:
 
 def _count_flags(values: Iterable[Any]) -> Counter[str]:
     return Counter(flag for value in values for flag in _flags_of(value))
+
+
+def _flag_column_of(name: str, column_names: Iterable[str]) -> str | None:
+    """The column of flags that tells how the texts in a column, or what belongs to them, came out."""
+    found = [flag for flag in flag_columns(column_names) if f"{name}_".startswith(flag.removesuffix("flag"))]
+    return max(found, key=len, default=None)
+
+
+def _merge(old: Any, new: Any, old_flags: str | list[str | None] | None, flags: Collection[str]) -> Any:
+    """A value of a row after a redo, given the flags that the row had before."""
+    if not isinstance(old_flags, list):
+        return new if old_flags in flags else old
+    redone = [flag in flags for flag in old_flags]
+    if not any(redone):
+        return old
+    if all(redone) or not len(old) == len(new) == len(redone):
+        return new
+    return [after if is_redone else before for before, after, is_redone in zip(old, new, redone, strict=True)]
 
 
 def _flags_of(value: str | list[str | None] | None) -> list[str]:

@@ -1,7 +1,8 @@
 """One resumable writer under translation and description: a worker adds columns to the rows, shard by shard.
 
     data/train-00000-of-00040.parquet    a shard, written under a temporary name and renamed
-    manifest.json                        what the job is; `complete` is false until every shard is there
+    manifest.json                        what the job is, written before the first shard; `complete` is false until
+                                         every shard is there
     .leccr/                              locks, while the job runs
 
 Processes that name the same folder share the job: each claims a shard by its lock, which the system frees when a
@@ -12,6 +13,7 @@ that all processes see, as local disks and NFS 4 have.
 
 import json
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,12 +34,17 @@ from processing.job_shards import (
     flag_columns,
     positions_to_redo,
     read_columns,
+    replace_flagged,
 )
 from processing.manifest import Manifest, Step
 from processing.records import MEDIA_COLUMNS
 from processing.sources import write_table
 
 logger = logging.getLogger(__name__)
+
+# When this process began, as well as Python tells, or when its last job ended. A redo that other processes have done
+# since then is the one that this process was started for as well.
+_idle_since = time.time() - logging.makeLogRecord({}).relativeCreated / 1000
 
 
 class Worker(Protocol):
@@ -106,8 +113,8 @@ def run_job(
         out: folder of the data set; absent, empty, or with a part of this job.
         make_worker: called once, and only if this process claims a shard, for loading a model is slow.
         source_steps: how `splits` were made.
-        redo: flags such as "error": rows with one of them in a new column are done again, once in each run of the
-            job that asks for it. Other rows stay.
+        redo: flags such as "error": rows with one of them in a new column are asked again, once by all processes
+            that were started before the redo ended. Texts with other flags stay, also in such a row.
         progress: show a bar on a terminal.
 
     Returns:
@@ -116,7 +123,7 @@ def run_job(
     Raises:
         ValueError: `out` holds something else, the message lists the differences; there are no rows; the splits differ
             in their columns; the worker returned other columns or another number of rows; `redo` is given and no new
-            column has flags.
+            column has flags, or it names a flag that nobody knows.
         Exception: whatever the worker raises. Finished shards stay, and the next run continues.
     """
     filled = _filled(splits)
@@ -124,9 +131,14 @@ def run_job(
         raise ValueError(f"redo finds rows by their flags, and the columns {list(job.features)} hold none.")
     step = Step(job.kind, job.settings, job=_cut_of(job, filled))
     sizes = {name: len(rows) for name, rows in filled.items()}
-    folder = JobFolder(Path(out), step, sizes, cut_shards(filled, job.rows_per_shard), list(job.features))
-    manifest = folder.prepare(source_steps, sorted(set(redo)))
-    return manifest if manifest.complete else _Process(job, filled, folder, make_worker).run(progress=progress)
+    shards = cut_shards(filled, job.rows_per_shard)
+    folder = JobFolder(Path(out), step, sizes, shards, list(job.features), source_steps=source_steps)
+    global _idle_since
+    try:
+        manifest = folder.prepare(tuple(sorted(set(redo))), since=_idle_since)
+        return manifest if manifest.complete else _Process(job, filled, folder, make_worker).run(progress=progress)
+    finally:
+        _idle_since = time.time()
 
 
 class _Process:
@@ -199,19 +211,22 @@ class _Process:
         table = kept[shard.rows.start : shard.rows.stop]
         for field in new.arrow_schema:
             table = table.append_column(field, pa.array(columns[field.name], field.type))
-        metadata = {"round": self._folder.round, "events": dict(sorted(events.items()))}
+        metadata = {
+            "round": self._folder.round,
+            "redo": list(self._folder.redo_flags),
+            "events": dict(sorted(events.items())),
+        }
         features = datasets.Features({**kept.features, **new})
+        self._folder.begin()
         write_table(table, features, self._folder.path(shard), metadata=metadata)
 
     def _ask_again(
         self, rows: datasets.Dataset, done: dict[str, list[Any]], events: Counter[str]
     ) -> dict[str, list[Any]]:
-        """The columns of a finished shard, with the rows asked again whose flags are to be redone."""
+        """The columns of a finished shard, with those texts replaced whose flags are to be redone."""
         positions = positions_to_redo(done, self._folder.redo_flags)
         again = self._ask(rows.select(positions), events)
-        for name, values in again.items():
-            for position, value in zip(positions, values, strict=True):
-                done[name][position] = value
+        replace_flagged(done, again, positions, self._folder.redo_flags)
         return done
 
     def _ask(self, rows: datasets.Dataset, events: Counter[str]) -> dict[str, list[Any]]:

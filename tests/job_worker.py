@@ -34,6 +34,9 @@ ROWS_PER_SHARD = 20
 SECONDS_PER_ROW = 0.003
 SECONDS_PER_WRITE = 0.03
 LONGEST_RUN_S = 0.3
+NUM_SHARDS = NUM_ROWS // ROWS_PER_SHARD
+# With so many shards done, each of the processes still has one to do, even if all of them finish one at once.
+NUM_SHARDS_BEFORE_KILLS_END = NUM_SHARDS - 2 * NUM_PROCESSES
 NEW_COLUMNS = ("caption_de_mt", "caption_de_mt_flag")
 WRITING = os.O_WRONLY | os.O_RDWR
 CHANGES = {"os.mkdir", "os.rename"}
@@ -78,6 +81,24 @@ class UpperCase:
         return dict(zip(NEW_COLUMNS, (texts, flags), strict=True))
 
 
+class Patient(UpperCase):
+    """Slow, and does not do the last shards before `kills_over` is there, however long the kills take."""
+
+    def __init__(self, folder: Path, kills_over: Path) -> None:
+        super().__init__(SECONDS_PER_ROW)
+        self.folder, self.kills_over = folder, kills_over
+
+    def __call__(self, rows: datasets.Dataset, events: Counter[str]) -> dict[str, list[Any]]:
+        while not self.kills_over.exists() and count_shards(self.folder) >= NUM_SHARDS_BEFORE_KILLS_END:
+            time.sleep(0.01)
+        return super().__call__(rows, events)
+
+
+def count_shards(folder: Path) -> int:
+    """Shards that are finished."""
+    return len(list(folder.glob("data/[!.]*.parquet")))
+
+
 def fork(run: Callable[[], Any]) -> int:
     """Run in a new process and give its id."""
     pid = os.fork()
@@ -100,17 +121,19 @@ def slow_write(table: pa.Table, path: Path) -> None:
 
 def killed_at_moments(folder: Path) -> dict[str, Any]:
     """Three processes; after random times all or one of them are killed and started again, then they are left alone."""
-    splits, job = make_splits(NUM_ROWS), make_job(ROWS_PER_SHARD)
+    splits, job, kills_over = make_splits(NUM_ROWS), make_job(ROWS_PER_SHARD), folder.with_name("kills_over")
     moments = random.Random(0)
     sources.pq = SimpleNamespace(ParquetFile=pq.ParquetFile, read_schema=pq.read_schema, write_table=slow_write)
 
     def run() -> Manifest:
-        return run_job(job, splits, folder, lambda: UpperCase(SECONDS_PER_ROW), progress=False)
+        return run_job(job, splits, folder, lambda: Patient(folder, kills_over), progress=False)
 
     pids = [fork(run) for _ in range(NUM_PROCESSES)]
     kills = []
-    for _ in range(NUM_KILLS):
+    for number in range(NUM_KILLS):
         time.sleep(moments.uniform(0, LONGEST_RUN_S))
+        while number == NUM_KILLS - 1 and not count_shards(folder):  # on busy cores
+            time.sleep(0.01)
         victims = pids if moments.random() < 0.5 else [moments.choice(pids)]
         for pid in victims:
             os.kill(pid, signal.SIGKILL)
@@ -118,11 +141,12 @@ def killed_at_moments(folder: Path) -> dict[str, Any]:
         kills.append(
             {
                 "processes": sum(os.WIFSIGNALED(end) for end in ends),
-                "shards": len(list(folder.glob("data/[!.]*.parquet"))),
+                "shards": count_shards(folder),
                 "temporary": len(list(folder.glob("data/.*.parquet"))),
             }
         )
         pids = [pid for pid in pids if pid not in victims] + [fork(run) for _ in victims]
+    kills_over.touch()
     return {"kills": kills, "ends": [os.waitpid(pid, 0)[1] for pid in pids]}
 
 

@@ -16,13 +16,12 @@ from processing.sources import open_splits
 from tests.job_worker import (
     NUM_KILLS,
     NUM_ROWS,
+    NUM_SHARDS,
     ROWS_PER_SHARD,
     UpperCase,
     make_job,
     make_splits,
 )
-
-NUM_SHARDS = NUM_ROWS // ROWS_PER_SHARD
 
 
 def run_killed(mode: str, folder: Path, root_dir: Path) -> dict[str, Any]:
