@@ -20,6 +20,9 @@ Of one item, D are the content words of its description and C those of all its E
 is |D - C|, `novelty` |D - C| / |D|, `coverage` |C and D| / |C|; each is averaged over the items. Any further sentence
 about a picture brings new words, so the same is counted for a human caption: each caption in turn is set aside, and it
 and the description are compared with the others alone (`against_a_further_caption`). Refusals count as no description.
+
+False words are new as well: the description of another picture brings more of them than a true one. Only together
+with `agreement` (retrieval/agreement.py) do these numbers answer the question.
 """
 
 from collections import defaultdict

@@ -15,9 +15,9 @@ bytes a text to find duplicates (several times that for one column at the end). 
           "characters": {"mean": 45.1, "median": 44, "p5": 20, "p95": 80},
           "words": {"mean": 9.0, "median": 9, "p5": 4, "p95": 17},      # languages with spaces
           "vocabulary": {"unit": "word", "tokens": 10000, "types": 1800, "type_token_ratio": 0.18},
-          "flags": {"ok": 17985, "length_ratio": 5},          # where the data set has them
+          "flags": {"ok": 17985, "length_ratio": 5},          # those that are not null, where there are any
           "similarity": {"mean": 61.2, "median": 60, "p5": 31, "p95": 92},  # back-translation, chrF 0 to 100
-          "language_id": {"texts": 1000, "expected_rate": 0.99, "found": {"de": 990, "nl": 10}}
+          "language_id": {"texts": 1000, "expected_rate": 0.99, "found": {"de": 990, "nl": 10}}  # texts with letters
         }
       },
       "descriptions": {...},                                  # processing/novelty.py
@@ -35,7 +35,7 @@ import random
 from array import array
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import datasets
 import numpy as np
@@ -45,17 +45,17 @@ from processing.languages import LANGUAGES, SOURCE_LANGUAGE
 from processing.novelty import DescriptionTally
 from processing.records import (
     DESCRIPTION_COLUMN,
-    OK_FLAG,
+    TextKind,
     caption_column,
-    caption_columns,
     flag_column,
     similarity_column,
+    text_columns,
+    texts_of,
 )
 from processing.words import split_words
 
 logger = logging.getLogger(__name__)
 
-Kind = Literal["human", "translation", "description"]
 DEFAULT_SAMPLE = 1000
 VOCABULARY_TOKENS = 10_000
 # Enough short texts for that many tokens.
@@ -103,26 +103,6 @@ def inspect_texts(
     return {"rows": rows, "columns": report, **({"descriptions": found} if found else {}), "notes": notes}
 
 
-def text_columns(column_names: Any) -> dict[str, tuple[str, Kind]]:
-    """The columns of texts among some columns, in their order: name -> (language code, kind)."""
-    captions = caption_columns(column_names)
-    found: dict[str, tuple[str, Kind]] = {}
-    for name in column_names:
-        if name == DESCRIPTION_COLUMN:
-            found[name] = (SOURCE_LANGUAGE, "description")
-        elif name in captions:
-            language, translated = captions[name]
-            found[name] = (language, "translation" if translated else "human")
-    return found
-
-
-def texts_of(cell: str | list[str | None] | None) -> list[str | None]:
-    """The entries of a cell: a description is one entry, captions are any number."""
-    if cell is None or isinstance(cell, str):
-        return [cell]
-    return list(cell)
-
-
 def describe_lengths(counts: Mapping[int, int]) -> dict[str, float]:
     """Mean, median, 5th and 95th percentile of values given as value -> how often.
 
@@ -148,7 +128,7 @@ class ColumnTally:
         seed: of that sample.
     """
 
-    def __init__(self, language: str, kind: Kind, *, max_sample: int, seed: int = 0) -> None:
+    def __init__(self, language: str, kind: TextKind, *, max_sample: int, seed: int = 0) -> None:
         self.language, self.kind = language, kind
         self.has_spaces = LANGUAGES[language].has_spaces
         self._sampled: list[str] = []
@@ -178,8 +158,8 @@ class ColumnTally:
         self._items += 1
 
     def add_flags(self, flags: list[str | None]) -> None:
-        """Count the flags of one item."""
-        self._flags.update(flag or OK_FLAG for flag in flags)
+        """Count the flags of one item; a null one says nothing, as beside a caption that a person wrote."""
+        self._flags.update(flag for flag in flags if flag is not None)
 
     def add_similarities(self, similarities: list[float | None] | None) -> None:
         """Count the back-translation similarities of one item, to the next whole number."""
@@ -257,9 +237,9 @@ def _read_split(
         size = len(next(iter(batch.values())))
         for name in present:
             for cell in batch[name]:
-                columns[name].add(texts_of(cell))
+                columns[name].add(texts_of(name, cell))
             for cell in batch.get(flag_column(name), []):
-                columns[name].add_flags(texts_of(cell))
+                columns[name].add_flags(texts_of(name, cell))
             for cell in batch.get(similarity_column(name), []):
                 columns[name].add_similarities(cell)
         captions = batch.get(english, [[]] * size)
@@ -275,7 +255,8 @@ def _identify_languages(
     from processing.language_id import identify
 
     for name, tally in columns.items():
-        texts = tally.sample()[:sample]
+        # Numbers and signs alone are in every language.
+        texts = [text for text in tally.sample() if any(char.isalpha() for char in text)][:sample]
         if not texts:
             continue
         try:

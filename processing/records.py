@@ -17,7 +17,7 @@ than English are for evaluation only.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import datasets
 
@@ -31,6 +31,7 @@ FILE_COLUMN = "file_name"
 DESCRIPTION_COLUMN = "description"
 MEDIA_COLUMNS = (IMAGE_COLUMN, VIDEO_COLUMN)
 OK_FLAG = "ok"
+TextKind = Literal["human", "translation", "description"]
 
 LANGUAGE_NAMES: dict[str, str] = {code: language.name for code, language in LANGUAGES.items()}
 _CAPTION_COLUMN = re.compile(r"caption_([a-z]{2,3})(_mt)?")
@@ -160,3 +161,25 @@ def check_aligned(row: Mapping[str, Any], languages: Sequence[str]) -> None:
                 f"item {row[find_id_column(row)]!r}: {column} has {num_targets} captions and caption_en has "
                 f"{num_sources}; translations are aligned by index, so translate each English caption once."
             )
+
+
+def text_columns(column_names: Iterable[str]) -> dict[str, tuple[str, TextKind]]:
+    """The columns of texts among some columns, in their order: name -> (language code, who wrote them)."""
+    names = list(column_names)
+    captions = caption_columns(names)
+    found: dict[str, tuple[str, TextKind]] = {}
+    for name in names:
+        if name == DESCRIPTION_COLUMN:
+            found[name] = (SOURCE_LANGUAGE, "description")
+        elif name in captions:
+            language, translated = captions[name]
+            found[name] = (language, "translation" if translated else "human")
+    return found
+
+
+def texts_of(column: str, cell: Any) -> list[str | None]:
+    """The entries of a cell of a text column: one description, null or not, or any number of captions.
+
+    A null list of captions has no entries. The flags of a column are read in the same way.
+    """
+    return [cell] if column == DESCRIPTION_COLUMN else list(cell or [])

@@ -1,5 +1,6 @@
 """What a data set is like, in Markdown: written from `quality.json` alone, for its card or as a report of its own."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,14 @@ from retrieval.pictures import shorten
 
 REPORT_FILE, QUALITY_FILE = "report.md", "quality.json"
 KINDS = {"human": "human captions", "translation": "machine translations", "description": "descriptions"}
+_CONCLUSIONS = {
+    True: "The pictures confirm the descriptions as well as the captions; one wrong detail among right ones would not "
+    "show.",
+    False: "The pictures confirm the descriptions less than the captions: the new words may be wrong, or the encoder "
+    "reads too little of a long text (see the texts cut, below).",
+    None: "The encoder can hardly tell which picture belongs to a caption, so it cannot judge descriptions: take "
+    "another one, or a larger sample.",
+}
 _SHOWN_LANGUAGES = 3
 _SHOWN_CHARACTERS = 200
 
@@ -114,7 +123,8 @@ def _languages(columns: Mapping[str, Numbers]) -> str:
         rows.append([f"`{name}`", f"{found['texts']:,}", _percent(found["expected_rate"]), named])
     table = markdown_table(["column", "texts", "in the language of the column", "most of the others"], rows)
     return table and (
-        f"{table}\n\nIdentified by py3langid on a sample of texts; a caption of a few words is sometimes misjudged."
+        f"{table}\n\nIdentified by py3langid on a sample of texts with letters; a caption of a few words is sometimes "
+        f"misjudged."
     )
 
 
@@ -147,32 +157,74 @@ def _answer(descriptions: Numbers, agreement: Numbers) -> str:
 
 
 def _verdict(descriptions: Numbers, agreement: Numbers) -> str:
-    """The answer in two sentences: how much is new, and whether it fits the picture."""
-    sentences = []
+    """The answer: how much is new, and whether it fits the pictures; in bold only where both were measured."""
     against, further = descriptions.get("against_captions"), descriptions.get("against_a_further_caption")
+    if not against:
+        return ""
+    found = f"A description brings {against['new_words']:.1f} content words that no caption of its item has."
     if further:
         new, share = further["new_words"], further["novelty"]
-        more, denser = new["description"] > new["caption"], share["description"] > share["caption"]
-        answer = "No" if not more else "Yes" if denser else "By their length only"
-        sentences.append(
-            f"**{answer}.** Beside the other captions of its item, a description brings {new['description']:.1f} new "
-            f"content words ({_percent(share['description'])} of its own) and a further human caption "
-            f"{new['caption']:.1f} ({_percent(share['caption'])})."
+        found = (
+            f"Beside the other captions of its item, a description brings {new['description']:.1f} new content words "
+            f"({_percent(share['description'])} of its own); a further human caption brings {new['caption']:.1f} "
+            f"({_percent(share['caption'])})."
         )
-    elif against:
-        new_words = f"{against['new_words']:.1f}"
-        sentences.append(f"A description brings {new_words} content words that no caption of its item has.")
     columns = agreement.get("columns", {})
     own, caption = columns.get(DESCRIPTION_COLUMN), columns.get(caption_column(SOURCE_LANGUAGE))
-    if sentences and own and caption:
-        sentences.append(
-            f"New words may be wrong, so the picture has to confirm them: with {agreement['encoder']['name']}, "
-            f"{own['t2i_R@1']:.1f} % of the descriptions and {caption['t2i_R@1']:.1f} % of the English captions find "
-            f"their picture among {own['items']:,}."
-        )
-    elif sentences:
-        sentences.append("Whether the new words are true of the pictures was not measured.")
-    return " ".join(sentences)
+    if not own or not caption:
+        return f"{found} Whether the new words are true of the pictures was not measured; false ones count as well."
+    confirmed = pictures_confirm(own, caption)
+    answer = f"**{_bold_answer(further, confirmed)}.** " if further else ""
+    return (
+        f"{answer}{found} With {agreement['encoder']['name']}, {_percent(own['own_beats_other'])} of the descriptions "
+        f"score higher with their own picture than with another and {own['t2i_R@1']:.1f} % find their own among "
+        f"{own['items']:,}; of the English captions {_percent(caption['own_beats_other'])} and "
+        f"{caption['t2i_R@1']:.1f} %. {_CONCLUSIONS[confirmed]}"
+    )
+
+
+def _bold_answer(further: Numbers, confirmed: bool | None) -> str:
+    new, share = further["new_words"], further["novelty"]
+    if new["description"] <= new["caption"]:
+        return "No"
+    if confirmed is None:
+        return "Undecided"
+    if not confirmed:
+        return "Not confirmed"
+    return "Yes" if share["description"] > share["caption"] else "By their length only"
+
+
+def pictures_confirm(description: Numbers, caption: Numbers) -> bool | None:
+    """Whether descriptions agree with their own pictures about as well as captions do.
+
+    New words alone are no merit: the description of another picture has more of them.
+
+    Args:
+        description: the numbers of this column in `agreement`, see retrieval/agreement.py.
+        caption: those of the English captions.
+
+    Returns:
+        None if the encoder cannot tell the own picture of the captions from another. False if it cannot for the
+        descriptions, or if `own_beats_other` or R@1 is lower than that of the captions by more than a tenth of what
+        the captions have above chance and by more than two standard errors of the difference.
+    """
+    num_items = description["items"]
+    # Two standard errors of a share of 50 %.
+    least = 0.5 + 1 / math.sqrt(num_items)
+    if caption["own_beats_other"] <= least:
+        return None
+    if description["own_beats_other"] <= least:
+        return False
+    shares = [
+        (description["own_beats_other"], caption["own_beats_other"], 0.5),
+        (description["t2i_R@1"] / 100, caption["t2i_R@1"] / 100, 1 / num_items),
+    ]
+    for own, expected, chance in shares:
+        # The texts of one item are not independent, so its captions count as one.
+        noise = 2 * math.sqrt((own * (1 - own) + expected * (1 - expected)) / num_items)
+        if expected - own > max(noise, 0.1 * (expected - chance)):
+            return False
+    return True
 
 
 def _content_words(descriptions: Numbers) -> str:
@@ -218,12 +270,23 @@ def _agreement(agreement: Numbers) -> str:
     )  # fmt: skip
     return (
         f"Measured with {encoder['name']} ({encoder['model_type']}), which reads {encoder['max_length']} tokens of a "
-        f"text, on {sample['items']:,} items drawn from {sample['eligible']:,} with seed {sample['seed']}. The encoder "
-        f"saw pictures without their descriptions.\n\n{table}\n\nMean scores of a text with its own picture and with "
-        f"that of another item; own is higher: 50 % by chance. R@K: percent of the texts that find their picture among "
-        f"the first K of all items of the line ({100 / sample['items']:.2g} for K = 1 by chance on all items). A "
-        f"column in a language that the encoder does not know is near chance, whatever its quality; a model agrees "
-        f"best with data that it was trained on."
+        f"text, on {_sample(sample)}. The encoder saw pictures without their descriptions.\n\n{table}\n\n"
+        f"Own picture, another picture: mean score of a text with its own and with that of another item, -1 to 1. Own "
+        f"is higher: share of the texts that score higher with their own, 50 % by chance. R@K: percent of the texts "
+        f"whose own picture is among the K that fit best, of all items in the row ({100 / sample['items']:.2g} for "
+        f"K = 1 by chance on all items). Texts cut, tokens lost: what is longer than the encoder reads. Scores and R@K "
+        f"depend on the encoder and on the number of items, so compare rows of one report. A column in a language that "
+        f"the encoder does not know is near chance, whatever its quality; a model agrees best with data that it was "
+        f"trained on."
+    )
+
+
+def _sample(sample: Numbers) -> str:
+    if sample["items"] == sample["eligible"]:
+        return f"all {sample['items']:,} items that have a picture and texts"
+    return (
+        f"{sample['items']:,} of the {sample['eligible']:,} items that have a picture and texts (drawn with seed "
+        f"{sample['seed']})"
     )
 
 
@@ -233,7 +296,7 @@ def _worst(agreement: Numbers, picture: str | None) -> str:
         [item["id"], f"{item['score']:.3f}", _short(item["text"]), _short(item.get("caption", ABSENT))]
         for item in worst
     ]
-    table = markdown_table(["item", "score", "text", "caption that fits best"], rows)
+    table = markdown_table(["item", "score", "text", "English caption that fits best"], rows)
     if not table:
         return ""
     parts = [f"![The items whose text fits least]({picture})"] if picture else []

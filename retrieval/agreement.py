@@ -49,7 +49,6 @@ from retrieval.items import read_column, read_ids
 from retrieval.metrics import recall_at
 from retrieval.ranks import DEFAULT_CHUNK_SIZE, ROUNDING_MARGIN, correct_scores, rank_texts_and_items
 
-DEFAULT_SAMPLE = 1000
 DEFAULT_NUM_WORST = 12
 MIN_ITEMS = 2
 _BATCH_SIZE = 1000
@@ -112,7 +111,7 @@ def measure_agreement(
     encoder: DualEncoder,
     rows: Any,
     *,
-    sample: int = DEFAULT_SAMPLE,
+    sample: int = 1000,
     seed: int = 0,
     num_worst: int = DEFAULT_NUM_WORST,
     batch_size: int = 64,
@@ -141,14 +140,7 @@ def measure_agreement(
     positions = sorted(random.Random(seed).sample(eligible, min(sample, len(eligible))))
     sampled = rows.select(positions)
     vectors = encoder.encode_images(sampled, batch_size, progress=progress)
-    columns: dict[str, dict[str, Any]] = {}
-    scored: dict[str, _Texts] = {}
-    for name, (language, kind) in text_columns(rows.column_names).items():
-        texts = [_usable(name, cell) for cell in read_column(sampled, name)]
-        found = _score_column(encoder, vectors, texts, 4 * batch_size, seed, progress)
-        if found is not None:
-            scored[name], numbers = found
-            columns[name] = {"language": language, "kind": kind, **numbers}
+    scored, columns = _score_columns(encoder, sampled, vectors, 4 * batch_size, seed, progress)
     numbers = {
         "encoder": {"name": encoder.name, "model_type": encoder.model_type, "max_length": encoder.max_length},
         "sample": {"items": len(positions), "eligible": len(eligible), "seed": seed},
@@ -188,17 +180,31 @@ def _eligible_items(rows: Any, progress: bool) -> list[int]:
             f"with their pictures, got the text columns {sorted(text_columns(rows.column_names))}."
         )
     eligible: list[int] = []
-    with tqdm(total=len(rows), desc="items with texts", disable=not progress) as bar:
-        for batch in rows.select_columns(needed).iter(_BATCH_SIZE):
-            items = list(zip(*(batch[name] for name in needed), strict=True))
-            has_texts = [all(_usable(*pair) for pair in zip(needed, cells, strict=True)) for cells in items]
-            eligible += [bar.n + position for position, usable in enumerate(has_texts) if usable]
-            bar.update(len(items))
+    texts = rows.select_columns(needed)
+    for start in tqdm(range(0, len(rows), _BATCH_SIZE), desc="items with texts", disable=not progress):
+        batch = texts[start : start + _BATCH_SIZE]
+        has_text = [[bool(_usable(name, cell)) for cell in batch[name]] for name in needed]
+        eligible += [start + place for place, has in enumerate(zip(*has_text, strict=True)) if all(has)]
     if len(eligible) < MIN_ITEMS:
         raise ValueError(
             f"agreement needs at least {MIN_ITEMS} items with texts in {needed}, got {len(eligible)} of {len(rows)}."
         )
     return eligible
+
+
+def _score_columns(
+    encoder: DualEncoder, sampled: Any, vectors: Tensor, batch_size: int, seed: int, progress: bool
+) -> tuple[dict[str, _Texts], dict[str, dict[str, Any]]]:
+    """Scores and numbers of each column of texts with enough of them."""
+    scored: dict[str, _Texts] = {}
+    columns: dict[str, dict[str, Any]] = {}
+    for name, (language, kind) in text_columns(sampled.column_names).items():
+        texts = [_usable(name, cell) for cell in read_column(sampled, name)]
+        found = _score_column(encoder, vectors, texts, batch_size, seed, progress)
+        if found is not None:
+            scored[name], numbers = found
+            columns[name] = {"language": language, "kind": kind, **numbers}
+    return scored, columns
 
 
 def _score_column(

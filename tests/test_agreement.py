@@ -1,5 +1,7 @@
 """Agreement of pictures and texts: the numbers by hand and by loops, and the encoders behind them."""
 
+import tracemalloc
+
 import datasets
 import pytest
 import torch
@@ -161,6 +163,20 @@ def test_the_best_of_several_captions_stands_beside_a_bad_description():
     assert [(item.position, item.item_id, item.caption) for item in worst] == [(2, "a", "good")]
 
 
+@pytest.mark.parametrize("batch_size", [1, 2, 3])
+def test_items_without_texts_are_left_out_wherever_a_batch_ends(batch_size, monkeypatch):
+    """A position inside a batch taken for one of the data set scores the pictures of other items."""
+    monkeypatch.setattr("retrieval.agreement._BATCH_SIZE", batch_size)
+    usable = {"b", "d", "e"}
+    rows = make_rows(
+        [{"image_id": i, "description": "x", "caption_en": ["x"] if i in usable else [None, "..."]} for i in "abcde"]
+    )
+    encoder = TableEncoder(dict.fromkeys("abcde", angle(0.0)[None]), {"x": angle(0.0)})
+    worst = measure_agreement(encoder, rows, **QUIET).worst
+    assert {(item.position, item.item_id) for item in worst} == {(1, "b"), (3, "d"), (4, "e")}
+    assert set(encoder.ids) == usable
+
+
 def test_random_vectors_match_the_loop_oracle():
     """Several vectors an item, several texts an item, items without texts in one column."""
     generator = torch.Generator().manual_seed(5)
@@ -231,6 +247,25 @@ def test_the_sample_is_seeded_and_its_size_is_kept():
     assert reports[0]["sample"] == {"items": 4, "eligible": 8, "seed": 0}
     assert len(ids[0]) == 4
     assert ids[0] != ids[2]
+
+
+def test_a_sample_of_a_large_data_set_does_not_hold_all_its_texts():
+    """Ten items are scored; the texts of hundreds of thousands need not lie in memory for that."""
+    num_items = 5000
+    own = {"description": ["word " * 40] * num_items, "caption_en": [["word " * 40] * 5] * num_items}
+    columns = ("image", "image_id", *own)
+    rows = {"image": [None] * num_items, "image_id": [str(i) for i in range(num_items)], **own}
+    rows = datasets.Dataset.from_dict(rows, features=schema_features(columns))
+    encoder = TableEncoder(dict.fromkeys(rows["image_id"], angle(0.0)[None]), {"word " * 40: angle(0.0)})
+    tracemalloc.start()
+    try:
+        measured = measure_agreement(encoder, rows, sample=10, **QUIET)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert measured.to_dict()["sample"] == {"items": 10, "eligible": num_items, "seed": 0}
+    # All texts are 6 MB.
+    assert peak < 4e6
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,17 @@
 import json
 import re
 
+import datasets
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageColor
 
+from processing.quality import inspect_texts
+from processing.records import schema_features
 from reporting.dataset_pictures import worst_items_sheet
 from reporting.dataset_report import quality_sections, write_dataset_report
-from retrieval.agreement import WorstItem
+from retrieval.agreement import WorstItem, measure_agreement
 from tests.tiny import tiny_image
 
 
@@ -88,7 +92,8 @@ def test_the_report_says_each_number_that_was_measured(tmp_path):
         "| `caption_zh_mt` | Chinese | machine translations | 7,000 | 3 | 20,990 | 1.2 % | 4.6 % |",
         "9.3 (9; 4 to 17)", "963 in 10,000 characters", "98.7 %", "Japanese 13", "| 90.0 % | script 75, empty 25 |",
         "61.0 (60; 31 to 92)", "12 are refusals (0.2 %)", "tiny-clip (clip), which reads 77 tokens",
-        "500 items drawn from 6,990 with seed 7", "| 0.312 | 0.123 | 98.0 % | 41.7 | 66.2 | 25.0 % | 4.4 % |",
+        "on 500 of the 6,990 items that have a picture and texts (drawn with seed 7)",
+        "| 0.312 | 0.123 | 98.0 % | 41.7 | 66.2 | 25.0 % | 4.4 % |",
         "![The items whose text fits least](worst.png)", "| b\\|1 | 0.051 | two lines | a cat |",
         "- the moon was not measured",
     ):  # fmt: skip
@@ -100,8 +105,9 @@ def test_the_question_is_answered_with_its_control():
     """New words alone prove nothing: any further sentence has some, and they may be wrong."""
     text = quality_sections(make_quality())
     assert "**Yes.**" in text
-    assert "12.6 new content words (59.2 % of its own) and a further human caption 2.1 (40.1 %)" in text
-    assert "41.7 % of the descriptions and 38.6 % of the English captions find their picture among 500" in text
+    assert "12.6 new content words (59.2 % of its own); a further human caption brings 2.1 (40.1 %)" in text
+    assert "98.0 % of the descriptions score higher with their own picture than with another" in text
+    assert "41.7 % find their own among 500; of the English captions 98.0 % and 38.6 %" in text
 
 
 @pytest.mark.parametrize(
@@ -115,15 +121,83 @@ def test_the_answer_follows_the_numbers(words, share, answer):
     assert f"**{answer}.**" in quality_sections(quality)
 
 
+@pytest.mark.parametrize(
+    ("description", "caption", "answer"),
+    [
+        # own_beats_other and R@1, both on 500 items: two standard errors there are 4.5 points at 50 %.
+        ((0.98, 36.0), (0.98, 38.6), "Yes"),
+        ((0.98, 30.0), (0.98, 38.6), "Not confirmed"),
+        ((0.80, 38.6), (0.98, 38.6), "Not confirmed"),
+        ((0.52, 0.0), (0.98, 38.6), "Not confirmed"),
+        ((0.52, 0.0), (0.60, 0.4), "Not confirmed"),
+        ((0.78, 1.6), (0.80, 1.9), "Yes"),
+        ((0.70, 0.8), (0.54, 0.2), "Undecided"),
+        ((0.45, 0.2), (0.40, 0.2), "Undecided"),
+    ],
+)
+def test_the_pictures_confirm_or_refute_the_descriptions(description, caption, answer):
+    """A false description brings more new words than a true one."""
+    quality = make_quality()
+    for name, (beats, recall) in (("description", description), ("caption_en", caption)):
+        quality["agreement"]["columns"][name] |= {"own_beats_other": beats, "t2i_R@1": recall}
+    assert f"**{answer}.**" in quality_sections(quality)
+
+
+def test_a_few_items_decide_nothing():
+    """Two texts that find the better of two pictures do so by chance once in four times."""
+    quality = make_quality()
+    for column in quality["agreement"]["columns"].values():
+        column |= {"items": 4, "own_beats_other": 1.0}
+    assert "**Undecided.**" in quality_sections(quality)
+
+
+def test_descriptions_of_other_pictures_are_not_confirmed():
+    """The whole way from texts to the verdict: shuffled descriptions had more new words, and a bold yes."""
+    objects = [f"object{i}" for i in range(40)]
+    true = [f"a {name} with colour{i} and shape{i}" for i, name in enumerate(objects)]
+    answers = []
+    for descriptions in (true, true[1:] + true[:1]):
+        rows = [
+            {"image": tiny_image(i), "image_id": str(i), "description": descriptions[i],
+             "caption_en": [f"one {name}", f"{name} here"]}
+            for i, name in enumerate(objects)
+        ]  # fmt: skip
+        split = datasets.Dataset.from_list(rows, features=schema_features(rows[0]))
+        quality = inspect_texts({"train": split}, progress=False)
+        assert "**" not in quality_sections(quality)
+        quality["agreement"] = measure_agreement(NumberEncoder(), split, progress=False).to_dict()
+        text = quality_sections(quality)
+        answers.append((re.search(r"\*\*(.*)\.\*\*", text)[1], re.search(r"brings ([\d.]+) new", text)[1]))
+    assert answers == [("Yes", "2.0"), ("Not confirmed", "3.0")]
+
+
+class NumberEncoder:
+    """Knows the picture of item 7 from its id and a text about item 7 from its number."""
+
+    name, model_type, max_length = "numbers", "numbers", 77
+
+    def encode_images(self, rows, batch_size, *, progress):
+        return torch.eye(40)[[int(item) for item in rows["image_id"]]].unsqueeze(1)
+
+    def encode_texts(self, texts, batch_size, *, progress):
+        return torch.eye(40)[[int(re.search(r"\d+", text)[0]) for text in texts]]
+
+    def token_counts(self, texts):
+        return [(len(text.split()),) * 2 for text in texts]
+
+
 def test_without_a_further_caption_or_pictures_the_answer_says_so():
     """One caption an item gives no control; no encoder gives no truth."""
     quality = make_quality()
-    del quality["descriptions"]["against_a_further_caption"], quality["agreement"]
+    del quality["agreement"]
     text = quality_sections(quality)
-    assert (
-        "A description brings 11.4 content words that no caption of its item has. Whether the new words are true"
-        in text
-    )
+    assert "12.6 new content words" in text
+    assert "Whether the new words are true of the pictures was not measured" in text
+    assert "**" not in text
+    quality = make_quality()
+    del quality["descriptions"]["against_a_further_caption"]
+    text = quality_sections(quality)
+    assert "A description brings 11.4 content words that no caption of its item has. With tiny-clip," in text
     assert "**" not in text
     del quality["descriptions"]["against_captions"]
     assert "12 are refusals" in quality_sections(quality)
@@ -145,6 +219,13 @@ def test_a_card_embeds_the_sections_under_its_own_headings():
     assert len(headings(text)) == 9
     assert all(line.startswith("### ") for line in text.splitlines() if line.startswith("#"))
     assert "(quality/worst.png)" in text
+
+
+def test_a_sample_of_all_items_says_so():
+    """ "1,000 items drawn from 1,000" looks like a slip."""
+    quality = make_quality()
+    quality["agreement"]["sample"] = {"items": 500, "eligible": 500, "seed": 7}
+    assert "on all 500 items that have a picture and texts." in quality_sections(quality)
 
 
 def test_a_long_text_is_shortened_in_the_table_only():
