@@ -97,6 +97,8 @@ def test_the_help_shows_a_command_that_works(pictures: Path, monkeypatch: pytest
     with pytest.raises(SystemExit):
         main(["--help"])
     example = next(line for line in capsys.readouterr().out.splitlines() if "read_dataset folder" in line)
+    for number in range(4, 30):  # Of four pictures, a share of 0.1 may be none.
+        picture(number).save(pictures / f"{number}.png")
     monkeypatch.chdir(pictures.parent)
     main(example.split("hub_scripts.read_dataset ")[1].split())
     assert Path("data/mine/manifest.json").is_file()

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from processing.missing import MissingReport
 from processing.readers.base import (
+    IN_ANOTHER_SPLIT,
     build_split,
     check_count,
     inside,
@@ -13,6 +15,7 @@ from processing.readers.base import (
     iter_lines,
     read_json,
     read_lines,
+    report_shared,
 )
 
 
@@ -121,8 +124,31 @@ def test_json_lines_carry_their_line_numbers_past_blank_lines(tmp_path: Path):
 
 def test_a_key_that_occurs_twice_in_an_object_is_refused(tmp_path: Path):
     """Descriptions keyed by id: the JSON module keeps the last of two and says nothing."""
-    with pytest.raises(ValueError, match=r"a\.json: an object has the key 'dog' twice"):
+    with pytest.raises(ValueError, match=r"a\.json, line 1: an object has the key 'dog' twice"):
         read_json(write(tmp_path / "a.json", b'{"cat": "1", "dog": "2", "dog": "3"}'))
+    with pytest.raises(ValueError, match=r"a\.json, line 1 or below: an object has the key 'dog' twice"):
+        read_json(write(tmp_path / "a.json", b'{"cat": "1",\n"dog": "2", "dog": "3"}'))
+    with pytest.raises(ValueError, match=r"a\.jsonl, line 2: an object has the key 'dog' twice"):
+        list(iter_json_lines(write(tmp_path / "a.jsonl", b'{"dog": "1"}\n{"dog": "2", "dog": "3"}\n')))
+
+
+def test_a_number_that_python_does_not_convert_is_refused_with_file_and_line(tmp_path: Path):
+    """Python stops at 4,300 digits with a message that names no file."""
+    with pytest.raises(ValueError, match=r"a\.jsonl, line 2: .*5000 digits"):
+        list(iter_json_lines(write(tmp_path / "a.jsonl", b'{"id": 1}\n{"id": ' + b"9" * 5000 + b"}\n")))
+
+
+def test_an_item_of_two_splits_is_reported(tmp_path: Path):
+    """Whoever tests on what was trained on has to know it."""
+    splits = {
+        name: build_split(
+            [{"image_id": item, "caption_en": []} for item in ids], ["image_id", "caption_en"], name, source="f"
+        )
+        for name, ids in (("train", "ab"), ("validation", "bc"), ("test", "cad"))
+    }
+    missing = MissingReport()
+    report_shared(splits, missing)
+    assert missing.to_dict() == {IN_ANOTHER_SPLIT: {"validation": ["b"], "test": ["c", "a"]}}
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "train2014/a.jpg", "..a.jpg", "a..b/c.jpg", "http:x", "a b.jpg"])

@@ -78,8 +78,90 @@ def test_folders_named_after_splits_are_the_splits(tmp_path: Path):
     }
     with pytest.raises(ValueError, match="has folders for its splits; leave out the shares"):
         read_folder(tmp_path, validation=0.5)
-    mixed = read_folder(folder_of(tmp_path, "holiday/d.png"))
-    assert list(mixed.splits) == ["train"] and len(mixed.splits["train"]) == 4
+    folder_of(tmp_path, "holiday/d.png", "cover.png")
+    with pytest.raises(ValueError, match=r"2 files lie outside the folders .*'cover\.png', 'holiday/d\.png'"):
+        read_folder(tmp_path)
+
+
+def test_folders_of_splits_may_begin_with_a_capital(tmp_path: Path):
+    """On some systems Train and train are one folder, on others the test pictures would be trained on."""
+    corpus = read_folder(folder_of(tmp_path, "Train/a.png", "TEST/b.png"))
+    assert {name: split["image_id"] for name, split in corpus.splits.items()} == {
+        "train": ["Train/a.png"],
+        "test": ["TEST/b.png"],
+    }
+
+
+def test_a_first_row_without_a_caption_does_not_hide_the_others(tmp_path: Path):
+    """JSON lines need not have the same keys; the captions of all later pictures were lost."""
+    folder_of(tmp_path, "a.png", "b.png")
+    lines = '{"file_name": "a.png"}\n{"file_name": "b.png", "caption_en": "B", "description": "text"}\n'
+    (tmp_path / "metadata.jsonl").write_text(lines)
+    assert read_folder(tmp_path).splits["train"][:] == {
+        "image_id": ["a.png", "b.png"],
+        "caption_en": [[], ["B"]],
+        "description": [None, "text"],
+    }
+
+
+def test_metadata_may_lie_in_the_folders_of_the_splits(tmp_path: Path):
+    """The layout of `imagefolder`: each split has a file of its own, and names are relative to it."""
+    folder_of(tmp_path, "train/a.png", "train/sub/b.png", "test/a.png")
+    (tmp_path / "train/metadata.jsonl").write_text(
+        '{"file_name": "a.png", "caption_en": "A"}\n{"file_name": "sub/b.png", "caption_en": "B"}\n'
+        '{"file_name": "gone.png", "caption_en": "C"}\n'
+    )
+    (tmp_path / "test/metadata.csv").write_text("file_name,caption_en\na.png,other\n")
+    corpus = read_folder(tmp_path)
+    assert corpus.splits["train"]["caption_en"] == [["A"], ["B"]]
+    assert corpus.splits["test"]["caption_en"] == [["other"]]
+    assert corpus.missing.to_dict() == {"a caption and no file": {"train/metadata.jsonl": ["train/gone.png"]}}
+    (tmp_path / "metadata.csv").write_text("file_name,caption_en\ntrain/a.png,again\n")
+    with pytest.raises(
+        ValueError, match=r"train/metadata\.jsonl: 'train/a\.png' has captions in another metadata file, or"
+    ):
+        read_folder(tmp_path)
+
+
+def test_descriptions_that_search_reads_are_read_here_too(tmp_path: Path):
+    """The README puts descriptions.jsonl into the folder; training on a copy without them would not be noticed."""
+    folder_of(tmp_path, "sub/a.png", "b.png")
+    (tmp_path / "b.txt").write_text("a dog\n")
+    records = [("sub/a.png", "a long text"), ("b.png", ""), ("gone.png", "x")]
+    lines = [json.dumps({"image_id": name, "description": text}) for name, text in records]
+    (tmp_path / "descriptions.jsonl").write_text("\n".join(lines))
+    corpus = read_folder(tmp_path)
+    assert corpus.splits["train"][:] == {
+        "image_id": ["b.png", "sub/a.png"],
+        "caption_en": [["a dog"], []],
+        "description": [None, "a long text"],
+    }
+    assert corpus.missing.to_dict() == {
+        "a description and no file": {"descriptions.jsonl": ["gone.png"]},
+        "no English caption": {"train": ["sub/a.png"]},
+    }
+    (tmp_path / "metadata.csv").write_text("file_name,description\nsub/a.png,other\n")
+    with pytest.raises(
+        ValueError, match=r"descriptions\.jsonl: 'sub/a\.png' has a description in its metadata as well"
+    ):
+        read_folder(tmp_path)
+
+
+def test_a_share_that_gets_no_item_is_refused(tmp_path: Path):
+    """Six pictures and a share of 0.1 gave no validation split, which training missed much later."""
+    folder_of(tmp_path, *(f"{number}.png" for number in range(6)))
+    with pytest.raises(ValueError, match=r"'validation' gets none of the 6 items .* larger share, or another seed"):
+        read_folder(tmp_path, validation=0.01)
+    with pytest.raises(ValueError, match="'train' gets none of the 6 items"):
+        read_folder(tmp_path, validation=0.99)
+
+
+def test_a_row_that_names_no_file_is_refused_by_its_line(tmp_path: Path):
+    """The blank name was written as null into the report, and the report failed when it was printed."""
+    folder_of(tmp_path, "a.png")
+    (tmp_path / "metadata.csv").write_text("file_name,caption_en\na.png,x\n,y\n")
+    with pytest.raises(ValueError, match=r"metadata\.csv, line 3: 'file_name' .* must name the item"):
+        read_folder(tmp_path)
 
 
 def test_videos_have_ids_of_their_own(tmp_path: Path):
@@ -96,7 +178,7 @@ def test_shares_and_metadata_that_do_not_fit_are_refused(tmp_path: Path):
         with pytest.raises(ValueError, match="below 1 together"):
             read_folder(tmp_path, validation=validation, test=test)
     (tmp_path / "metadata.csv").write_text("name,caption_en\na.png,x\n")
-    with pytest.raises(ValueError, match=r"metadata\.csv, line 1: a column 'file_name' must name the files"):
+    with pytest.raises(ValueError, match=r"metadata\.csv: a column 'file_name' must name the files"):
         read_folder(tmp_path)
     (tmp_path / "metadata.jsonl").write_text("")
     with pytest.raises(ValueError, match="keep one"):

@@ -122,6 +122,17 @@ def test_the_official_annotations_are_joined_by_number(tmp_path: Path):
         assert split["caption_en"][:] == [english(int(name[-12:])) for name in split["image_id"]]
 
 
+def test_japanese_captions_of_an_image_in_both_files_are_refused(tmp_path: Path):
+    """The captions of the second file replaced those of the first without a word."""
+    make_karpathy(make_stair(tmp_path))
+    path = tmp_path / "stair_captions_v1.2_val.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["annotations"][0]["image_id"] = 1
+    write_json(path, content)
+    with pytest.raises(ValueError, match=r"stair_captions_v1\.2_val\.json.*captions of 1 images.*\[1\]"):
+        read(tmp_path, languages=["ja"])
+
+
 def test_japanese_captions_join_karpathys_splits_and_gaps_are_reported(tmp_path: Path):
     """STAIR follows the official parts, the papers follow Karpathy's splits; the number joins them."""
     make_karpathy(tmp_path)
@@ -326,7 +337,7 @@ CAPTIONS = "coco-cn-version1805v1.1/imageid.human-written-caption.txt"
         (
             "stair_captions_v1.2_val.json",
             lambda data: gzip.compress(data.replace(b'"id"', b'"image_id"')),
-            r"val\.json\.gz: an object has the key 'image_id' twice",
+            r"val\.json\.gz, line 1: an object has the key 'image_id' twice",
         ),
     ],
 )

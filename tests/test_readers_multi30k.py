@@ -107,6 +107,14 @@ def test_images_without_a_file_are_reported_and_their_texts_stay(tmp_path: Path)
     assert corpus.settings == {"reader": "multi30k", "task": 1, "languages": ["de"], "test": "test_2016_flickr"}
 
 
+def test_an_image_of_two_splits_is_reported(tmp_path: Path):
+    """A test image that was trained on is found too easily."""
+    root = make_task_1(tmp_path)
+    write_list(root / "data/task1/image_splits/val.txt", ["12.jpg"])
+    corpus = read_multi30k(root, task=1, languages=["de"], check_counts=False)
+    assert corpus.missing.to_dict() == {"a row in another split too": {"validation": ["12"]}}
+
+
 def test_a_small_copy_is_refused_unless_it_is_asked_for(tmp_path: Path):
     """Results on a cut copy would be compared with published ones."""
     with pytest.raises(ValueError, match=r"train\.txt gives 3 images, and 29,000 are published"):

@@ -109,6 +109,16 @@ def test_lists_of_ids_may_lie_with_the_features(tmp_path: Path):
     assert read_small(root).splits["train"]["image_id"][:] == ["12", "11"]
 
 
+def test_lists_of_ids_count_without_languages_too(tmp_path: Path):
+    """An image that the list names and nobody captioned was lost where there were English captions alone."""
+    write_captions(tmp_path / "TextData/Flickr30ktrain_enc.caption.txt", "enc", {"11": ["a dog"]})
+    (tmp_path / "img_id").mkdir()
+    (tmp_path / "img_id/train_id.txt").write_text("12\n11\n")
+    corpus = read_small(tmp_path)
+    assert corpus.splits["train"]["image_id"][:] == ["12", "11"]
+    assert corpus.missing.to_dict() == {"no caption_en": {"train": ["12"]}}
+
+
 def test_published_sizes_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A cut file has valid lines to its end."""
     root = make_multi30k(tmp_path)

@@ -62,16 +62,17 @@ def test_json_lines_may_hold_lists_and_numbers_as_ids(tmp_path: Path):
         (
             "a.csv",
             "image,text\n1,a\n",
-            r"a\.csv, line 2: no column 'comment' for caption_en; there are \['image', 'text'\]",
+            r"a\.csv: no column 'comment' for caption_en; there are \['image', 'text'\]",
         ),
-        ("a.tsv", "image\tcomment\n\ta\n", r"a\.tsv.*image_id.*must not be blank"),
-        ("a.tsv", "image\tcomment\n../x\ta\n", r"a\.tsv.*'\.\./x' must be a path inside"),
+        ("a.tsv", "image\tcomment\n1\ta\n\ta\n", r"a\.tsv, line 3: 'image' \(image_id\) must name the item"),
+        ("a.jsonl", '\n{"comment": "a"}\n{"image": "1"}', r"a\.jsonl, line 2: 'image' \(image_id\) must name"),
+        ("a.tsv", "image\tcomment\n1\ta\n../x\ta\n", r"a\.tsv, line 3.*'\.\./x' must be a path inside"),
         ("a.jsonl", '{"image": "1", "comment": "a"}\n{"image": ', r"a\.jsonl, line 2: not JSON"),
         ("a.jsonl", '{"image": {}, "comment": "a"}', r"a\.jsonl, line 1: 'image' must be a text"),
         (
             "a.jsonl",
             '{"image": "1", "comment": [3]}',
-            r"a\.jsonl.*caption_en.*must not be blank or of another type, got 3",
+            r"a\.jsonl, line 1, caption_en: .*must not be blank or of another type, got 3",
         ),
         ("a.txt", "1 a", r"a\.txt must end in \.jsonl, \.csv or \.tsv"),
     ],
@@ -100,9 +101,82 @@ def test_a_column_outside_the_schema_is_refused(tmp_path: Path):
         read_table({}, COLUMNS)
 
 
-def test_the_columns_of_a_table_are_those_of_its_first_row(tmp_path: Path):
-    """The folder reader asks before it reads."""
+TRANSLATED = COLUMNS | {"caption_de_mt": "mt"}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "caption_rows"),
+    [
+        ("a.jsonl", '{"image": "1", "comment": ["a dog", "", "a cat"], "mt": ["ein Hund", " ", null]}', False),
+        ("a.jsonl", '{"image": "1", "comment": ["a dog", null, "a cat"], "mt": ["ein Hund", null, ""]}', False),
+        ("a.jsonl", '{"image": "1", "comment": "a dog", "mt": "ein Hund"}\n{"image": "1", "comment": "a cat"}', True),
+        ("a.csv", "image,comment,mt\n1,a dog,ein Hund\n1, ,\n1,a cat, \n", True),
+    ],
+)
+def test_a_refused_translation_stays_null_at_its_place(tmp_path: Path, name: str, text: str, caption_rows: bool):
+    """A null that is dropped moves every later translation to another caption; our own data sets have nulls."""
+    corpus = read_table({"train": written(tmp_path / name, text)}, TRANSLATED, caption_rows=caption_rows)
+    assert corpus.splits["train"][:] == {
+        "image_id": ["1"],
+        "caption_en": [["a dog", "a cat"]],
+        "caption_de_mt": [["ein Hund", None]],
+    }
+
+
+def test_an_item_without_translations_has_a_null_for_each_caption(tmp_path: Path):
+    """Where a whole cell is null or absent, nothing was translated; that is no broken row."""
+    lines = [{"image": "1", "comment": ["a", "b"], "mt": None}, {"image": "2", "comment": []}, {"image": "3", "mt": ""}]
+    file = written(tmp_path / "a.jsonl", "\n".join(json.dumps(line) for line in lines))
+    corpus = read_table({"train": file}, TRANSLATED)
+    assert corpus.splits["train"]["caption_de_mt"] == [[None, None], [], []]
+    assert corpus.missing.to_dict() == {"no English caption": {"train": ["2", "3"]}}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.csv", "image,comment,mt\n1,a dog,\n1,,eine Katze\n", r"a\.csv, line 3: caption_de_mt translates a blank"),
+        (
+            "a.jsonl",
+            '\n{"image": "1", "comment": ["a", ""], "mt": ["b", "c"]}',
+            r"a\.jsonl, line 2: caption_de_mt translates a blank",
+        ),
+        (
+            "a.jsonl",
+            '{"image": "1", "comment": ["a", "b"], "mt": ["c"]}',
+            r"a\.jsonl, line 1: caption_de_mt has 1 entries and caption_en has 2",
+        ),
+        ("a.jsonl", '{"image": "1", "comment": "a", "mt": 3}', r"a\.jsonl, line 1, caption_de_mt: .*got 3"),
+    ],
+)
+def test_a_translation_without_its_caption_is_refused(tmp_path: Path, name: str, text: str, message: str):
+    """Nothing says which caption it belongs to."""
+    with pytest.raises(ValueError, match=message):
+        read_table({"train": written(tmp_path / name, text)}, TRANSLATED, caption_rows=True)
+
+
+def test_blank_texts_are_no_captions_however_they_are_blank(tmp_path: Path):
+    """A cell of white space and an empty cell look the same in a spreadsheet."""
+    file = written(tmp_path / "a.csv", "image,comment,de,text\n1,a,eins,\n1, ,,\n1,\u3000,zwei,x\n")
+    columns = COLUMNS | {"caption_de": "de", "description": "text"}
+    assert read_table({"train": file}, columns, caption_rows=True).splits["train"][0] == {
+        "image_id": "1",
+        "caption_en": ["a"],
+        "caption_de": ["eins", "zwei"],
+        "description": "x",
+    }
+
+
+def test_an_id_in_two_tables_is_reported(tmp_path: Path):
+    """A test picture that was trained on makes the test an easy one."""
+    files = {name: written(tmp_path / f"{name}.csv", f"image,comment\n1,a\n{name},b\n") for name in ("train", "test")}
+    assert read_table(files, COLUMNS).missing.to_dict() == {"a row in another split too": {"test": ["1"]}}
+
+
+def test_the_columns_of_a_table_are_those_of_all_its_rows(tmp_path: Path):
+    """The folder reader asks before it reads; a first picture without a caption must not hide those of the others."""
     assert column_names(written(tmp_path / "a.csv", "a, b\n1,2\n")) == ["a", "b"]
+    assert column_names(written(tmp_path / "a.jsonl", '{"a": 1}\n{"b": 1, "a": 2}\n')) == ["a", "b"]
     with pytest.raises(ValueError, match="has no row"):
         column_names(written(tmp_path / "b.jsonl", "\n"))
 

@@ -129,6 +129,14 @@ def test_an_empty_caption_is_left_out_and_reported(tmp_path: Path):
     assert corpus.missing.to_dict() == {"an empty caption, left out": {"test": [IDS[VALIDATION][0]]}}
 
 
+def test_a_clip_of_two_splits_is_reported(tmp_path: Path):
+    """A clip that was trained on is found too easily."""
+    root = make_vatex(tmp_path)
+    edit(root / VALIDATION, lambda content: [*content, record(IDS[TRAIN][0])])
+    corpus = read_vatex(root, check_counts=False)
+    assert corpus.missing.to_dict()["a row in another split too"] == {"validation": [IDS[TRAIN][0]]}
+
+
 def test_the_times_of_a_clip_come_from_its_id():
     """A YouTube id may itself hold underscores and digits."""
     assert clip_times("Ptf_2VRj-V0_000122_000132") == (122, 132)
@@ -168,7 +176,7 @@ def test_damaged_and_absent_files_are_refused_by_file_and_line(tmp_path: Path):
     with pytest.raises(ValueError, match=rf"{TRAIN}, line \d+: not JSON"):
         read_vatex(root, check_counts=False)
     (root / TRAIN).write_bytes(b"[" * 200_000)
-    with pytest.raises(ValueError, match=rf"{TRAIN}, line 1 or below: brackets in brackets"):
+    with pytest.raises(ValueError, match=rf"{TRAIN}, line 1: brackets in brackets"):
         read_vatex(root, check_counts=False)
     (root / TRAIN).write_bytes(whole.replace("中文 3".encode(), "中文 3".encode("gb18030"), 1))
     with pytest.raises(ValueError, match=rf"{TRAIN}, line \d+: byte \d+ is not UTF-8"):

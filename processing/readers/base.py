@@ -30,6 +30,8 @@ from processing.records import (
     schema_features,
 )
 
+IN_ANOTHER_SPLIT = "a row in another split too"
+
 
 @dataclass(frozen=True)
 class Corpus:
@@ -94,7 +96,7 @@ def read_json(path: str | Path) -> Any:
     """The content of a JSON file, plain or `.gz`.
 
     Raises:
-        ValueError: as `iter_lines`, or the file is not JSON, or an object in it has a key twice.
+        ValueError: as `iter_lines`, or the file is not JSON, an object in it has a key twice, or a number is too long.
     """
     return _parse("\n".join(line for _, line in iter_lines(path)), Path(path), first_line=1)
 
@@ -103,7 +105,7 @@ def iter_json_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Objects of a file with one JSON object a line, with their line numbers; blank lines are passed over.
 
     Raises:
-        ValueError: as `iter_lines`, or a line is not a JSON object, or has a key twice.
+        ValueError: as `iter_lines`, or a line is not a JSON object, has a key twice, or a number is too long.
     """
     for number, line in iter_lines(path):
         if not line.strip():
@@ -121,16 +123,19 @@ def _parse(text: str, source: Path, *, first_line: int) -> Any:
             seen: set[str] = set()
             # `add` returns None, so the first key that is already there is found.
             twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-            raise ValueError(f"{source}: an object has the key {twice!r} twice, and one value would be lost.")
+            raise ValueError(f"an object has the key {twice!r} twice, and one value would be lost.")
         return content
 
+    where = f"{source}, line {first_line}" + (" or below" if "\n" in text else "")
     try:
         return json.loads(text, object_pairs_hook=unique)
     except json.JSONDecodeError as error:
         line = first_line + error.lineno - 1
         raise ValueError(f"{source}, line {line}: not JSON ({error.msg}, column {error.colno}).") from error
     except RecursionError as error:
-        raise ValueError(f"{source}, line {first_line} or below: brackets in brackets without end.") from error
+        raise ValueError(f"{where}: brackets in brackets without end.") from error
+    except ValueError as error:  # A key twice, or more digits than Python converts.
+        raise ValueError(f"{where}: {error}") from error
 
 
 def inside(folder: str | Path, name: str, *, source: str) -> Path:
@@ -173,6 +178,17 @@ def check_count(found: int, published: int, what: str, path: str | Path) -> None
         )
 
 
+def report_shared(splits: Mapping[str, datasets.Dataset], missing: MissingReport) -> None:
+    """Note the items that an earlier split has as well: whoever tests on them may have trained on them."""
+    seen: set[str] = set()
+    for split, rows in splits.items():
+        ids = list(rows[find_id_column(rows.column_names)])
+        for item in ids:
+            if item in seen:
+                missing.add(IN_ANOTHER_SPLIT, split, item)
+        seen.update(ids)
+
+
 def build_split(
     rows: Sequence[Mapping[str, Any]], columns: Sequence[str], name: str, *, source: str
 ) -> datasets.Dataset:
@@ -198,7 +214,7 @@ def build_split(
     checked = []
     for position, row in enumerate(tqdm(rows, desc=name, unit="row", disable=None), start=1):
         where = f"{source}, split {name!r}, row {position} ({id_column} {row.get(id_column)!r})"
-        clean = _check_row(row, columns, where)
+        clean = check_row(row, columns, where)
         first = positions.setdefault(clean[id_column], position)
         if first != position:
             raise ValueError(f"{where}: the {id_column} occurs twice, first in row {first}; ids name one item each.")
@@ -212,7 +228,17 @@ def build_split(
     return datasets.Dataset.from_dict(table, features=features, split=datasets.NamedSplit(name))
 
 
-def _check_row(row: Mapping[str, Any], columns: Sequence[str], where: str) -> dict[str, Any]:
+def check_row(row: Mapping[str, Any], columns: Sequence[str], where: str) -> dict[str, Any]:
+    """A row without white space around its texts.
+
+    Args:
+        row: with exactly these columns.
+        columns: of the schema.
+        where: place of the row, for messages.
+
+    Raises:
+        ValueError: as `build_split`, for what one row shows.
+    """
     if set(row) != set(columns):
         raise ValueError(f"{where}: a row must have the columns {list(columns)}, got {list(row)}.")
     captions = caption_columns(columns)

@@ -1,7 +1,7 @@
 """From the files of an NRCCR or LECCR folder to rows: captions joined by item and number, ids, descriptions."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,13 @@ import datasets
 
 from processing.languages import SOURCE_LANGUAGE
 from processing.missing import MissingReport
-from processing.readers.base import build_split, inside, iter_lines, read_lines
+from processing.readers.base import build_split, inside, iter_lines, read_lines, report_shared
 from processing.readers.caption_files import Captions, SplitFiles, find_caption_files, read_captions
 from processing.records import DESCRIPTION_COLUMN, FILE_COLUMN, caption_column
 
 logger = logging.getLogger(__name__)
 
 NO_DESCRIPTION = "no description"
-IN_ANOTHER_SPLIT = "a row in another split too"
 MAX_DESCRIPTION_BYTES = 1 << 20
 _ID_FOLDERS = ("img_id", "video_id", "FeatureData")
 _ID_FILES = {
@@ -75,7 +74,7 @@ def read_layout(
     spoken = _languages(files, languages, root)
     reader = _SplitReader(root, id_column, spoken, files, descriptions, file_names)
     splits = datasets.DatasetDict({split: reader.read(split) for split in files})
-    _report_shared(splits, id_column, reader.missing)
+    report_shared(splits, reader.missing)
     return Layout(splits, reader.missing, spoken, ignored)
 
 
@@ -200,7 +199,12 @@ class _SplitReader:
 
 
 def _find_id_file(root: Path, split: str, languages: Sequence[str]) -> Path | None:
-    names = [name.format(language=language) for name in _ID_FILES[split] for language in languages]
+    # A name without a language counts once, also where no language is read.
+    names = [
+        name.format(language=language)
+        for name in _ID_FILES[split]
+        for language in (languages if "{language}" in name else ("",))
+    ]
     paths = (root / folder / name for folder in _ID_FOLDERS for name in names)
     return next((path for path in paths if path.is_file()), None)
 
@@ -221,14 +225,3 @@ def _check_same_items(human: Mapping[str, Captions], root: Path) -> None:
         raise ValueError(
             f"the languages {sorted(human)} of {root} are evaluated on different items; read one at a time."
         )
-
-
-def _report_shared(splits: Mapping[str, datasets.Dataset], id_column: str, missing: MissingReport) -> None:
-    seen: set[str] = set()
-    for split, rows in splits.items():
-        ids: Iterable[str] = rows[id_column]
-        ids = list(ids)
-        for item in ids:
-            if item in seen:
-                missing.add(IN_ANOTHER_SPLIT, split, item)
-        seen.update(ids)

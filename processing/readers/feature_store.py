@@ -8,15 +8,18 @@ Both have `ids`, `dim`, `missing`, `in` and `frames_of`, may be opened before or
 
 import mmap
 import tokenize
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 from numpy.typing import NDArray
 
 from processing.missing import MissingReport
 from processing.readers.base import check_name, read_lines
 from processing.readers.frame_table import read_frame_table
+from processing.records import VIDEO_ID_COLUMN
 
 NO_FEATURES, NO_FRAME = "no features", "a frame without features"
 MAX_ID_BYTES = 512
@@ -180,6 +183,31 @@ def open_features(folder: str | Path) -> FeatureStore | NumpyStore:
         ValueError: as `FeatureStore` or `NumpyStore`.
     """
     return FeatureStore(folder) if (Path(folder) / "feature.bin").is_file() else NumpyStore(folder)
+
+
+def report_features(splits: Mapping[str, datasets.Dataset], folder: str | Path, missing: MissingReport) -> None:
+    """Note the videos that have no features, or not for all their frames.
+
+    Args:
+        splits: with `video_id`.
+        folder: a store of either layout.
+        missing: the report to add to.
+
+    Raises:
+        ValueError: the store is malformed, or has features of not one video.
+    """
+    store = open_features(folder)
+    partial = {item for found in store.missing.ids.get(NO_FRAME, {}).values() for item in found}
+    any_found = False
+    for split, rows in splits.items():
+        for item in rows[VIDEO_ID_COLUMN]:
+            any_found = any_found or item in store
+            if item not in store:
+                missing.add(NO_FEATURES, split, item)
+            elif item in partial:
+                missing.add(NO_FRAME, split, item)
+    if not any_found:
+        raise ValueError(f"{folder} has features of not one video; its ids begin with {store.ids[:3]}.")
 
 
 def _unknown(item_id: str, folder: Path) -> ValueError:

@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,9 @@ from processing.records import (
 logger = logging.getLogger(__name__)
 
 METADATA_FILES = ("metadata.jsonl", "metadata.csv")
-NO_FILE = "a caption and no file"
+DESCRIPTIONS_FILE = "descriptions.jsonl"
+NO_FILE, NO_DESCRIBED_FILE = "a caption and no file", "a description and no file"
+SPLITS = ("train", "validation", "test")
 # What people call the three splits.
 _SPLIT_FOLDERS = {
     "train": "train",
@@ -48,12 +50,15 @@ def read_folder(
 ) -> Corpus:
     """Read the pictures (or videos) of a folder and the captions that lie beside them.
 
-    The id of an item is its path inside the folder. Captions come from `metadata.jsonl` or `metadata.csv` in the
-    folder (a column `file_name`, and any of the schema such as `caption_en`; several rows may name one file), or
-    from `<name>.txt` beside `<name>.jpg`, an English caption a line. Both are optional.
+    The id of an item is its path inside the folder. Captions come from `metadata.jsonl` or `metadata.csv` (a column
+    `file_name`, and any of the schema such as `caption_en`; several rows may name one file), which lies in the folder
+    or in one below, as those of splits do; `file_name` starts where it lies. Without such a file they come from
+    `<name>.txt` beside `<name>.jpg`, an English caption a line. Descriptions may also come from `descriptions.jsonl`
+    in the folder, with the id and `description` in each line. All are optional.
 
-    Where all files lie below folders named train, validation (valid, val, dev) and test, those are the splits.
-    Otherwise an item is put into a split by a hash of its path: it stays there when the folder grows.
+    Where all files lie below folders named train, validation (valid, val, dev) and test, in small or capital letters,
+    those are the splits. Otherwise an item is put into a split by a hash of its path: it stays there when the folder
+    grows.
 
     Args:
         root: the folder; sub-folders are read too.
@@ -63,33 +68,19 @@ def read_folder(
         seed: another seed is another division.
 
     Returns:
-        The splits that have items. Reported are items without an English caption, and captions without a file.
+        The splits that have items. Reported are items without an English caption, and captions and descriptions
+        without a file.
 
     Raises:
-        ValueError: no files, malformed captions (with file and line), or shares that do not fit.
+        ValueError: no files, malformed captions (with file and line), a file outside the folders of the splits, or
+            shares that do not fit or leave a split without an item.
     """
     if not (0 <= validation < 1 and 0 <= test < 1 and validation + test < 1):
         raise ValueError(f"validation and test are shares of the items, below 1 together, got {validation} and {test}.")
     folder = MediaFolder(root, VIDEO_SUFFIXES if videos else PICTURE_SUFFIXES)
     id_column = VIDEO_ID_COLUMN if videos else ID_COLUMN
     missing = MissingReport()
-    texts = _read_captions(Path(root), folder, missing)
-    columns = [
-        id_column,
-        *sorted({column for row in texts.values() for column in row} | {caption_column(SOURCE_LANGUAGE)}),
-    ]
-    split_of = _split_folders(folder.names)
-    if split_of and (validation or test):
-        raise ValueError(f"{root} has folders for its splits; leave out the shares {validation} and {test}.")
-    rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for name in folder.names:
-        split = split_of.get(name) or _hashed_split(name, validation, test, seed)
-        row = {column: texts.get(name, {}).get(column, [] if caption_columns([column]) else None) for column in columns}
-        rows[split].append(row | {id_column: name})
-        if not row[caption_column(SOURCE_LANGUAGE)]:
-            missing.add(NO_CAPTION, split, name)
-    order = [split for split in ("train", "validation", "test") if rows[split]]
-    splits = {split: build_split(rows[split], columns, split, source=str(root)) for split in order}
+    split_of = _split_folders(folder)
     settings = {
         "reader": "folder",
         "validation": validation,
@@ -97,30 +88,63 @@ def read_folder(
         "seed": seed,
         "split_folders": bool(split_of),
     }
-    return Corpus(datasets.DatasetDict(splits), missing, settings)
+    if split_of and (validation or test):
+        raise ValueError(f"{root} has folders for its splits; leave out the shares {validation} and {test}.")
+    if not split_of:
+        split_of = _divide(folder, validation, test, seed)
+    texts = _read_texts(folder, id_column, missing)
+    return Corpus(_build_splits(folder, id_column, split_of, texts, missing), missing, settings)
 
 
-def _read_captions(root: Path, folder: MediaFolder, missing: MissingReport) -> dict[str, dict[str, Any]]:
+def _read_texts(folder: MediaFolder, id_column: str, missing: MissingReport) -> dict[str, dict[str, Any]]:
     """File name -> columns of the schema."""
-    found = [root / name for name in METADATA_FILES if (root / name).is_file()]
-    if len(found) > 1:
-        raise ValueError(f"{root} has {' and '.join(METADATA_FILES)}; keep one.")
-    if not found:
-        return _read_sidecars(folder)
-    texts = {}
+    files = _metadata_files(folder)
+    texts = _read_metadata(files, folder, missing) if files else _read_sidecars(folder)
+    path = folder.folder / DESCRIPTIONS_FILE
+    if not path.is_file():
+        return texts
     names = set(folder.names)
-    for name, row in _read_metadata(found[0]).items():
-        if name in names:
-            texts[name] = {column: value for column, value in row.items() if column != ID_COLUMN}
+    for name, row in read_items(path, {column: column for column in (id_column, DESCRIPTION_COLUMN)}).items():
+        if name not in names:
+            missing.add(NO_DESCRIBED_FILE, path.name, name)
+        elif texts.get(name, {}).get(DESCRIPTION_COLUMN):
+            raise ValueError(f"{path}: {name!r} has a description in its metadata as well; keep one.")
         else:
-            missing.add(NO_FILE, found[0].name, name)
+            texts.setdefault(name, {})[DESCRIPTION_COLUMN] = row[DESCRIPTION_COLUMN]
     return texts
 
 
-def _read_metadata(path: Path) -> dict[str, dict[str, Any]]:
+def _metadata_files(folder: MediaFolder) -> list[Path]:
+    """Those beside the files and above them, the folder itself first."""
+    files = []
+    for parent in sorted({folder.folder / parent for name in folder.names for parent in Path(name).parents}):
+        found = [parent / name for name in METADATA_FILES if (parent / name).is_file()]
+        if len(found) > 1:
+            raise ValueError(f"{parent} has {' and '.join(METADATA_FILES)}; keep one.")
+        files += found
+    return files
+
+
+def _read_metadata(files: Sequence[Path], folder: MediaFolder, missing: MissingReport) -> dict[str, dict[str, Any]]:
+    texts: dict[str, dict[str, Any]] = {}
+    names = set(folder.names)
+    for path in files:
+        place = path.relative_to(folder.folder)
+        for file_name, row in _read_metadata_file(path).items():
+            name = (place.parent / file_name).as_posix()
+            if name not in names:
+                missing.add(NO_FILE, place.as_posix(), name)
+            elif name in texts:
+                raise ValueError(f"{path}: {name!r} has captions in another metadata file, or spelling, too; keep one.")
+            else:
+                texts[name] = {column: value for column, value in row.items() if column != ID_COLUMN}
+    return texts
+
+
+def _read_metadata_file(path: Path) -> dict[str, dict[str, Any]]:
     columns = column_names(path)
     if FILE_COLUMN not in columns:
-        raise ValueError(f"{path}, line 1: a column {FILE_COLUMN!r} must name the files, got {columns}.")
+        raise ValueError(f"{path}: a column {FILE_COLUMN!r} must name the files, got {columns}.")
     known = [column for column in columns if caption_columns([column]) or column == DESCRIPTION_COLUMN]
     unknown = sorted(set(columns) - {*known, FILE_COLUMN})
     if unknown:
@@ -138,12 +162,50 @@ def _read_sidecars(folder: MediaFolder) -> dict[str, dict[str, Any]]:
     return texts
 
 
-def _split_folders(names: list[str]) -> dict[str, str]:
-    """File name -> split, where every file lies below a folder that is named after one; else nothing."""
-    tops = {name: name.partition("/")[0] for name in names}
-    if not all("/" in name and tops[name] in _SPLIT_FOLDERS for name in names):
-        return {}
-    return {name: _SPLIT_FOLDERS[top] for name, top in tops.items()}
+def _build_splits(
+    folder: MediaFolder,
+    id_column: str,
+    split_of: Mapping[str, str],
+    texts: Mapping[str, Mapping[str, Any]],
+    missing: MissingReport,
+) -> datasets.DatasetDict:
+    found = {column for row in texts.values() for column in row} | {caption_column(SOURCE_LANGUAGE)}
+    columns = [id_column, *sorted(found)]
+    rows: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
+    for name in folder.names:
+        row = {column: texts.get(name, {}).get(column, [] if caption_columns([column]) else None) for column in columns}
+        rows[split_of[name]].append(row | {id_column: name})
+        if not row[caption_column(SOURCE_LANGUAGE)]:
+            missing.add(NO_CAPTION, split_of[name], name)
+    source = str(folder.folder)
+    splits = {split: build_split(rows[split], columns, split, source=source) for split in SPLITS if rows[split]}
+    return datasets.DatasetDict(splits)
+
+
+def _split_folders(folder: MediaFolder) -> dict[str, str]:
+    """File name -> split, where the files lie below folders that are named after splits; else nothing."""
+    tops = {name: name.partition("/")[0] for name in folder.names if "/" in name}
+    splits = {name: _SPLIT_FOLDERS[top.lower()] for name, top in tops.items() if top.lower() in _SPLIT_FOLDERS}
+    strays = [name for name in folder.names if name not in splits]
+    if splits and strays:
+        raise ValueError(
+            f"{folder.folder}: {len(strays)} files lie outside the folders {sorted({tops[name] for name in splits})} "
+            f"that are named after splits (first: {strays[:3]}); move them into one, or rename these folders."
+        )
+    return splits
+
+
+def _divide(folder: MediaFolder, validation: float, test: float, seed: int) -> dict[str, str]:
+    """File name -> split, by shares."""
+    split_of = {name: _hashed_split(name, validation, test, seed) for name in folder.names}
+    for split, share in (("train", 1 - validation - test), ("validation", validation), ("test", test)):
+        if share and split not in split_of.values():
+            raise ValueError(
+                f"the split {split!r} gets none of the {len(split_of)} items of {folder.folder} with validation "
+                f"{validation} and test {test}: a hash of its path divides them; give it a larger share, or another "
+                f"seed."
+            )
+    return split_of
 
 
 def _hashed_split(name: str, validation: float, test: float, seed: int) -> str:

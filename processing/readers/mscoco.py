@@ -102,7 +102,7 @@ def read_mscoco(
         for name, published in PUBLISHED_IMAGES[splits].items():
             check_count(len(texts.get(name, ())), published, f"{name} images", f"{root} (splits: {splits})")
     if images is not None:
-        missing.ids.update(attach_images(texts, images)[1].ids)
+        missing.merge(attach_images(texts, images)[1])
     settings = {"reader": "mscoco", "languages": list(languages), "splits": splits, "translated_test": translated_test}
     return Corpus(texts, missing, settings)
 
@@ -240,7 +240,14 @@ def _add_stair(root: Path, pictures: Mapping[str, _Picture], *, check_counts: bo
     captions: dict[int, list[str]] = {}
     for part in OFFICIAL_SPLITS:
         path = _need(root, f"stair_captions_v1.2_{part}.json")
-        captions.update(_captions_by_number(read_json(path), path))
+        found = _captions_by_number(read_json(path), path)
+        double = sorted(found.keys() & captions.keys())
+        if double:
+            raise ValueError(
+                f"{path} has captions of {len(double)} images that the other file captions too (first: {double[:3]}); "
+                f"each image belongs to one of them."
+            )
+        captions.update(found)
     if check_counts:
         check_count(sum(map(len, captions.values())), PUBLISHED_STAIR_CAPTIONS, "Japanese captions", root)
     for name, picture in pictures.items():

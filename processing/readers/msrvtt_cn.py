@@ -19,7 +19,7 @@ from pathlib import Path
 from processing.media import attach_videos
 from processing.readers.base import Corpus
 from processing.readers.caption_layout import read_layout
-from processing.readers.video_features import report_features
+from processing.readers.feature_store import report_features
 from processing.records import VIDEO_ID_COLUMN
 
 # Videos of train, validation and test: the split of the data set's authors; 1k-A (Yu et al., 2018) with all other

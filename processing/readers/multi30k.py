@@ -13,7 +13,7 @@ import datasets
 from processing.languages import SOURCE_LANGUAGE
 from processing.media import attach_images
 from processing.missing import MissingReport
-from processing.readers.base import Corpus, build_split, check_count, read_lines
+from processing.readers.base import Corpus, build_split, check_count, read_lines, report_shared
 from processing.records import FILE_COLUMN, ID_COLUMN, caption_column
 
 TASK_LANGUAGES = {1: ("de", "fr", "cs"), 2: ("de",)}
@@ -73,7 +73,10 @@ def read_multi30k(
     for split, part in (("train", "train"), ("validation", "val"), ("test", test)):
         published = PUBLISHED_IMAGES[part] if check_counts else None
         splits[split] = _read_part(folder, part, split, (SOURCE_LANGUAGE, *languages), published)
-    missing = attach_images(splits, images)[1] if images is not None else MissingReport()
+    missing = MissingReport()
+    report_shared(splits, missing)
+    if images is not None:
+        missing.merge(attach_images(splits, images)[1])
     settings = {"reader": "multi30k", "task": task, "languages": list(languages), "test": test}
     return Corpus(splits, missing, settings)
 

@@ -22,8 +22,8 @@ import datasets
 
 from processing.media import attach_videos
 from processing.missing import MissingReport
-from processing.readers.base import Corpus, build_split, check_count, iter_lines, read_json
-from processing.readers.video_features import report_features
+from processing.readers.base import Corpus, build_split, check_count, iter_lines, read_json, report_shared
+from processing.readers.feature_store import report_features
 from processing.records import VIDEO_ID_COLUMN, caption_column
 
 PUBLISHED_CLIPS = {"train": 25_991, "validation": 3_000, "test": 6_000}
@@ -80,6 +80,7 @@ def read_vatex(
     splits = datasets.DatasetDict(
         {split: build_split(found, _COLUMNS, split, source=str(paths[split])) for split, found in rows.items()}
     )
+    report_shared(splits, missing)
     for split, found in rows.items():
         for row in found:
             if not row[caption_column("zh")]:
