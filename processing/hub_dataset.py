@@ -216,7 +216,7 @@ def build_repository(
         [name for name in names if not any(name in kept for kept in columns.values())],
     )
     if found.left_out_columns:
-        logger.warning("not pushed, for the schema does not know them: columns %s", ", ".join(found.left_out_columns))
+        logger.warning("left out of every configuration: columns %s", ", ".join(found.left_out_columns))
     card = write_card(found)
     target.parent.mkdir(parents=True, exist_ok=True)
     fresh = target.with_name(f".{target.name}-{uuid.uuid4().hex}")

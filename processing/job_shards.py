@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from processing.records import MEDIA_COLUMNS
-from processing.sources import read_shard_metadata, shard_name
+from processing.sources import cut_rows, read_shard_metadata, shard_name
 
 FINGERPRINT_ROWS = 1000
 UNREADABLE = (OSError, ValueError)  # pyarrow's ArrowInvalid is a ValueError
@@ -53,11 +53,8 @@ def cut_shards(splits: Mapping[str, datasets.Dataset], rows_per_shard: int) -> l
     """The shards of all splits, in order."""
     shards = []
     for split, rows in splits.items():
-        num_shards = -(-len(rows) // rows_per_shard)
-        for position in range(num_shards):
-            start = position * rows_per_shard
-            part = range(start, min(len(rows), start + rows_per_shard))
-            shards.append(Shard(split, part, shard_name(split, position, num_shards)))
+        parts = cut_rows(len(rows), rows_per_shard)
+        shards += [Shard(split, part, shard_name(split, position, len(parts))) for position, part in enumerate(parts)]
     return shards
 
 

@@ -9,12 +9,15 @@ from typing import Any
 import datasets
 import pytest
 
+from hub_scripts import describe
 from hub_scripts.dataset_card import dataset_card
 from hub_scripts.push_dataset import main
 from processing.hub_dataset import build_repository, push_dataset
+from processing.manifest import read_manifest
 from processing.sources import write_splits
-from tests.hub_parts import rows, write_folder
+from tests.hub_parts import SPLITS, rows, write_folder
 from tests.hub_server import HubServer, hub
+from tests.openai_server import OpenAiServer
 from tests.processing_parts import picture
 
 REPO = "owner/mine-leccr"
@@ -131,3 +134,21 @@ def test_quality_that_was_asked_for_must_be_there(folder: Path, tmp_path: Path) 
     """A wrong --quality gave a card without the section, and nobody noticed."""
     with pytest.raises(ValueError, match=r"holds no quality.json"):
         main(["--dataset", str(folder), "--repo", REPO, "--dry-run", "--quality", str(tmp_path)])
+
+
+def test_what_is_made_from_a_pushed_data_set_keeps_its_steps(server: HubServer, folder: Path, tmp_path: Path) -> None:
+    """The next card would name neither the source nor the models before."""
+    push_dataset(folder, REPO, write_card=dataset_card, token=server.token)
+    for split, count in SPLITS.items():
+        (tmp_path / "pictures" / split).mkdir(parents=True)
+        for item in range(count):
+            picture(item).save(tmp_path / "pictures" / split / f"{item}.png")
+    arguments = ["--dataset", REPO, "--config", "fr", "--images", str(tmp_path / "pictures"), "--model", "m"]
+    with OpenAiServer(lambda body: "Two dogs play in the deep snow of a quiet garden.") as chat:
+        describe.main([*arguments, "--server", chat.url, "--out", str(tmp_path / "out")])
+    assert [step.kind for step in read_manifest(tmp_path / "out").steps] == [
+        "read",
+        "describe",
+        "translate",
+        "describe",
+    ]
