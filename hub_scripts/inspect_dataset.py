@@ -108,7 +108,7 @@ def _with_pictures(splits: datasets.DatasetDict, images: str | None) -> Any:
 def _draw(agreement: Agreement, rows: Any, folder: Path) -> str | None:
     if not agreement.worst:
         return None
-    title = f"The {len(agreement.worst)} items whose {agreement.worst[0].column} fits least"
+    title = f"The {len(agreement.worst)} items whose {agreement.worst[0].column} fits the picture least"
     sheet = worst_items_sheet(agreement.worst, lambda position: read_image(rows, position), title=title)
     with atomic_write(folder / PICTURE_FILE) as path:
         sheet.save(path)

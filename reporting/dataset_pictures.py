@@ -75,13 +75,14 @@ def _draw_texts(draw: ImageDraw.ImageDraw, item: WorstItem, corner: tuple[int, i
     caption_height = 0 if item.caption is None else LABEL_SIZE + 6 + _CAPTION_LINES * _LINE_HEIGHT
     name, font = _drawable(item.item_id, LABEL_SIZE)
     draw.text((left, top), shorten(name, TEXT_WIDTH, lambda line: draw.textlength(line, font=font)), FAINT, font)
-    label = f"{item.column}  {item.score:.3f}"
+    label = f"{item.column}, score {item.score:.3f}"
     draw.text((left, top + LABEL_SIZE + 4), label, INK, plain_font(LABEL_SIZE, bold=True))
     used = 2 * LABEL_SIZE + 10
     _draw_lines(draw, item.text, (left, top + used), (height - used - caption_height) // _LINE_HEIGHT, INK)
     if item.caption is not None:
         foot = top + height - caption_height
-        draw.text((left, foot), f"best caption  {item.caption_score:.3f}", FAINT, plain_font(LABEL_SIZE, bold=True))
+        label = f"best English caption, score {item.caption_score:.3f}"
+        draw.text((left, foot), label, FAINT, plain_font(LABEL_SIZE, bold=True))
         _draw_lines(draw, item.caption, (left, foot + LABEL_SIZE + 6), _CAPTION_LINES, FAINT)
 
 

@@ -176,9 +176,9 @@ def _verdict(descriptions: Numbers, agreement: Numbers) -> str:
     confirmed = pictures_confirm(own, caption)
     answer = f"**{_bold_answer(further, confirmed)}.** " if further else ""
     return (
-        f"{answer}{found} With {agreement['encoder']['name']}, {_percent(own['own_beats_other'])} of the descriptions "
-        f"score higher with their own picture than with another and {own['t2i_R@1']:.1f} % find their own among "
-        f"{own['items']:,}; of the English captions {_percent(caption['own_beats_other'])} and "
+        f"{answer}{found} With `{agreement['encoder']['name']}`, {_percent(own['own_beats_other'])} of the "
+        f"descriptions score higher with their own picture than with another and {own['t2i_R@1']:.1f} % find their own "
+        f"among {own['items']:,}; of the English captions {_percent(caption['own_beats_other'])} and "
         f"{caption['t2i_R@1']:.1f} %. {_CONCLUSIONS[confirmed]}"
     )
 
@@ -269,7 +269,7 @@ def _agreement(agreement: Numbers) -> str:
         ],
     )  # fmt: skip
     return (
-        f"Measured with {encoder['name']} ({encoder['model_type']}), which reads {encoder['max_length']} tokens of a "
+        f"Measured with `{encoder['name']}` ({encoder['model_type']}), which reads {encoder['max_length']} tokens of a "
         f"text, on {_sample(sample)}. The encoder saw pictures without their descriptions.\n\n{table}\n\n"
         f"Own picture, another picture: mean score of a text with its own and with that of another item, -1 to 1. Own "
         f"is higher: share of the texts that score higher with their own, 50 % by chance. R@K: percent of the texts "

@@ -54,13 +54,20 @@ def load_dual_encoder(model: str, *, device: str | torch.device = "cpu") -> Dual
     Raises:
         ValueError: the model is no dual encoder, or a LECCR that needs descriptions.
     """
-    name = Path(model).resolve().name if Path(model).is_dir() else model
     config = AutoConfig.from_pretrained(model)
     kind: type[LeccrEncoder] | type[TransformersEncoder] = TransformersEncoder
     if config.model_type == "leccr":
         check_needs_no_description(config, model)
         kind = LeccrEncoder
-    return kind(AutoModel.from_pretrained(model).to(device), AutoProcessor.from_pretrained(model), name)
+    return kind(AutoModel.from_pretrained(model).to(device), AutoProcessor.from_pretrained(model), _name(model))
+
+
+def _name(model: str) -> str:
+    """As on the Hub; of a folder its last part, with its run if it is a checkpoint."""
+    if not Path(model).is_dir():
+        return model
+    folder = Path(model).resolve()
+    return f"{folder.parent.name}, {folder.name}" if folder.name.startswith("checkpoint-") else folder.name
 
 
 def check_needs_no_description(config: Any, name: str) -> None:

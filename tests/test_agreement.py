@@ -1,5 +1,6 @@
 """Agreement of pictures and texts: the numbers by hand and by loops, and the encoders behind them."""
 
+import shutil
 import tracemalloc
 
 import datasets
@@ -300,6 +301,12 @@ def test_a_clip_is_read_as_its_own_forward_does(clip_folder):
     assert vectors.shape == (5, 1, 16)
     torch.testing.assert_close(vectors[:, 0] @ encoder.encode_texts(texts, 2, **QUIET).T, expected)
     assert expected.std() > 0.01
+
+
+def test_a_checkpoint_is_called_by_its_run(clip_folder, tmp_path):
+    """Every run has a "checkpoint-500", so a report that names it alone names nothing."""
+    shutil.copytree(clip_folder, tmp_path / "mine" / "checkpoint-500")
+    assert load_dual_encoder(str(tmp_path / "mine" / "checkpoint-500")).name == "mine, checkpoint-500"
 
 
 def test_tokens_that_a_clip_cuts_are_counted(clip_folder):

@@ -91,7 +91,7 @@ def test_the_report_says_each_number_that_was_measured(tmp_path):
         "train 6,000, validation 1,000",
         "| `caption_zh_mt` | Chinese | machine translations | 7,000 | 3 | 20,990 | 1.2 % | 4.6 % |",
         "9.3 (9; 4 to 17)", "963 in 10,000 characters", "98.7 %", "Japanese 13", "| 90.0 % | script 75, empty 25 |",
-        "61.0 (60; 31 to 92)", "12 are refusals (0.2 %)", "tiny-clip (clip), which reads 77 tokens",
+        "61.0 (60; 31 to 92)", "12 are refusals (0.2 %)", "`tiny-clip` (clip), which reads 77 tokens",
         "on 500 of the 6,990 items that have a picture and texts (drawn with seed 7)",
         "| 0.312 | 0.123 | 98.0 % | 41.7 | 66.2 | 25.0 % | 4.4 % |",
         "![The items whose text fits least](worst.png)", "| b\\|1 | 0.051 | two lines | a cat |",
@@ -197,7 +197,7 @@ def test_without_a_further_caption_or_pictures_the_answer_says_so():
     quality = make_quality()
     del quality["descriptions"]["against_a_further_caption"]
     text = quality_sections(quality)
-    assert "A description brings 11.4 content words that no caption of its item has. With tiny-clip," in text
+    assert "A description brings 11.4 content words that no caption of its item has. With `tiny-clip`," in text
     assert "**" not in text
     del quality["descriptions"]["against_captions"]
     assert "12 are refusals" in quality_sections(quality)
