@@ -23,6 +23,8 @@ from processing.sources import is_data_set, open_splits
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".flv"})
+# Descriptions of the pictures of a folder, `{"image_id": ..., "description": ...}` a line.
+DESCRIPTIONS_FILE = "descriptions.jsonl"
 NO_IMAGE, NO_VIDEO = "no image", "no video"
 
 Rows = TypeVar("Rows", datasets.Dataset, datasets.DatasetDict)

@@ -7,15 +7,13 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
-from processing.media import MediaFolder, attach_images
+from processing.media import DESCRIPTIONS_FILE, MediaFolder, attach_images
 from processing.pairs import DECODING_ERRORS
 from processing.readers.base import iter_json_lines
 from processing.records import DESCRIPTION_COLUMN, ID_COLUMN, IMAGE_COLUMN
 from processing.sources import is_data_set, open_split
 
 logger = logging.getLogger(__name__)
-
-DESCRIPTIONS_FILE = "descriptions.jsonl"
 
 
 class PictureFolder(Sequence):

@@ -8,7 +8,7 @@ from typing import Any
 
 import datasets
 
-from processing.media import PICTURE_SUFFIXES, VIDEO_SUFFIXES, MediaFolder
+from processing.media import DESCRIPTIONS_FILE, PICTURE_SUFFIXES, VIDEO_SUFFIXES, MediaFolder
 from processing.missing import MissingReport
 from processing.readers.base import Corpus, build_split, iter_lines
 from processing.readers.table import NO_CAPTION, column_names, read_items
@@ -25,7 +25,6 @@ from processing.records import (
 logger = logging.getLogger(__name__)
 
 METADATA_FILES = ("metadata.jsonl", "metadata.csv")
-DESCRIPTIONS_FILE = "descriptions.jsonl"
 NO_FILE, NO_DESCRIBED_FILE = "a caption and no file", "a description and no file"
 SPLITS = ("train", "validation", "test")
 # What people call the three splits.
