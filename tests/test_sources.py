@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from unittest import mock
 
 import datasets
 import pytest
@@ -127,7 +128,7 @@ def push_files(server: HubServer, name: str, folder: Path) -> str:
     return name
 
 
-def test_a_data_set_on_the_hub_tells_its_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_data_set_on_the_hub_tells_its_steps(tmp_path: Path):
     """Translating `org/name` would forget who described it, and the next card would not say."""
     step = Step("describe", {"model": "m"}, {"rows": 2}, "2026-01-01")
     folder = write_splits({"train": texts(2)}, tmp_path / "out", steps=[step])
@@ -136,13 +137,11 @@ def test_a_data_set_on_the_hub_tells_its_steps(tmp_path: Path, monkeypatch: pyte
         name = push_files(server, "owner/described", folder)
         assert open_manifest(name) == Manifest((step,), {"train": 2})
         server.fail("manifest.json", "500", times=100)
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-        assert open_manifest(name).steps == (step,)
+        with mock.patch.object(constants, "HF_HUB_OFFLINE", True):
+            assert open_manifest(name).steps == (step,)
 
 
-def test_a_data_set_from_elsewhere_on_the_hub_has_no_steps(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-):
+def test_a_data_set_from_elsewhere_on_the_hub_has_no_steps(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     """Other people's data sets have no manifest; a Hub that is away must not look like one of them."""
     (tmp_path / "other").mkdir()
     texts(2).to_parquet(str(tmp_path / "other" / "train.parquet"))
@@ -151,9 +150,8 @@ def test_a_data_set_from_elsewhere_on_the_hub_has_no_steps(
         server.fail("manifest.json", "500", times=100)
         with pytest.raises(LocalEntryNotFoundError):
             open_manifest(name)
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-        assert open_manifest(name) == Manifest() and "its earlier steps are not known" in caplog.text
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        with mock.patch.object(constants, "HF_HUB_OFFLINE", True):
+            assert open_manifest(name) == Manifest() and "its earlier steps are not known" in caplog.text
         server.faults.clear()
         assert open_manifest(name) == Manifest()
         with pytest.raises(RepositoryNotFoundError):
