@@ -130,6 +130,8 @@ def test_the_answer_follows_the_numbers(words, share, answer):
         ((0.80, 38.6), (0.98, 38.6), "Not confirmed"),
         ((0.52, 0.0), (0.98, 38.6), "Not confirmed"),
         ((0.52, 0.0), (0.60, 0.4), "Not confirmed"),
+        ((0.52, 0.2), (0.56, 0.4), "Not confirmed"),
+        ((0.97, 38.6), (0.995, 38.6), "Yes"),
         ((0.78, 1.6), (0.80, 1.9), "Yes"),
         ((0.70, 0.8), (0.54, 0.2), "Undecided"),
         ((0.45, 0.2), (0.40, 0.2), "Undecided"),
