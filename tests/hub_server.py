@@ -41,7 +41,7 @@ from tests.hub_repositories import (
     upload_mode,
 )
 
-LICENSES = ("cc-by-4.0", "cc0-1.0", "mit", "apache-2.0", "other", "unknown")
+LICENSES = ("cc-by-4.0", "cc-by-nc-sa-4.0", "cc0-1.0", "mit", "apache-2.0", "other", "unknown")
 FAULTS = ("429", "500", "cut", "lost")
 API = re.compile(
     r"/api/(?P<kind>models|datasets|spaces)/(?P<repo>[^/]+/[^/]+)"
