@@ -87,8 +87,8 @@ def tidy_description(answer: str) -> str:
     Taken off are the thinking of a reasoning model, a title, an opening such as "Here is a description:", marks of
     Markdown, a last offer such as "Let me know if ...", and quotation marks around the whole.
     """
-    text = _without_fence(_without_thinking(answer))
-    text = _plain(_without_start(_TITLE, text)).strip()
+    text = without_fence(without_thinking(answer))
+    text = without_emphasis(_without_start(_TITLE, text)).strip()
     text = _without_start(_ONLY_SURE, _without_start(_PREAMBLE, text))
     text = " ".join(_without_list_marks(text).split())
     return _without_quotes(_OFFER.sub("", text)).strip()
@@ -96,7 +96,7 @@ def tidy_description(answer: str) -> str:
 
 def tidy_captions(answer: str) -> list[str]:
     """The different captions in an answer of one caption a line, without numbers, bullets and introduction."""
-    lines = _plain(_without_fence(_without_thinking(answer))).splitlines()
+    lines = without_emphasis(without_fence(without_thinking(answer))).splitlines()
     captions: dict[str, str] = {}
     for line in lines:
         bare = _BULLET.sub("", _NUMBER.sub("", line.strip())).strip()
@@ -117,19 +117,21 @@ def cut_to_sentences(text: str) -> str:
     return ""
 
 
-def _without_thinking(answer: str) -> str:
+def without_thinking(answer: str) -> str:
+    """An answer without the thinking of a reasoning model before it; nothing where the thinking has no end."""
     # Some chat templates open the thinking inside the prompt, so only its end is seen.
     text = answer.rpartition(_THINK_END)[2]
     return "" if text.lstrip().startswith(_THINK_START) else text
 
 
-def _without_fence(text: str) -> str:
+def without_fence(text: str) -> str:
     """The inside of a code block that is the whole answer."""
     match = re.fullmatch(r"\s*```\w*\n(.*?)\n?```\s*", text, re.DOTALL)
     return match[1] if match else text
 
 
-def _plain(text: str) -> str:
+def without_emphasis(text: str) -> str:
+    """A text without the marks of bold and italic words."""
     return _ITALIC.sub(r"\1", _BOLD.sub(r"\2", text))
 
 

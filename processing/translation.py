@@ -30,7 +30,8 @@ from processing.records import (
     schema_features,
     similarity_column,
 )
-from processing.translation_filters import clean_answer, filter_settings, find_fault
+from processing.translation_answers import clean_answer
+from processing.translation_filters import filter_settings, find_fault
 
 SERVER_ATTEMPTS = 3
 _NOTHING = Outcome(None, EMPTY_FLAG)

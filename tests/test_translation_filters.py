@@ -10,12 +10,13 @@ from processing.languages import LANGUAGES
 from processing.translation_filters import (
     LENGTH_SLACK,
     MAX_LENGTH_FACTOR,
-    clean_answer,
+    filter_settings,
     find_fault,
     is_copy,
     is_empty,
     is_length_suspect,
-    is_untranslated,
+    is_other_language,
+    without_names,
 )
 from tests.test_language_id import SENTENCES
 
@@ -41,12 +42,24 @@ def test_a_good_translation_passes_in_every_language(language):
         ("Four riders look into the water.", "四 horseriders look 着水。", "zh", "script"),
         ("A dog runs.", "Собака бежит.", "de", "script"),
         (SENTENCES["en"], "A brown dog is running over a green meadow with a ball", "de", "language"),
+        ("A dog runs.", "Ein Hund läuft.\nEin Hund rennt.", "de", "lines"),
+        ("A dog runs.", "Ein Hund läuft.\n\nNote: literal.", "de", "lines"),
+        ("A dog\nruns.", "Ein Hund\n\nläuft.\n", "de", "ok"),
+        (SENTENCES["en"], "I'm sorry, but I can't help with that.", "de", "refusal"),
         (SENTENCES["en"], SENTENCES["de"] * 4, "de", "length"),
         (SENTENCES["en"], "Ein Hund läuft", "de", "length"),
         (SENTENCES["en"], "一只狗", "zh", "length"),
         ("42", "42", "de", "ok"),
         ("Michael Jackson", "Michael Jackson", "de", "ok"),
         ("A female DJ holds up a Nike shirt.", "一个女DJ举起一件Nike衬衫。", "zh", "ok"),
+        ("A man with a Nike T-shirt and iPhone", "NikeのTシャツとiPhoneの男", "ja", "ok"),
+        ("BMW Z4 coupe parked.", "BMW Z4 クーペ。", "ja", "ok"),
+        ("A sign reading Starbucks Coffee", "「Starbucks Coffee」の看板", "ja", "ok"),
+        ("KFC sign", "KFC 간판", "ko", "ok"),
+        ("A Nike sign", "一 adidas sign", "zh", "script"),
+        ("A MAN RIDES A BIKE", "A MAN RIDES BIKE", "zh", "script"),
+        ("fast food restaurant", "Fast-Food-Restaurant", "de", "ok"),
+        ("Three.", "3", "de", "ok"),
     ],
 )
 def test_faults_are_found_by_hand(source, translation, language, flag):
@@ -64,6 +77,8 @@ def test_faults_are_found_by_hand(source, translation, language, flag):
         ("tennis", "Tennis", False),
         ("Coca-Cola 2012", "Coca-Cola 2012", False),
         ("A BMW", "A BMW", False),
+        ("fast food restaurant", "Fast-Food-Restaurant", False),
+        ("hot dog", "hot dog", True),
         ("", "", False),
     ],
 )
@@ -74,20 +89,63 @@ def test_copies_are_told_from_names_numbers_and_shared_words(source, translation
 
 @pytest.mark.parametrize(
     ("source", "translation", "expected"),
-    [("A dog", "", True), ("A dog", "\n", True), ("A dog", "?!", True), ("12", "12", False), ("12", "", True)],
-)
+    [("A dog", "", True), ("A dog", "\n", True), ("A dog", "?!", True), ("12", "12", False), ("12", "", True),
+     ("Three.", "3", False), ("Three.", "?", True), ("Three dogs.", "3", True)],
+)  # fmt: skip
 def test_a_text_without_letters_is_empty_unless_the_source_has_none(source, translation, expected):
     """Two human "translations" of Multi30K are "@@"."""
     assert is_empty(source, translation) is expected
 
 
 def test_short_texts_are_not_judged_by_language():
-    """19 letters of English pass and 20 do not: the identifier guesses on less."""
-    for text, num_letters in (("the man with four dogs", 18), ("the man with four dogs x", 19)):
+    """24 letters of English pass and 25 do not: the identifier guesses on less."""
+    for text, num_letters in (("the man with the four dogs xyz", 24), ("the man with the four dogs xyzz", 25)):
         assert sum(map(str.isalpha, text)) == num_letters
-        assert not is_untranslated(text, source_language="en", target_language="de")
-    assert is_untranslated("the man with the four dogs", source_language="en", target_language="de")
-    assert not is_untranslated("der Mann mit den drei Hunden", source_language="en", target_language="de")
+        assert is_other_language(text, source_language="en", target_language="de") is (num_letters == 25)
+    assert not is_other_language("der Mann mit den drei Hunden", source_language="en", target_language="de")
+
+
+SCANDINAVIAN = {"da", "no", "sv"}
+
+
+@pytest.mark.parametrize("language", sorted(LANGUAGES.keys() - {"en"}))
+def test_sentences_in_other_languages_are_refused(language):
+    """A model that confuses two codes writes fluent text in a wrong language, which trains a wrong pair."""
+    for other, sentence in SENTENCES.items():
+        expected = "ok" if language == other or {language, other} <= SCANDINAVIAN else "refused"
+        found = fault("x" * len(SENTENCES["en"]), sentence, language)
+        assert found == expected or (expected == "refused" and found in {"script", "language", "length"}), other
+
+
+@pytest.mark.parametrize(
+    ("text", "language", "expected"),
+    [
+        ("一只棕色的狗跑过草地", "ja", True),
+        ("一只棕色的狗跑过草", "ja", False),
+        ("一只棕色的狗跑过草地", "ko", True),
+        ("一只棕色的狗跑过草地", "zh", False),
+        ("野球選手集合写真撮影中の人", "ja", False),
+    ],
+)
+def test_han_signs_alone_are_neither_japanese_nor_korean(text, language, expected):
+    """Both are written with Han signs too, so that Chinese passes as their script; nine may be a noun phrase."""
+    assert is_other_language(text, source_language="en", target_language=language) is expected
+
+
+def test_names_of_the_source_are_left_out_of_the_script():
+    """Only whole words with a capital letter that stand in both, and only if something is left to judge."""
+    source = "A Nike shirt and the word Star"
+    assert without_names("Nikeのシャツ", source, "ja").strip() == "のシャツ"
+    assert without_names("Nikesのシャツ", source, "ja") == "Nikesのシャツ"
+    assert without_names("shirt シャツ", source, "ja") == "shirt シャツ"
+    assert without_names("Nike Star", source, "ja") == "Nike Star"
+
+
+def test_the_settings_tell_every_number():
+    """A job that continues under other thresholds would mix two selections."""
+    settings = filter_settings()
+    assert settings["length_ratios"]["zh"] == 0.31
+    assert {"min_han_for_language", "min_letters_for_language", "min_script_share", "length_slack"} < settings.keys()
 
 
 @pytest.mark.parametrize(("language", "ratio"), [("de", 1.0), ("zh", 0.31), ("ja", 0.4)])
@@ -120,35 +178,9 @@ def test_equal_languages_and_unknown_ones_are_refused():
         find_fault("a dog", "b", source_language="en", target_language="xx")
 
 
-@pytest.mark.parametrize(
-    ("answer", "source", "expected"),
-    [
-        (" Ein Hund.\n", "A dog.", "Ein Hund."),
-        ('"Ein Hund."', "A dog.", "Ein Hund."),
-        ("„Ein Hund.“", "A dog.", "Ein Hund."),
-        ("Translation: Ein Hund.", "A dog.", "Ein Hund."),
-        ('**German**: "Ein Hund."', "A dog.", '**German**: "Ein Hund."'),
-        ('German translation: "Ein Hund."', "A dog.", "Ein Hund."),
-        ("german：Ein Hund.", "A dog.", "Ein Hund."),
-        ('"Ja", sagt "er"', '"Yes", says "he"', '"Ja", sagt "er"'),
-        ('"Ja"', '"Yes"', '"Ja"'),
-        ('"Ja" und "nein"', "Yes and no", '"Ja" und "nein"'),
-        ("German: ein Schild", "German: a sign", "German: ein Schild"),
-        ("Schild: Ausgang", "A sign: exit", "Schild: Ausgang"),
-        ("'s ist des Hunds'", "It is the dog's", "'s ist des Hunds'"),
-        ("Ein Hund.\n\nNote: literal.", "A dog.", "Ein Hund.\n\nNote: literal."),
-        ('"', "A dog", '"'),
-        ("", "A dog", ""),
-    ],
-)
-def test_answers_of_a_server_lose_labels_and_quotes_only(answer, source, expected):
-    """What is cut too eagerly is lost; what stays by mistake is caught by the filters and asked again."""
-    assert clean_answer(answer, source, "de") == expected
-
-
 @pytest.mark.realdata
 @pytest.mark.parametrize("language", ["de", "fr", "cs"])
-def test_human_translations_pass_but_for_two_in_ten_thousand(data_dir, language):
+def test_human_translations_pass_but_for_one_in_ten_thousand(data_dir, language):
     """The thresholds are chosen by this count; see the head of translation_filters.py."""
     folder = data_dir / "multi30k" / "data" / "task1" / "raw"
     sources, translations = (
@@ -160,6 +192,9 @@ def test_human_translations_pass_but_for_two_in_ten_thousand(data_dir, language)
     assert [flags[i] for i, text in enumerate(translations) if text == "@@"] == ["empty"] * (2 * (language == "de"))
     returned = [find_fault(text, text, source_language="en", target_language=language) for text in sources[:1000]]
     assert set(returned) == {"copy"}
+    for other in {"de", "fr", "cs"} - {language}:
+        wrong = [fault(*pair, other) for pair in zip(sources[:3000], translations[:3000], strict=True)]
+        assert wrong.count("language") >= 0.91 * len(wrong)
 
 
 @pytest.mark.realdata
@@ -171,4 +206,6 @@ def test_machine_translations_into_chinese_lose_one_in_two_hundred(data_dir, col
     flags = [fault(*pair, "zh") for pair in pairs]
     assert len(flags) == 18_000
     assert 50 <= flags.count("script") <= 100
+    # Chinese of less than ten signs passes as a Japanese noun phrase.
+    assert [fault(*pair, "ja") for pair in pairs[:3000]].count("language") >= 0.7 * 3000
     assert flags.count("ok") + flags.count("script") == 18_000
