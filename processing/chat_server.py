@@ -4,13 +4,16 @@ import base64
 import io
 import logging
 import random
+import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from huggingface_hub import InferenceClient
 from huggingface_hub.errors import HTTPError
@@ -26,6 +29,12 @@ logger = logging.getLogger(__name__)
 RETRY_TEMPERATURE = 0.7
 MAX_PICTURE_SIDE = 1280
 MAX_LOST_IN_A_ROW = 20
+# A server that never answered may be a wrong address: it is told in a minute or two, not in the forty that all tries
+# would take.
+FIRST_TRIES = 4
+CONNECT_TIMEOUT_S = 10.0
+EASY_PROMPT = "Say hello."
+EASY_PICTURE_SIDE = 512
 # The session of huggingface_hub holds 100 connections; more requests would time out while they wait for one.
 MAX_CONCURRENCY = 100
 JPEG_QUALITY = 95
@@ -112,6 +121,9 @@ class ChatServer:
         self._api_key = api_key or _NO_KEY
         self._jitter = random.Random()
         self._lock = threading.Lock()
+        self._asking_easily = threading.Lock()
+        self._reached = False
+        self._warned = False
         self._ever_answered = False
         self._lost_in_a_row = 0
 
@@ -132,10 +144,12 @@ class ChatServer:
         """Answer each request, in order; see `Generator`.
 
         Raises:
-            ConnectionError: the server refuses all requests (wrong key, path or model), never answered one, or lost
-                MAX_LOST_IN_A_ROW in a row.
+            ConnectionError: the server cannot be reached, refuses all requests (wrong key, path or model), never
+                answered one, not even an easy one of their form, or lost MAX_LOST_IN_A_ROW in a row.
         """
         allow_address(self.settings.base_url)
+        if requests and not self._reached:
+            self._reach(len(requests))
         stop = threading.Event()
         pool = ThreadPoolExecutor(self.settings.concurrency, thread_name_prefix="chat")
         try:
@@ -149,16 +163,66 @@ class ChatServer:
         results = [future.result() for future in futures]
         for _, faults in results:
             events.update(fault.name for fault in faults)
-        lost = [faults[-1] for _, faults in results if faults]
+        lost = [(request, faults[-1]) for request, (_, faults) in zip(requests, results, strict=True) if faults]
         if lost and not self._ever_answered:
-            raise self._down(len(requests), lost[-1])
+            # Any loss that is not the server's tells that there is one.
+            request, fault = next((loss for loss in lost if loss[1].blame != "server"), lost[-1])
+            if not self._answers_easily(request, fault, threading.Event()):
+                raise self._down(len(requests), fault)
         return [answer for answer, _ in results]
+
+    def _reach(self, num_requests: int) -> None:
+        """Wait until the server takes connections; not behind a proxy, which alone can tell."""
+        parts = urlsplit(self.settings.base_url)
+        address = (parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
+        faults: list[Fault] = []
+        while not _has_proxy(parts.scheme, address[0]):
+            try:
+                socket.create_connection(address, timeout=min(CONNECT_TIMEOUT_S, self.settings.timeout_s)).close()
+                break
+            except (OSError, UnicodeError) as error:
+                faults.append(Fault("connection", "server", str(error)))
+            if len(faults) >= min(FIRST_TRIES, self.settings.max_tries):
+                raise self._down(num_requests, faults[-1])
+            logger.warning("%s cannot be reached, %s; trying again", self.settings.base_url, faults[-1].detail)
+            time.sleep(self._pause(faults))
+        self._reached = True
 
     def _ask(self, request: Request, attempt: int, stop: threading.Event) -> tuple[Answer, list[Fault]]:
         """Send one request until it is answered or lost; the answer, and the faults on the way."""
+        answer, faults = self._try(request, attempt, stop)
+        if answer is not None:
+            return answer, faults
+        if (
+            not stop.is_set()
+            and self._count_loss(request, faults) >= MAX_LOST_IN_A_ROW
+            and not self._answers_easily(request, faults[-1], stop)
+        ):
+            stop.set()
+            raise self._down(MAX_LOST_IN_A_ROW, faults[-1])
+        return Answer(None), faults
+
+    def _answers_easily(self, request: Request, fault: Fault, stop: threading.Event) -> bool:
+        """Whether a server that never answered answers an easy request of the same form as one that was lost.
+
+        When the rows that failed are done again, they may be all that a process asks, and say nothing of the server.
+        But if every request fails for its parameters or the number of its pictures, the job must not go on.
+        """
+        if fault.blame == "server":
+            return False
+        with self._asking_easily:
+            if not self._ever_answered:
+                side = EASY_PICTURE_SIDE
+                pictures = tuple(Image.new("RGB", (side, side), "gray") for _ in request.pictures)
+                # What is asked about pictures is the same for all of them, and may be what is wrong.
+                self._try(Request("an easy request", request.prompt if pictures else EASY_PROMPT, pictures), 0, stop)
+            return self._ever_answered
+
+    def _try(self, request: Request, attempt: int, stop: threading.Event) -> tuple[Answer | None, list[Fault]]:
+        """Send one request until it is answered, cannot be, or the tries are used up."""
         body = self._body(request, attempt)
         faults: list[Fault] = []
-        while len(faults) < self.settings.max_tries and not stop.is_set():
+        while len(faults) < self._max_tries(faults) and not stop.is_set():
             try:
                 answer = self._send(body)
             except (HTTPError, *_UNREADABLE) as error:
@@ -173,12 +237,23 @@ class ChatServer:
                 raise self._refused(faults[-1])
             if faults[-1].blame == "request":
                 break
-            if len(faults) < self.settings.max_tries:
+            if len(faults) < self._max_tries(faults):
+                self._tell_first(faults[-1])
                 stop.wait(self._pause(faults))
-        if not stop.is_set() and self._count_loss(request, faults) >= MAX_LOST_IN_A_ROW:
-            stop.set()
-            raise self._down(MAX_LOST_IN_A_ROW, faults[-1])
-        return Answer(None, error=f"{faults[-1].name}: {faults[-1].detail}" if faults else "stopped"), faults
+        return None, faults
+
+    def _max_tries(self, faults: Sequence[Fault]) -> int:
+        never = not self._ever_answered and faults and faults[-1].name == "timeout"
+        return min(FIRST_TRIES, self.settings.max_tries) if never else self.settings.max_tries
+
+    def _tell_first(self, fault: Fault) -> None:
+        """Tell the first fault of a server that never answered, or its user waits for minutes without a word."""
+        with self._lock:
+            told, self._warned = self._warned or self._ever_answered, True
+        if not told:
+            logger.warning(
+                "%s has not answered yet, %s: %s; trying again", self.settings.base_url, fault.name, fault.detail
+            )
 
     def _send(self, body: dict[str, Any]) -> Answer:
         # A client of its own for each try: that of huggingface_hub 1 keeps all its responses until it is closed. The
@@ -240,6 +315,11 @@ class ChatServer:
         if self._api_key == _NO_KEY:
             return fault
         return Fault(fault.name, fault.blame, fault.detail.replace(self._api_key, "***"), fault.retry_after_s)
+
+
+def _has_proxy(scheme: str, host: str) -> bool:
+    proxies = getproxies()
+    return bool(proxies.get(scheme) or proxies.get("all")) and not proxy_bypass(host)
 
 
 def picture_url(picture: Image.Image) -> str:

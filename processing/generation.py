@@ -47,12 +47,10 @@ class Answer:
     Attributes:
         text: None if nothing came.
         truncated: generation stopped at the length limit.
-        error: why nothing came, for the log.
     """
 
     text: str | None
     truncated: bool = False
-    error: str | None = None
 
 
 class Generator(Protocol):

@@ -90,7 +90,7 @@ class _PromptedTranslator:
         return [
             answer
             if answer.text is None
-            else Answer(clean_answer(answer.text, request.prompt, self._target), answer.truncated, answer.error)
+            else Answer(clean_answer(answer.text, request.prompt, self._target), answer.truncated)
             for request, answer in zip(requests, answers, strict=True)
         ]
 

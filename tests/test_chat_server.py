@@ -197,7 +197,6 @@ def test_a_request_that_keeps_failing_is_an_answer_without_text(monkeypatch: pyt
     with OpenAiServer(prompt_of, faults=lambda body: "http_500" if prompt_of(body) == "bad" else None) as server:
         answers, events = asked(chat(server), texts("a", "bad", "c"))
     assert [answer.text for answer in answers] == ["a", None, "c"]
-    assert answers[1].error is not None and answers[1].error.startswith("http_500: ")
     assert events == {"http_500": 3} and waits == [1, 2]
 
 

@@ -75,7 +75,7 @@ def picture_rows(count: int, *, broken: Sequence[int] = (), **columns: list[Any]
     [
         (Answer(" A **dog** runs. "), Outcome("A dog runs.", "ok")),
         (Answer("Here is a description:\nA dog."), Outcome("A dog.", "ok")),
-        (Answer(None, error="http_500"), Outcome(None, "error")),
+        (Answer(None), Outcome(None, "error")),
         (Answer(""), Outcome(None, "empty")),
         (Answer(" ... \n"), Outcome(None, "empty")),
         (Answer("Sure!\n"), Outcome(None, "empty")),

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pytest
+from PIL import Image
 
 from processing.chat_server import ChatServer, ChatSettings
+from processing.description import PictureDescriber, description_job
 from processing.generation import (
     EMPTY_FLAG,
     ERROR_FLAG,
@@ -26,8 +29,7 @@ from processing.prompts import read_prompt
 from processing.records import OK_FLAG, schema_features
 from processing.sources import open_splits
 from processing.translation import CaptionTranslator, ServerTranslators, translation_job
-from processing.translation_filters import LANGUAGE_FLAG
-from tests.openai_server import REFUSAL, Body, OpenAiServer, prompt_of, random_faults
+from tests.openai_server import REFUSAL, Body, OpenAiServer, pictures_of, prompt_of, random_faults
 
 REFUSAL_FLAG = "refusal"
 ROWS = {"train": 40, "validation": 11}
@@ -198,8 +200,46 @@ def test_the_translation_worker_loses_nothing_either(tmp_path: Path):
         "caption_de_mt": translations,
         "caption_de_mt_flag": flags,
     }
-    check_counts(manifest, server, "caption_de_mt_flag", {**JUDGED, "refusal": LANGUAGE_FLAG})
+    check_counts(manifest, server, "caption_de_mt_flag")
     assert len(server.requests) == 72 + sum(server.faults.values())
+
+
+def test_the_description_worker_loses_nothing_either(tmp_path: Path):
+    """A row whose picture cannot be read must not shift the descriptions of the rows after it."""
+    rows = {"image_id": [f"picture {row}" for row in range(30)], "image": [grey_picture(8 * row) for row in range(30)]}
+    split = datasets.Dataset.from_dict(rows, features=schema_features(rows))
+
+    def description(row: int) -> str:
+        return f"The picture shows a wall in the grey {8 * row}."
+
+    def answer(body: Body) -> str:
+        (picture,) = pictures_of(body)
+        return description(round(np.asarray(picture).mean() / 8))
+
+    faults = shuffled_faults(3)
+    with OpenAiServer(answer, faults=faults) as server:
+        client, prompt, attempts = chat(server, max_tries=len(faults)), read_prompt("image-v1"), 7
+        job = description_job({"train": split}, client, prompt, max_attempts=attempts, rows_per_shard=8)
+        manifest = run_job(
+            job,
+            datasets.DatasetDict({"train": split}),
+            tmp_path,
+            lambda: PictureDescriber(client, prompt, max_attempts=attempts),
+            progress=False,
+        )
+    assert server.faults == Counter(name for name in faults if name)
+    assert open_splits(tmp_path)["train"].to_dict() == {
+        "image_id": rows["image_id"],
+        "description": [description(row) for row in range(30)],
+        "description_flag": [OK_FLAG] * 30,
+    }
+    check_counts(manifest, server)
+    assert len(server.requests) == 30 + sum(server.faults.values())
+
+
+def grey_picture(level: int) -> Image.Image:
+    """A picture of one grey, in [0, 255], by which a server knows it."""
+    return Image.new("RGB", (16, 16), (level, level, level))
 
 
 # Requests that never succeed: what the server does to them -> the flag that their row keeps.
@@ -233,6 +273,18 @@ def test_rows_that_never_succeed_are_kept_with_their_flag_and_can_be_done_again(
         {item_id: EMPTY_FLAG for item_id, fault in bad.items() if fault == "empty"}
     )
     assert counts_of(again)[1] == {OK_FLAG: 49, EMPTY_FLAG: 2}
+
+
+def test_rows_that_the_server_never_takes_do_not_lock_a_finished_data_set(tmp_path: Path):
+    """A redo that asks only them sees no answer; taken for a server that is down, the job could never be finished."""
+    bad = [f"train-{number}" for number in range(40)]  # all of the first shards
+    faults = lambda body: "http_400" if prompt_of(body).rpartition(" ")[2] in bad else None  # noqa: E731
+    with OpenAiServer(good_answer, faults=faults) as server:
+        first = describe(server, tmp_path)
+        again = describe(server, tmp_path, redo=(ERROR_FLAG,))
+    assert first.complete and again.complete
+    assert counts_of(again)[1] == counts_of(first)[1] == {OK_FLAG: 11, ERROR_FLAG: 40}
+    assert rows_of(tmp_path) == expected_rows(dict.fromkeys(bad, ERROR_FLAG))
 
 
 def test_a_server_that_goes_down_stops_the_job_and_another_one_finishes_it(tmp_path: Path):

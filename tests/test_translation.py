@@ -92,7 +92,7 @@ def test_flagged_texts_are_kept_on_request_only():
     answers = {
         **GERMAN,
         "a white dog": Answer("ein weißer", truncated=True),
-        "a red ball": Answer(None, error="lost"),
+        "a red ball": Answer(None),
         "the black cat": "",
     }
     for keep, texts in ((False, [None, None]), (True, ["AN OLD MAN WALKS", "ein weißer"])):
@@ -259,7 +259,7 @@ def test_a_job_writes_columns_counts_and_loads(tmp_path):
 def test_errors_are_done_again_and_nothing_else(tmp_path):
     """A server that was down for an hour must not cost the other hours."""
     splits = make_splits(["a red ball"], ["a blue boat"], ["a white dog"])
-    broken = WordList({**GERMAN, "a blue boat": Answer(None, error="down")})
+    broken = WordList({**GERMAN, "a blue boat": Answer(None)})
     run(tmp_path / "out", splits, broken)
     repaired = WordList(GERMAN)
     job = translation_job(splits, ["de"], repaired, rows_per_shard=2)
