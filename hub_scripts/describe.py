@@ -12,7 +12,8 @@ Adds `description` and `description_flag`; with `--prompt captions-v1` captions 
 A data set folder is made by `leccr read_dataset`, also from nothing but pictures.
 
 Any number of processes may run the same command at the same time and share the work: `accelerate launch`, a job array,
-or several shells. A killed run continues with the same command.
+or several shells. A killed run continues with the same command. Only a launcher gives each process a GPU of its own;
+in a shell, name it: CUDA_VISIBLE_DEVICES=1 leccr describe ...
 """
 
 import argparse
@@ -23,7 +24,7 @@ from pathlib import Path
 
 import datasets
 
-from hub_scripts.server_options import add_server_arguments, server_from_options
+from hub_scripts.server_options import SERVER_OPTIONS, add_server_arguments, refuse_unused, server_from_options
 from processing.description import (
     DEFAULT_ATTEMPTS,
     DEFAULT_FRAMES,
@@ -77,7 +78,12 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     local.add_argument(
         "--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto", help="of the weights"
     )
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if options.server:
+        refuse_unused(parser, options, ["revision", "batch_size", "dtype"], "with --server")
+    else:
+        refuse_unused(parser, options, SERVER_OPTIONS, "without --server")
+    return options
 
 
 def main(argv: Sequence[str] | None = None) -> None:

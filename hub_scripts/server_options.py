@@ -3,8 +3,13 @@
 import argparse
 import logging
 import os
+from collections.abc import Sequence
 
 from processing.chat_server import MAX_CONCURRENCY, ChatServer, ChatSettings
+
+# Options of `add_server_arguments`, by the names that argparse gives them.
+SAMPLING_OPTIONS = ("temperature", "top_p", "seed")
+SERVER_OPTIONS = ("api_key_variable", "concurrency", "timeout")
 
 
 def add_server_arguments(parser: argparse.ArgumentParser, *, max_tokens: int) -> None:
@@ -35,6 +40,23 @@ def add_server_arguments(parser: argparse.ArgumentParser, *, max_tokens: int) ->
     server.add_argument(
         "--timeout", type=float, default=300.0, help="seconds to wait for an answer (default: %(default)s)"
     )
+
+
+def refuse_unused(
+    parser: argparse.ArgumentParser, options: argparse.Namespace, names: Sequence[str], reason: str
+) -> None:
+    """End the program if an option was given that has no effect beside the others.
+
+    An option with its default value passes, for leaving it out would change nothing.
+
+    Args:
+        parser: which parsed the options.
+        names: of options without effect, as argparse calls them, such as "batch_size".
+        reason: for the message, such as "without --server".
+    """
+    given = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) != parser.get_default(name)]
+    if given:
+        parser.error(f"{', '.join(given)} would have no effect {reason}; leave it out.")
 
 
 def server_from_options(options: argparse.Namespace) -> ChatServer:

@@ -8,11 +8,13 @@
         --server http://localhost:8000/v1 --model Qwen/Qwen2.5-7B-Instruct
 
 Models in this process: Marian (opus-mt), NLLB, M2M100, mBART-50, MADLAD. Adds `caption_<language>_mt`, its flags, and
-with --back-translation its similarity to the English caption. A translation that is empty, cut off, copied, in a wrong
-script or language, or of an unlikely length becomes null; the counts are printed as JSON and kept in the manifest.
+with --back-translation its similarity to the English caption. A translation that is empty, cut off, copied, refused, in
+a wrong script or language, of several lines or of an unlikely length becomes null; the counts are printed as JSON and
+kept in the manifest.
 
 Any number of processes may run the same command at the same time and share the work: `accelerate launch`, a job array,
-or several shells. A killed run continues with the same command.
+or several shells. A killed run continues with the same command. Only a launcher gives each process a GPU of its own;
+in a shell, name it: CUDA_VISIBLE_DEVICES=1 leccr translate ...
 """
 
 import argparse
@@ -20,11 +22,16 @@ import json
 import logging
 from collections.abc import Sequence
 
-from hub_scripts.server_options import add_server_arguments, server_from_options
+from hub_scripts.server_options import (
+    SAMPLING_OPTIONS,
+    SERVER_OPTIONS,
+    add_server_arguments,
+    refuse_unused,
+    server_from_options,
+)
 from processing.jobs import run_job
-from processing.manifest import read_manifest
 from processing.prompts import read_prompt
-from processing.sources import open_splits
+from processing.sources import open_manifest, open_splits
 from processing.translation import CaptionTranslator, ServerTranslators, Translators, translation_job
 from processing.translation_models import LocalTranslators
 
@@ -44,14 +51,24 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--redo", nargs="+", default=[], metavar="FLAG", help="do rows with such a flag again: error")
     parser.add_argument("--rows-per-shard", type=int, default=256, help="rows done at a time (default: %(default)s)")
     local = parser.add_argument_group(
-        "model in this process", "`{language}` in the name of a model stands for the language code."
+        "model in this process",
+        "`{language}` in the name of a model stands for the language code; a model that uses another code "
+        "(opus-mt-en-jap) needs a run of its own.",
     )
     local.add_argument("--revision", help="branch, tag or commit of --model on the Hub")
     local.add_argument("--num-beams", type=int, default=1, help="1 is greedy (default: %(default)s)")
     local.add_argument("--batch-size", type=int, default=32, help="captions at a time (default: %(default)s)")
     local.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="of the weights")
     local.add_argument("--back-translation", metavar="MODEL", help="translate back into English and compare")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if not options.server:
+        refuse_unused(parser, options, [*SERVER_OPTIONS, *SAMPLING_OPTIONS, "prompt"], "without --server")
+    elif options.back_translation:
+        refuse_unused(parser, options, ["revision"], "with --server")
+    else:
+        names = ["revision", "num_beams", "batch_size", "dtype"]
+        refuse_unused(parser, options, names, "with --server and no --back-translation")
+    return options
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -80,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         lambda: CaptionTranslator(
             translators, options.languages, back_translators=back, keep_flagged=options.keep_flagged
         ),
-        source_steps=read_manifest(options.dataset).steps,
+        source_steps=open_manifest(options.dataset).steps,
         redo=options.redo,
     )
     counts = dict(manifest.steps[-1].counts) if manifest.complete else {}

@@ -1,7 +1,5 @@
 """Translation by a sequence-to-sequence model of transformers in this process."""
 
-import hashlib
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import hf_hub_download
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from processing.generation import Answer, Request
 from processing.languages import SOURCE_LANGUAGE
+from processing.local_models import FOLDER_VERSION, process_device, resolve_revision
 from processing.translation_families import check_family, find_direction
 
 LANGUAGE_FIELD = "{language}"
-_FOLDER_VERSION = "sha256:"
 # The decoder start token and the language token stand before the new ones.
 _TOKENS_BEFORE = 2
 
@@ -29,31 +26,6 @@ class LoadedModel:
 
     model: Any
     tokenizer: Any
-
-
-def resolve_revision(name: str, revision: str | None = None) -> str:
-    """The exact version of a model, without loading its weights.
-
-    Args:
-        name: folder, or name on the Hub.
-        revision: branch, tag or commit on the Hub; the main branch by default.
-
-    Returns:
-        The commit on the Hub; for a folder "sha256:" and 12 hex digits of its configuration and its file sizes.
-
-    Raises:
-        ValueError: the model is of no family that can translate.
-        OSError: there is no such model.
-    """
-    check_family(AutoConfig.from_pretrained(name, revision=revision).model_type)
-    if not Path(name).is_dir():
-        # The file lies in a folder of the cache that is named by the commit.
-        return Path(hf_hub_download(name, "config.json", revision=revision)).parent.name
-    digest = hashlib.sha256((Path(name) / "config.json").read_bytes())
-    for path in sorted(Path(name).iterdir()):
-        if path.is_file():
-            digest.update(f"\n{path.name} {path.stat().st_size}".encode())
-    return f"{_FOLDER_VERSION}{digest.hexdigest()[:12]}"
 
 
 def load_model(name: str, *, revision: str | None = None, dtype: str = "float32") -> LoadedModel:
@@ -81,13 +53,6 @@ def load_model(name: str, *, revision: str | None = None, dtype: str = "float32"
     return LoadedModel(model.eval().to(process_device()), tokenizer)
 
 
-def process_device() -> torch.device:
-    """The GPU of this process, by the LOCAL_RANK that launchers set, or the CPU."""
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-
-
 class LocalTranslators:
     """Translators in this process; several languages share the weights of one model.
 
@@ -100,7 +65,8 @@ class LocalTranslators:
         num_beams: see `Seq2SeqTranslator`, as for the others.
 
     Raises:
-        ValueError, OSError: see `resolve_revision`.
+        ValueError: a model is of no family that can translate, or a revision is given for a folder.
+        FileNotFoundError: there is no such model.
     """
 
     # The same text would come again.
@@ -120,17 +86,18 @@ class LocalTranslators:
         self._name = name
         self._decoding = {"num_beams": num_beams, "max_new_tokens": max_new_tokens}
         self._dtype, self._batch_size = dtype, batch_size
-        self._revisions = {language: resolve_revision(self._model_for(language), revision) for language in languages}
+        find_version = cache(self._find_version)
+        self._revisions = {language: find_version(self._model_for(language), revision) for language in languages}
         self._load = cache(load_model)
 
     @property
     def settings(self) -> dict[str, Any]:
         """Model, exact version, decoding; not the batch size, which a run with less memory may change."""
         revisions = self._revisions
-        is_folder = any(version.startswith(_FOLDER_VERSION) for version in revisions.values())
+        is_folder = any(version.startswith(FOLDER_VERSION) for version in revisions.values())
         return {
             # The rest of a path is of this machine.
-            "model": Path(self._name).name if is_folder else self._name,
+            "model": Path(self._name).resolve().name if is_folder else self._name,
             "revision": dict(revisions) if LANGUAGE_FIELD in self._name else next(iter(revisions.values()), None),
             "dtype": self._dtype,
             **self._decoding,
@@ -140,9 +107,23 @@ class LocalTranslators:
         """A translator of one direction; its model is loaded if none before it needed the same."""
         language = source if target == SOURCE_LANGUAGE else target
         version = self._revisions[language]
-        revision = None if version.startswith(_FOLDER_VERSION) else version
+        revision = None if version.startswith(FOLDER_VERSION) else version
         loaded = self._load(self._model_for(language), revision=revision, dtype=self._dtype)
         return Seq2SeqTranslator(loaded, source, target, batch_size=self._batch_size, **self._decoding)
+
+    def _find_version(self, name: str, revision: str | None) -> str:
+        """The exact version of a model of a family that can translate."""
+        try:
+            version = resolve_revision(name, revision)
+        except FileNotFoundError as error:
+            if LANGUAGE_FIELD not in self._name:
+                raise
+            raise FileNotFoundError(
+                f"{error} Some models call a language by another code, such as opus-mt-en-jap for Japanese (ja): "
+                f"translate such a language in a run of its own, with the whole name of its model."
+            ) from error
+        check_family(AutoConfig.from_pretrained(name, revision=revision).model_type)
+        return version
 
     def _model_for(self, language: str) -> str:
         return self._name.replace(LANGUAGE_FIELD, language)

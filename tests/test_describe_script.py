@@ -165,6 +165,14 @@ def test_a_plain_folder_of_pictures_points_to_the_reader(pictures: Path, capsys:
         run(capsys, "--dataset", pictures, "--model", "any", "--out", "out")
 
 
+@pytest.mark.parametrize("words", ["--timeout 9", "--server http://h/v1 --batch-size 2"])
+def test_options_of_the_other_back_end_are_refused(words: str, capsys: pytest.CaptureFixture[str]):
+    """An option that is ignored in silence looks as if it had been used."""
+    with pytest.raises(SystemExit):
+        describe.parse_arguments(f"--dataset d --out o --model m {words}".split())
+    assert "would have no effect" in capsys.readouterr().err
+
+
 def test_the_examples_of_the_help_parse():
     """An option that was renamed would break what people copy."""
     commands = re.findall(r"^ +((?:python|accelerate) .*)", str(describe.__doc__).replace("\\\n", " "), re.MULTILINE)

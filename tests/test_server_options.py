@@ -6,7 +6,13 @@ from collections import Counter
 
 import pytest
 
-from hub_scripts.server_options import add_server_arguments, server_from_options
+from hub_scripts.server_options import (
+    SAMPLING_OPTIONS,
+    SERVER_OPTIONS,
+    add_server_arguments,
+    refuse_unused,
+    server_from_options,
+)
 from processing.chat_server import ChatSettings
 from processing.generation import Request
 from tests.openai_server import OpenAiServer
@@ -56,3 +62,15 @@ def test_a_million_requests_are_not_a_million_lines_of_log(caplog: pytest.LogCap
         chat = server_from_options(options_of("--server", server.url))
         chat.generate([Request("1", "Hi")], attempt=0, events=Counter())
     assert not caplog.records
+
+
+def test_an_option_without_effect_is_refused(capsys: pytest.CaptureFixture[str]):
+    """Whoever asks for --top-p 0.9 and gets greedy texts finds out after a day, if at all."""
+    parser = argparse.ArgumentParser()
+    add_server_arguments(parser, max_tokens=77)
+    options = parser.parse_args(["--model", "m", "--top-p", "0.9", "--timeout", "9", "--seed", "0"])
+    refuse_unused(parser, options, ["concurrency", "seed"], "without --server")
+    with pytest.raises(SystemExit):
+        refuse_unused(parser, options, [*SERVER_OPTIONS, *SAMPLING_OPTIONS], "without --server")
+    message = capsys.readouterr().err
+    assert "--timeout, --top-p would have no effect without --server; leave it out." in message

@@ -108,6 +108,28 @@ def test_the_examples_of_the_help_are_valid_command_lines():
         assert options.out == "data/translated"
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--temperature 0.5", "--temperature would have no effect without --server"),
+        ("--prompt mine.txt --concurrency 2", "--concurrency, --prompt would have no effect without --server"),
+        ("--server http://h/v1 --num-beams 4 --dtype float16", "--num-beams, --dtype would have no effect with"),
+        ("--server http://h/v1 --revision v1 --back-translation b", "--revision would have no effect with --server"),
+    ],
+)
+def test_options_of_the_other_back_end_are_refused(words, message, capsys):
+    """An option that is ignored in silence looks as if it had been used."""
+    with pytest.raises(SystemExit):
+        translate.parse_arguments(f"--dataset d --languages de --out o --model m {words}".split())
+    assert message in capsys.readouterr().err
+
+
+def test_options_of_back_translation_are_taken_beside_a_server():
+    """The model that translates back runs in this process, with beams and a precision of its own."""
+    words = "--dataset d --languages de --out o --model m --server http://h/v1 --back-translation b --num-beams 4"
+    assert translate.parse_arguments(words.split()).num_beams == 4
+
+
 @pytest.mark.slow
 def test_two_processes_of_accelerate_write_what_one_writes(folder, model, tmp_path, root_dir, capsys):
     """The rows and their order must not depend on who translated which shard."""

@@ -10,13 +10,12 @@ from transformers import BertConfig
 from processing import translation_models
 from processing.generation import Request
 from processing.languages import LANGUAGES
+from processing.local_models import resolve_revision
 from processing.translation_families import find_direction
 from processing.translation_models import (
     LocalTranslators,
     Seq2SeqTranslator,
     load_model,
-    process_device,
-    resolve_revision,
 )
 from tests.hub_server import hub
 from tests.tiny import SENTENCES
@@ -173,7 +172,7 @@ def test_models_of_other_families_are_refused_before_their_weights_are_loaded(tm
     with pytest.raises(ValueError, match="this T5 model has no language tokens"):
         Seq2SeqTranslator(plain, "en", "de")
     BertConfig().save_pretrained(tmp_path / "bert")
-    for refuse in (load_model, resolve_revision):
+    for refuse in (load_model, lambda name: LocalTranslators(name, ["de"])):
         with pytest.raises(ValueError, match=r"must be of the families Marian .* got the model type 'bert'"):
             refuse(str(tmp_path / "bert"))
 
@@ -243,13 +242,36 @@ def test_a_field_in_the_name_gives_each_language_its_model(tmp_path):
     assert (settings["num_beams"], settings["max_new_tokens"], settings["dtype"]) == (2, 128, "float32")
 
 
-def test_the_version_of_a_folder_changes_with_its_content(tmp_path):
-    """A job that continues with another model under the old path would mix two."""
+def test_the_version_of_a_folder_changes_with_its_weights(tmp_path):
+    """Two fine-tuned models have the same files of the same sizes; a job that continues with the other mixes two."""
     name = tiny_marian(tmp_path)
-    first = resolve_revision(name)
-    assert first == resolve_revision(name)
-    (tmp_path / "vocab.json").write_text((tmp_path / "vocab.json").read_text() + " ")
-    assert resolve_revision(name) != first
+    first = LocalTranslators(name, ["de"]).settings
+    assert first == LocalTranslators(name, ["de"]).settings
+    weights = next(tmp_path.glob("*.safetensors"))
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 1
+    weights.write_bytes(content)
+    assert LocalTranslators(name, ["de"]).settings["revision"] != first["revision"]
+
+
+def test_the_weights_are_read_once_for_all_languages(tmp_path, monkeypatch):
+    """Ten languages would read 15 GB ten times."""
+    read = []
+    monkeypatch.setattr(translation_models, "resolve_revision", lambda *a: read.append(a) or resolve_revision(*a))
+    name = tiny_nllb(tmp_path)
+    LocalTranslators(name, ["de", "fr", "cs"])
+    assert read == [(name, None)]
+
+
+def test_a_model_that_is_not_there_is_named_with_the_way_out(tmp_path):
+    """opus-mt has no en-ja: its Japanese is jap."""
+    (tmp_path / "opus-en-de").mkdir()
+    tiny_marian(tmp_path / "opus-en-de")
+    with pytest.raises(FileNotFoundError, match=r"opus-en-ja'.* such as opus-mt-en-jap for Japanese .* run of its own"):
+        LocalTranslators(f"{tmp_path}/opus-en-{{language}}", ["de", "ja"])
+    with hub(tmp_path / "cache"), pytest.raises(FileNotFoundError, match="no folder 'owner/none', and on the Hub") as e:
+        LocalTranslators("owner/none", ["de"])
+    assert "opus-mt" not in str(e.value)
 
 
 def test_a_branch_on_the_hub_becomes_its_commit(tmp_path):
@@ -265,17 +287,6 @@ def test_a_branch_on_the_hub_becomes_its_commit(tmp_path):
         assert translators.settings["revision"] == commit
         assert translators.settings["model"] == "owner/nllb"
         assert len(translate(translators.make("en", "de"), CAPTIONS[:2])) == 2
-
-
-def test_each_process_takes_its_own_gpu(monkeypatch):
-    """Four processes on the first of four GPUs run out of memory."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert process_device() == torch.device("cpu")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setenv("LOCAL_RANK", "2")
-    assert process_device() == torch.device("cuda", 2)
-    monkeypatch.delenv("LOCAL_RANK")
-    assert process_device() == torch.device("cuda", 0)
 
 
 @pytest.mark.gpu
