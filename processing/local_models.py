@@ -38,7 +38,9 @@ def resolve_revision(name: str, revision: str | None = None) -> str:
             return Path(hf_hub_download(name, _CONFIG_FILE, revision=revision)).parent.name
         except (OSError, HFValidationError) as error:
             reason = " ".join(str(error).split())
-            raise FileNotFoundError(f"there is no folder {name!r}, and on the Hub no such model: {reason}") from error
+            raise FileNotFoundError(
+                f"there is no folder {name!r}, and on the Hub it cannot be read: {reason}"
+            ) from error
     if revision is not None:
         raise ValueError(f"revision is for models on the Hub, and {name} is a folder; leave {revision!r} out.")
     if not (folder / _CONFIG_FILE).is_file():
