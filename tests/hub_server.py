@@ -404,6 +404,7 @@ def hub(home: Path, **settings: Any) -> Iterator[HubServer]:
     import huggingface_hub
     from huggingface_hub import HfFileSystem, constants, file_download
     from huggingface_hub.utils import _http
+    from transformers.utils import hub as transformers_hub
 
     with HubServer(**settings) as server, ExitStack() as stack:
         values = [
@@ -414,6 +415,8 @@ def hub(home: Path, **settings: Any) -> Iterator[HubServer]:
             (constants, "HF_HUB_CACHE", str(home / "hub")),
             (constants, "HF_TOKEN_PATH", str(home / "token")),
             (huggingface_hub.hf_api.api, "endpoint", server.url),
+            # transformers keeps the client of its first call, which may be that of a server that is gone.
+            (transformers_hub, "_hf_api", None),
             (datasets.config, "HF_ENDPOINT", server.url),
             (datasets.config, "HUB_DATASETS_URL", server.url + "/datasets/{repo_id}/resolve/{revision}/{path}"),
             (datasets.config, "HF_HUB_OFFLINE", False),
