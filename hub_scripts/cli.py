@@ -33,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     command = parser.parse_args(arguments[:1]).command
     try:
         import_module(COMMANDS[command][0]).main(arguments[1:])
+    except KeyboardInterrupt:
+        raise SystemExit(f"leccr {command}: stopped. What is finished is kept; the same command continues.") from None
     except USER_ERRORS as error:
         # What is wrong is in the message; `python -m hub_scripts.NAME` shows where it was found.
         raise SystemExit(f"leccr {command}: {error}") from error

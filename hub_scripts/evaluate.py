@@ -29,6 +29,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--languages", nargs="+", required=True, help="codes such as de, or de_mt for translations")
     parser.add_argument("--scoring", choices=get_args(Scoring), default="fused", help="(default: %(default)s)")
     parser.add_argument("--global-weight", type=float, help="share of the image embedding in fused scores")
+    parser.add_argument("--skip-corrupt", action="store_true", help="leave out pictures that cannot be read")
     parser.add_argument("--no-descriptions", action="store_true", help="leave descriptions out")
     parser.add_argument("--batch-size", type=int, default=64, help="items encoded at a time (default: %(default)s)")
     parser.add_argument("--output", metavar="FILE", help="also write the JSON to a file")
@@ -40,7 +41,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parse_arguments(argv)
     model = AutoModel.from_pretrained(options.model)
     processor = AutoProcessor.from_pretrained(options.model)
-    split = open_items(options.dataset, split=options.split, config_name=options.config, images=options.images)
+    split = open_items(
+        options.dataset,
+        split=options.split,
+        config_name=options.config,
+        images=options.images,
+        skip_corrupt=options.skip_corrupt,
+    )
     settings = {
         "scoring": options.scoring,
         "global_weight": options.global_weight,

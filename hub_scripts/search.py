@@ -35,6 +35,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--config", help="configuration of a data set that has several")
     parser.add_argument("--images", help="folder of the pictures of a data set of texts")
     parser.add_argument("--description-file", help="JSON lines with image_id and description, for a folder of pictures")
+    parser.add_argument("--skip-corrupt", action="store_true", help="leave out pictures that cannot be read")
     parser.add_argument("--no-descriptions", action="store_true", help="leave descriptions out")
     parser.add_argument("--scoring", choices=get_args(Scoring), default="fused", help="(default: %(default)s)")
     parser.add_argument("--global-weight", type=float, help="share of the image embedding in fused scores")
@@ -60,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "config_name": options.config,
             "images": options.images,
             "description_file": options.description_file,
+            "skip_corrupt": options.skip_corrupt,
         }
         index = ItemIndex.build(
             model,

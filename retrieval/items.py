@@ -1,11 +1,13 @@
 """Items to index or evaluate: a folder of pictures, a data set on disk or on the Hub, and how their rows are read."""
 
+import copy
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageOps
+from tqdm import tqdm
 
 from processing.media import DESCRIPTIONS_FILE, MediaFolder, attach_images
 from processing.pairs import DECODING_ERRORS
@@ -46,6 +48,12 @@ class PictureFolder(Sequence):
     def __len__(self) -> int:
         return len(self.image_ids)
 
+    def select(self, positions: Sequence[int]) -> "PictureFolder":
+        """The same folder with some of its pictures."""
+        chosen = copy.copy(self)
+        chosen.image_ids = [self.image_ids[position] for position in positions]
+        return chosen
+
     def __getitem__(self, key: Any) -> Any:
         """A row by position, or a whole column by name (all but the pictures)."""
         if key == ID_COLUMN:
@@ -66,6 +74,7 @@ def open_items(
     config_name: str | None = None,
     images: str | None = None,
     description_file: str | Path | None = None,
+    skip_corrupt: bool = False,
 ) -> Any:
     """Rows of the schema from a place named on the command line.
 
@@ -75,10 +84,56 @@ def open_items(
         config_name: which configuration of a data set with several.
         images: folder of the pictures of a data set of texts, joined by id; items without a picture are left out.
         description_file: descriptions of a folder of pictures.
+        skip_corrupt: leave items out whose picture cannot be read, see `drop_unreadable`.
 
     Raises:
         ValueError: the place has no such split, or nothing that can be read.
     """
+    rows = _open_all(location, split, config_name, images, description_file)
+    return drop_unreadable(rows) if skip_corrupt else rows
+
+
+def drop_unreadable(rows: Any) -> Any:
+    """Leave out the items whose picture is missing or damaged, and log how many.
+
+    Each picture is read once, so that a damaged one is found before hours of encoding and not after.
+
+    Args:
+        rows: a split of a data set, or a `PictureFolder`.
+
+    Raises:
+        ValueError: no picture can be read.
+    """
+    unreadable = set(find_unreadable(rows))
+    if not unreadable:
+        return rows
+    kept = [position for position in range(len(rows)) if position not in unreadable]
+    names = read_ids(rows)
+    if not kept:
+        raise ValueError(f"none of the {len(rows)} pictures can be read (first: {names[:3]}); are they pictures?")
+    logger.warning(
+        "%d of %d pictures cannot be read and are left out (first: %s)",
+        len(unreadable),
+        len(rows),
+        [names[position] for position in sorted(unreadable)[:3]],
+    )
+    return rows.select(kept)
+
+
+def find_unreadable(rows: Any) -> list[int]:
+    """Positions of the items whose picture is missing or damaged."""
+    found = []
+    for position in tqdm(range(len(rows)), desc="check pictures", disable=None):
+        try:
+            read_image(rows, position)
+        except ValueError:
+            found.append(position)
+    return found
+
+
+def _open_all(
+    location: str, split: str, config_name: str | None, images: str | None, description_file: str | Path | None
+) -> Any:
     path = Path(location)
     if path.is_dir() and not is_data_set(path):
         if images is not None:
@@ -165,5 +220,6 @@ def read_image(rows: Sequence[Mapping[str, Any]], position: int) -> Image.Image:
     except (*DECODING_ERRORS, AttributeError, KeyError) as error:
         name = read_ids(rows)[position] if getattr(rows, "column_names", None) else str(position)
         raise ValueError(
-            f"the picture of item {position} (id {name!r}) cannot be read ({error}); repair it or leave the item out."
+            f"the picture of item {position} (id {name!r}) cannot be read ({error}); repair it, or leave such "
+            f"items out (--skip-corrupt; in a recipe corrupt_images: skip)."
         ) from error

@@ -18,3 +18,14 @@ def test_each_command_is_listed_with_its_line(capsys: pytest.CaptureFixture[str]
         cli.main(["--help"])
     listed = capsys.readouterr().out
     assert all(f"  {name} " in listed and line in listed for name, (_, line) in cli.COMMANDS.items())
+
+
+def test_an_interrupted_command_says_that_it_can_go_on(monkeypatch: pytest.MonkeyPatch):
+    """Forty lines of stack look like a loss; nothing is lost."""
+
+    def interrupted(name: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "import_module", interrupted)
+    with pytest.raises(SystemExit, match=r"leccr describe: stopped\. What is finished is kept"):
+        cli.main(["describe"])

@@ -138,3 +138,21 @@ def test_a_data_set_of_texts_without_its_pictures_says_what_to_give(tmp_path, pi
         read_image(open_items(str(tmp_path / "texts")), 0)
     with pytest.raises(ValueError, match="is a folder of pictures itself; leave --images"):
         open_items(str(picture_folder), images=str(picture_folder))
+
+
+def test_damaged_pictures_are_left_out_where_asked_and_told(tmp_path, picture_folder, caplog):
+    """One damaged photo among thousands would stop a search after hours of encoding."""
+    (picture_folder / "b.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    rows = open_items(str(picture_folder), skip_corrupt=True)
+    assert read_ids(rows) == ["a.JPG", "sub/c.webp"] and len(rows) == 2
+    assert [read_image(rows, position).mode for position in range(2)] == ["RGB", "RGB"]
+    assert "1 of 3 pictures cannot be read and are left out (first: ['b.png'])" in caplog.text
+    index = ItemIndex(torch.ones(2, 1, 4), read_ids(rows))
+    assert len(pictures_of(index, {"location": str(picture_folder), "skip_corrupt": True})) == 2
+    table = datasets.Dataset.from_dict({"image_id": ["b.png", "a.JPG"]})
+    table.to_parquet(str(tmp_path / "texts" / "test-00000-of-00001.parquet"))
+    assert read_ids(open_items(str(tmp_path / "texts"), images=str(picture_folder), skip_corrupt=True)) == ["a.JPG"]
+    for name in ("a.JPG", "sub/c.webp"):
+        (picture_folder / name).write_bytes(b"broken")
+    with pytest.raises(ValueError, match="none of the 3 pictures can be read"):
+        open_items(str(picture_folder), skip_corrupt=True)

@@ -175,3 +175,16 @@ def test_a_split_whose_pictures_are_elsewhere_is_an_error(tmp_path: Path):
     data = DataArguments(dataset=str(tmp_path / "texts"), images=str(tmp_path / "pictures"), target_languages=["de"])
     with pytest.raises(ValueError, match=r"holds no picture of the splits \['validation'\]"):
         load_splits(data)
+
+
+def test_a_damaged_picture_of_an_evaluated_split_is_found_before_training(tmp_path: Path):
+    """It stopped the run at the first evaluation, an epoch later, though the recipe said to skip such pictures."""
+    damaged = {"bytes": b"no picture", "path": None}
+    whole = [tiny_image(i) for i in range(3)]
+    for name, images in (("train", [*whole, damaged]), ("validation", [damaged, *whole])):
+        tiny_split(4, image=images).to_parquet(str(tmp_path / f"{name}-00000-of-00001.parquet"))
+    data = {"dataset": str(tmp_path), "target_languages": ["de"]}
+    with pytest.raises(ValueError, match=r"the validation split has 1 pictures that cannot be read .*'item-0'"):
+        load_splits(DataArguments(**data))
+    splits = load_splits(DataArguments(**data, corrupt_images="skip"))
+    assert splits["validation"]["image_id"] == ["item-1", "item-2", "item-3"] and len(splits["train"]) == 4

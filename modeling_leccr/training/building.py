@@ -14,10 +14,18 @@ from modeling_leccr.modeling_leccr import LeccrModel
 from modeling_leccr.training.arguments import DataArguments, ModelArguments
 from processing.media import attach_images
 from processing.processing_leccr import LeccrProcessor
-from processing.records import DESCRIPTION_COLUMN, IMAGE_COLUMN, SOURCE_LANGUAGE, caption_column, check_columns
+from processing.records import (
+    DESCRIPTION_COLUMN,
+    ID_COLUMN,
+    IMAGE_COLUMN,
+    SOURCE_LANGUAGE,
+    caption_column,
+    check_columns,
+)
 from processing.scenes import ScenesConfig, load_scenes
 from processing.sources import open_splits
 from processing.tokenizer import train_tokenizer
+from retrieval.items import drop_unreadable, find_unreadable
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +57,8 @@ def load_splits(data: DataArguments) -> dict[str, datasets.Dataset]:
         raise ValueError(
             f"the data set {data.dataset!r} holds texts alone; give the folder of its pictures as `images`."
         )
+    for role in splits.keys() - {"train"}:
+        splits[role] = _readable(splits[role], role, data.corrupt_images)
     if data.train_items is not None:
         splits["train"] = splits["train"].select(range(min(data.train_items, len(splits["train"]))))
     return splits
@@ -62,6 +72,19 @@ def _with_images(splits: dict[str, datasets.Dataset], images: str) -> dict[str, 
     if empty:
         raise ValueError(f"images={images!r} holds no picture of the splits {empty}; see the warnings for their ids.")
     return dict(joined)
+
+
+def _readable(split: datasets.Dataset, role: str, corrupt_images: str) -> datasets.Dataset:
+    """A damaged picture of an evaluated split would stop the run at its first evaluation, an epoch later."""
+    if corrupt_images == "skip":
+        return drop_unreadable(split)
+    unreadable = [split[ID_COLUMN][position] for position in find_unreadable(split)]
+    if unreadable:
+        raise ValueError(
+            f"the {role} split has {len(unreadable)} pictures that cannot be read (first: {unreadable[:3]}); replace "
+            f"them, or set corrupt_images: skip."
+        )
+    return split
 
 
 def build_processor(
