@@ -2,7 +2,7 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +23,12 @@ from processing.sources import is_data_set, open_splits
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".flv"})
+# Known by their names, so that they can be told, but not read.
+_OTHER_SUFFIXES = frozenset(
+    {".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf"}
+    | {".rw2", ".raf", ".wmv", ".3gp", ".ogv", ".mts", ".m2ts"}
+)
+MEDIA_SUFFIXES = PICTURE_SUFFIXES | VIDEO_SUFFIXES | _OTHER_SUFFIXES
 # Descriptions of the pictures of a folder, `{"image_id": ..., "description": ...}` a line.
 DESCRIPTIONS_FILE = "descriptions.jsonl"
 NO_IMAGE, NO_VIDEO = "no image", "no video"
@@ -41,6 +47,10 @@ class MediaFolder:
         folder: where the files lie.
         suffixes: which files count, lower case.
 
+    Attributes:
+        names: paths of the files inside the folder, sorted.
+        unread_names: those of pictures and clips of other kinds, which do not count.
+
     Raises:
         ValueError: no such folder, or no such file in it.
     """
@@ -50,7 +60,9 @@ class MediaFolder:
         self._suffixes = suffixes
         if not self.folder.is_dir():
             raise ValueError(f"{folder} is not a folder; give the folder that holds the files {sorted(suffixes)}.")
-        self.names = sorted(path.relative_to(self.folder).as_posix() for path in _walk(self.folder, suffixes))
+        paths = list(_walk(self.folder, suffixes | MEDIA_SUFFIXES))
+        self.names = self._names_of(path for path in paths if path.suffix.lower() in suffixes)
+        self.unread_names = self._names_of(path for path in paths if path.suffix.lower() not in suffixes)
         if not self.names:
             raise ValueError(f"{folder} holds no file with a suffix of {sorted(suffixes)}, in it or below.")
         by_path: dict[str, set[str]] = {name: {name} for name in self.names}
@@ -61,6 +73,9 @@ class MediaFolder:
             for key in (path.name, path.stem):
                 by_name[key].add(name)
         self._by_key: list[dict[str, set[str]]] = [by_path, by_stem_path, by_name]
+
+    def _names_of(self, paths: Iterable[Path]) -> list[str]:
+        return sorted(path.relative_to(self.folder).as_posix() for path in paths)
 
     def find(self, name: str) -> Path | None:
         """The file of an id or file name; None if there is none.

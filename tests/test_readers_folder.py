@@ -53,6 +53,19 @@ def test_captions_lie_beside_their_pictures(tmp_path: Path):
     assert corpus.splits["train"]["caption_en"] == [[], ["a dog", "a black dog"]]
 
 
+def test_files_of_kinds_that_are_not_read_are_reported(tmp_path: Path):
+    """The half of a holiday that a phone saved as HEIC was missed after training."""
+    folder_of(tmp_path, "a.jpg", "sub/b.png")
+    for name in ("iphone.HEIC", "sub/x.avif", "clip.mp4", ".hidden.heic", "notes.md"):
+        (tmp_path / name).write_bytes(b"x")
+    corpus = read_folder(tmp_path)
+    assert corpus.splits["train"]["image_id"] == ["a.jpg", "sub/b.png"]
+    unread = corpus.missing.to_dict()["a kind that is not read"]
+    assert unread == {"files": ["clip.mp4", "iphone.HEIC", "sub/x.avif"]}
+    unread = read_folder(tmp_path, videos=True).missing.to_dict()["a kind that is not read"]
+    assert unread == {"files": ["a.jpg", "iphone.HEIC", "sub/b.png", "sub/x.avif"]}
+
+
 def test_shares_divide_the_items_for_good(tmp_path: Path):
     """A picture that moves from test to train when the folder grows spoils every later comparison."""
     names = [f"{i}.png" for i in range(60)]

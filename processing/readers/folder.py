@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 METADATA_FILES = ("metadata.jsonl", "metadata.csv")
 NO_FILE, NO_DESCRIBED_FILE = "a caption and no file", "a description and no file"
+UNREAD_KIND = "a kind that is not read"
 SPLITS = ("train", "validation", "test")
 # What people call the three splits.
 _SPLIT_FOLDERS = {
@@ -67,8 +68,8 @@ def read_folder(
         seed: another seed is another division.
 
     Returns:
-        The splits that have items. Reported are items without an English caption, and captions and descriptions
-        without a file.
+        The splits that have items. Reported are items without an English caption, captions and descriptions without a
+        file, and pictures and clips of a kind that is not read.
 
     Raises:
         ValueError: no files, malformed captions (with file and line), a file outside the folders of the splits, or
@@ -79,6 +80,8 @@ def read_folder(
     folder = MediaFolder(root, VIDEO_SUFFIXES if videos else PICTURE_SUFFIXES)
     id_column = VIDEO_ID_COLUMN if videos else ID_COLUMN
     missing = MissingReport()
+    for name in folder.unread_names:
+        missing.add(UNREAD_KIND, "files", name)
     split_of = _split_folders(folder)
     settings = {
         "reader": "folder",
