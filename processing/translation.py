@@ -34,6 +34,7 @@ from processing.translation_answers import clean_answer
 from processing.translation_filters import filter_settings, find_fault
 
 SERVER_ATTEMPTS = 3
+_BATCH_ROWS = 1000
 _NOTHING = Outcome(None, EMPTY_FLAG)
 
 
@@ -214,7 +215,8 @@ def translation_job(
         rows_per_shard: see `Job`.
 
     Raises:
-        ValueError: there is no language, one twice, an unknown one or English; a split lacks the captions.
+        ValueError: there is no language, one twice, an unknown one or English; a split lacks the captions, or not one
+            row has a caption.
     """
     if not languages or len(set(languages)) != len(languages):
         raise ValueError(f"languages must be codes such as de, each once and at least one, got {list(languages)}.")
@@ -224,6 +226,11 @@ def translation_job(
         columns += [name, flag_column(name)] + [similarity_column(name)] * (back_translators is not None)
     for name, rows in splits.items():
         check_columns(rows.column_names, [caption_column(SOURCE_LANGUAGE)], split=name)
+    if not any(_has_captions(rows) for rows in splits.values()):
+        raise ValueError(
+            f"not one row of the splits {list(splits)} has a text in {caption_column(SOURCE_LANGUAGE)}; write captions "
+            f"first with `leccr describe --prompt captions-v1`."
+        )
     settings = {
         **translators.settings,
         "source_language": SOURCE_LANGUAGE,
@@ -233,3 +240,10 @@ def translation_job(
         "back_translation": back_translators.settings if back_translators else None,
     }
     return Job("translate", settings, schema_features(columns), rows_per_shard)
+
+
+def _has_captions(rows: datasets.Dataset) -> bool:
+    """Whether any row has an English caption; reads no further than the first."""
+    name = caption_column(SOURCE_LANGUAGE)
+    batches = rows.select_columns([name]).iter(_BATCH_ROWS)
+    return any(caption and caption.strip() for batch in batches for cell in batch[name] for caption in cell or ())

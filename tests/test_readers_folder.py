@@ -45,6 +45,17 @@ def test_captions_lie_in_a_metadata_file(tmp_path: Path, caplog: pytest.LogCaptu
     assert "the columns ['camera'] are not in the schema" in caplog.text
 
 
+@pytest.mark.parametrize("name", ["text", "caption"])
+def test_metadata_without_a_column_of_the_schema_is_refused(tmp_path: Path, name: str):
+    """The layout of `imagefolder` calls captions `text`; a data set without captions came out, with one warning."""
+    folder_of(tmp_path, "a.png")
+    (tmp_path / "metadata.csv").write_text(f"camera,file_name,{name}\nx,a.png,a dog\n")
+    with pytest.raises(ValueError, match=rf"metadata\.csv: no column .* rename '{name}' to caption_en"):
+        read_folder(tmp_path)
+    (tmp_path / "metadata.csv").write_text("file_name\na.png\n")
+    assert len(read_folder(tmp_path).splits["train"]) == 1
+
+
 def test_captions_lie_beside_their_pictures(tmp_path: Path):
     """One text file a picture, a caption a line, blank lines between them."""
     folder_of(tmp_path, "sub/a.png", "b.png")

@@ -246,6 +246,15 @@ def run(out, splits, translators, *, rows_per_shard=2, **options):
     return run_job(job, splits, out, lambda: CaptionTranslator(translators, ["de"], **options), progress=False)
 
 
+def test_captions_that_nobody_wrote_are_not_translated():
+    """A folder of bare pictures gave a complete data set without one translation."""
+    for bare in (make_splits(None, [], ["", " "]), make_splits()):
+        with pytest.raises(ValueError, match=r"has a text in caption_en; .*`leccr describe --prompt captions-v1`"):
+            translation_job(bare, ["de"], WordList({}))
+    splits = datasets.DatasetDict({"train": make_rows([]), "test": make_rows(*[[]] * 2000, [None, "a"])})
+    translation_job(splits, ["de"], WordList({}))
+
+
 def test_a_job_writes_columns_counts_and_loads(tmp_path):
     """The whole path with a table: rows, flags and their counts in the manifest."""
     splits = make_splits(*[[english, description] for english, _, description in SENTENCES])

@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 METADATA_FILES = ("metadata.jsonl", "metadata.csv")
 NO_FILE, NO_DESCRIBED_FILE = "a caption and no file", "a description and no file"
 UNREAD_KIND = "a kind that is not read"
+# What other tools call the column of the captions.
+_CAPTION_WORDS = frozenset({"text", "caption", "captions", "sentence", "sentences", "raw"})
 SPLITS = ("train", "validation", "test")
 # What people call the three splits.
 _SPLIT_FOLDERS = {
@@ -149,6 +151,12 @@ def _read_metadata_file(path: Path) -> dict[str, dict[str, Any]]:
         raise ValueError(f"{path}: a column {FILE_COLUMN!r} must name the files, got {columns}.")
     known = [column for column in columns if caption_columns([column]) or column == DESCRIPTION_COLUMN]
     unknown = sorted(set(columns) - {*known, FILE_COLUMN})
+    if unknown and not known:
+        likely = next((name for name in unknown if name.lower() in _CAPTION_WORDS), unknown[0])
+        raise ValueError(
+            f"{path}: no column beside {FILE_COLUMN!r} is in the schema, got {columns}; if {likely!r} holds the "
+            f"English captions, rename {likely!r} to {caption_column(SOURCE_LANGUAGE)}, else move the file away."
+        )
     if unknown:
         logger.warning("%s: the columns %s are not in the schema and are not read", path, unknown)
     return read_items(path, {ID_COLUMN: FILE_COLUMN, **{column: column for column in known}}, caption_rows=True)
