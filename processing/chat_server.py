@@ -149,7 +149,7 @@ class ChatServer:
         """
         allow_address(self.settings.base_url)
         if requests and not self._reached:
-            self._reach(len(requests))
+            self._reach()
         stop = threading.Event()
         pool = ThreadPoolExecutor(self.settings.concurrency, thread_name_prefix="chat")
         try:
@@ -168,10 +168,10 @@ class ChatServer:
             # Any loss that is not the server's tells that there is one.
             request, fault = next((loss for loss in lost if loss[1].blame != "server"), lost[-1])
             if not self._answers_easily(request, fault, threading.Event()):
-                raise self._down(len(requests), fault)
+                raise self._down(f"gave no answer to {len(requests)} requests in a row", fault)
         return [answer for answer, _ in results]
 
-    def _reach(self, num_requests: int) -> None:
+    def _reach(self) -> None:
         """Wait until the server takes connections; not behind a proxy, which alone can tell."""
         parts = urlsplit(self.settings.base_url)
         address = (parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
@@ -183,7 +183,7 @@ class ChatServer:
             except (OSError, UnicodeError) as error:
                 faults.append(Fault("connection", "server", str(error)))
             if len(faults) >= min(FIRST_TRIES, self.settings.max_tries):
-                raise self._down(num_requests, faults[-1])
+                raise self._down(f"took no connection in {len(faults)} tries", faults[-1])
             logger.warning("%s cannot be reached, %s; trying again", self.settings.base_url, faults[-1].detail)
             time.sleep(self._pause(faults))
         self._reached = True
@@ -199,7 +199,7 @@ class ChatServer:
             and not self._answers_easily(request, faults[-1], stop)
         ):
             stop.set()
-            raise self._down(MAX_LOST_IN_A_ROW, faults[-1])
+            raise self._down(f"gave no answer to {MAX_LOST_IN_A_ROW} requests in a row", faults[-1])
         return Answer(None), faults
 
     def _answers_easily(self, request: Request, fault: Fault, stop: threading.Event) -> bool:
@@ -296,10 +296,10 @@ class ChatServer:
                 self._lost_in_a_row += 1
             return self._lost_in_a_row
 
-    def _down(self, num_lost: int, last: Fault) -> ConnectionError:
+    def _down(self, what: str, last: Fault) -> ConnectionError:
         return ConnectionError(
-            f"{self.settings.base_url} gave no answer to {num_lost} requests in a row, the last with {last.name} "
-            f"({last.detail}). Check that the server runs, its address, and the model {self.settings.model!r}; "
+            f"{self.settings.base_url} {what}, the last with {last.name} ({last.detail}). "
+            f"Check that the server runs, its address, and the model {self.settings.model!r}; "
             f"finished shards are kept, so the same command continues."
         )
 
