@@ -31,12 +31,15 @@ from processing.description import (
     Describer,
     PictureDescriber,
     description_job,
+    writes_captions,
 )
 from processing.description_models import ImageTextToText
-from processing.jobs import run_job
+from processing.jobs import UNFINISHED, run_job
+from processing.languages import SOURCE_LANGUAGE
 from processing.media import attach_images, attach_videos
 from processing.missing import MissingReport
 from processing.prompts import PROMPTS, read_prompt
+from processing.records import caption_column
 from processing.sources import is_data_set, open_manifest, open_splits
 
 logger = logging.getLogger("leccr.describe")
@@ -103,6 +106,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         rows_per_shard=options.rows_per_shard,
     )
     replaced = [name for name in job.features if any(name in rows.column_names for rows in splits.values())]
+    if writes_captions(prompt) and caption_column(SOURCE_LANGUAGE) in replaced:
+        # Captions of people stay; only pictures without any are asked about.
+        replaced.remove(caption_column(SOURCE_LANGUAGE))
+        logger.info("%s is filled where it is empty", caption_column(SOURCE_LANGUAGE))
     if replaced:
         logger.warning("the columns %s of %s are replaced", replaced, options.dataset)
     manifest = run_job(
@@ -113,6 +120,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         source_steps=open_manifest(options.dataset).steps,
         redo=options.redo,
     )
+    if not manifest.complete:
+        logger.info(UNFINISHED)
     counts = dict(manifest.steps[-1].counts) if manifest.complete else {}
     result = {"out": options.out, "complete": manifest.complete, "missing": missing.counts(), **counts}
     print(json.dumps(result, indent=2, ensure_ascii=False))

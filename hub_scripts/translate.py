@@ -29,11 +29,13 @@ from hub_scripts.server_options import (
     refuse_unused,
     server_from_options,
 )
-from processing.jobs import run_job
+from processing.jobs import UNFINISHED, run_job
 from processing.prompts import read_prompt
 from processing.sources import open_manifest, open_splits
 from processing.translation import CaptionTranslator, ServerTranslators, Translators, translation_job
 from processing.translation_models import LocalTranslators
+
+logger = logging.getLogger("leccr.translate")
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -100,6 +102,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         source_steps=open_manifest(options.dataset).steps,
         redo=options.redo,
     )
+    if not manifest.complete:
+        logger.info(UNFINISHED)
     counts = dict(manifest.steps[-1].counts) if manifest.complete else {}
     print(json.dumps({"out": options.out, "complete": manifest.complete, **counts}, indent=2, ensure_ascii=False))
 

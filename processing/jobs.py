@@ -42,6 +42,9 @@ from processing.sources import write_table
 
 logger = logging.getLogger(__name__)
 
+# What a command says when it ends before the data set is complete.
+UNFINISHED = "other processes still hold shards; the last one completes the data set; if one dies, run this again"
+
 # When this process began, as well as Python tells, or when its last job ended. A redo that other processes have done
 # since then is the one that this process was started for as well.
 _idle_since = time.time() - logging.makeLogRecord({}).relativeCreated / 1000

@@ -80,13 +80,15 @@ def test_a_local_model_describes_a_folder_of_pictures(
 
 
 def test_a_server_writes_captions_and_then_descriptions(
-    data: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    data: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ):
     """Pictures that nobody captioned need two runs, the second on what the first wrote."""
+    caplog.set_level("INFO")
     asked = {PROMPTS["captions-v1"].text: "1. A dog.\n2. A cat.", PROMPTS["image-v1"].text: "A dog and a cat."}
     with OpenAiServer(lambda body: asked[prompt_of(body)], faults=["refusal", "http_429"]) as server:
         shared = ["--images", pictures, "--server", server.url, "--model", "any", "--concurrency", 1]
         captions = run(capsys, "--dataset", data, *shared, "--prompt", "captions-v1", "--out", tmp_path / "captioned")
+        assert "caption_en is filled where it is empty" in caplog.text and "are replaced" not in caplog.text
         result = run(capsys, "--dataset", tmp_path / "captioned", *shared, "--out", tmp_path / "out")
     assert captions["caption_en_flag"] == {"ok": 6, "unreadable": 1}
     assert captions["events"] == {"http_429": 1, "retry_refusal": 1}

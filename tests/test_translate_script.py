@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hub_scripts import translate
-from processing.manifest import Step, read_manifest
+from processing.manifest import Manifest, Step, read_manifest
 from processing.sources import open_splits, write_splits
 from tests.openai_server import OpenAiServer
 from tests.test_translation import GERMAN, caption_of, make_rows
@@ -86,6 +86,16 @@ def test_errors_are_done_again_on_request(folder, tmp_path, capsys):
         translate.main([*arguments, "--server", server.url, "--redo", "error"])
         assert printed(capsys)["caption_de_mt_flag"] == {"ok": 8}
         assert len(server.bodies) == 1
+
+
+def test_a_process_that_ends_before_the_others_tells_what_to_do(folder, tmp_path, capsys, caplog, monkeypatch):
+    """`complete: false` alone looks like a failure, or like nothing to care about if another process dies."""
+    caplog.set_level("INFO")
+    monkeypatch.setattr(translate, "run_job", lambda *_, **__: Manifest(complete=False))
+    translate.main(["--dataset", folder, "--languages", "de", "--model", "m", "--server", "http://h/v1",
+                    "--out", str(tmp_path / "out")])  # fmt: skip
+    assert printed(capsys)["complete"] is False
+    assert "other processes still hold shards" in caplog.text and "run this again" in caplog.text
 
 
 def test_the_help_shows_the_commands(capsys):
