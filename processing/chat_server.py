@@ -20,7 +20,7 @@ from huggingface_hub.errors import HTTPError
 from PIL import Image, ImageOps
 
 from processing.chat_faults import Fault, fault_of, wait_seconds
-from processing.generation import Answer, Request, seed_of
+from processing.generation import Answer, Request, seed_of, without_thinking
 from processing.offline import allow_address
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,6 @@ JPEG_QUALITY = 95
 # Without a key, InferenceClient would send the user's Hub token to whatever server was named.
 _NO_KEY = "none"
 _CUT_OFF = frozenset({"length", "content_filter", "abort"})
-_THINK_START, _THINK_END = "<think>", "</think>"
 _UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, RecursionError)
 
 
@@ -343,9 +342,7 @@ def _read_answer(completion: Any) -> Answer:
         raise TypeError(f"content must be a text, got {type(text).__name__}")
     # JSON may hold half a surrogate pair, which no parquet file takes.
     text.encode("utf-8")
-    # Some chat templates open the thinking inside the prompt, so only its end is seen.
-    text = text.rpartition(_THINK_END)[2].strip()
-    return Answer("" if text.startswith(_THINK_START) else text, truncated=choice.finish_reason in _CUT_OFF)
+    return Answer(without_thinking(text).strip(), truncated=choice.finish_reason in _CUT_OFF)
 
 
 def _check_url(url: str) -> None:

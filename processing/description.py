@@ -15,6 +15,7 @@ from processing.frames import sample_frames
 from processing.generation import (
     EMPTY_FLAG,
     ERROR_FLAG,
+    REFUSAL_FLAG,
     TRUNCATED_FLAG,
     Answer,
     Generator,
@@ -40,7 +41,6 @@ from processing.records import (
 
 logger = logging.getLogger(__name__)
 
-REFUSAL_FLAG = "refusal"
 UNREADABLE_FLAG = "unreadable"
 DEFAULT_ATTEMPTS = 3
 DEFAULT_FRAMES = 8

@@ -6,9 +6,10 @@ description. Where a rule is in doubt, it leaves the text as it is.
 
 import re
 
+from processing.generation import without_thinking
+
 _APOSTROPHES = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc\u00b4\uff07`", "'"))
 _QUOTES = (('"', '"'), ("'", "'"), ("\u201c", "\u201d"), ("\u2018", "\u2019"), ("\u00ab", "\u00bb"))
-_THINK_START, _THINK_END = "<think>", "</think>"
 
 _MEDIUM = r"(?:image|picture|photo|photograph|video|clip|frame|file|attachment)s?"
 _SEND = r"(?:attach|upload|provide|include|share|send|supply)"
@@ -115,13 +116,6 @@ def cut_to_sentences(text: str) -> str:
         if match[0] != "." or not _ABBREVIATION.search(text[: match.start()]):
             return text[: match.end()]
     return ""
-
-
-def without_thinking(answer: str) -> str:
-    """An answer without the thinking of a reasoning model before it; nothing where the thinking has no end."""
-    # Some chat templates open the thinking inside the prompt, so only its end is seen.
-    text = answer.rpartition(_THINK_END)[2]
-    return "" if text.lstrip().startswith(_THINK_START) else text
 
 
 def without_fence(text: str) -> str:

@@ -17,12 +17,14 @@ from processing.records import OK_FLAG
 EMPTY_FLAG = "empty"
 TRUNCATED_FLAG = "truncated"
 ERROR_FLAG = "error"
+REFUSAL_FLAG = "refusal"
 # All flags that the workers of this package give; a redo of another word is taken for a typing error.
 KNOWN_FLAGS = frozenset(
-    {OK_FLAG, EMPTY_FLAG, TRUNCATED_FLAG, ERROR_FLAG}
-    | {"refusal", "unreadable", "copy", "lines", "script", "language", "length"}
+    {OK_FLAG, EMPTY_FLAG, TRUNCATED_FLAG, ERROR_FLAG, REFUSAL_FLAG}
+    | {"unreadable", "copy", "lines", "script", "language", "length"}
 )
 MAX_SEED = 2**31 - 1
+_THINK_START, _THINK_END = "<think>", "</think>"
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,13 @@ def ask(
         if not open_positions:
             break
     return outcomes
+
+
+def without_thinking(answer: str) -> str:
+    """An answer without the thinking of a reasoning model before it; nothing where the thinking has no end."""
+    # Some chat templates open the thinking inside the prompt, so only its end is seen.
+    text = answer.rpartition(_THINK_END)[2]
+    return "" if text.lstrip().startswith(_THINK_START) else text
 
 
 def seed_of(seed: int, key: str, attempt: int) -> int:

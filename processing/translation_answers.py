@@ -2,7 +2,8 @@
 
 import re
 
-from processing.description_answers import is_refusal, without_emphasis, without_fence, without_thinking
+from processing.description_answers import is_refusal, without_emphasis, without_fence
+from processing.generation import without_thinking
 from processing.languages import find_language
 
 # What some models write before a translation, in the language that was asked for.

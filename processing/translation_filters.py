@@ -12,7 +12,7 @@ import unicodedata
 from functools import cache
 from typing import Any
 
-from processing.generation import EMPTY_FLAG
+from processing.generation import EMPTY_FLAG, REFUSAL_FLAG
 from processing.language_id import identify, script_share, scripts_of
 from processing.languages import LANGUAGES, find_language
 from processing.records import OK_FLAG
@@ -20,8 +20,6 @@ from processing.translation_answers import is_refused
 
 COPY_FLAG = "copy"
 LINES_FLAG = "lines"
-# As among descriptions.
-REFUSAL_FLAG = "refusal"
 SCRIPT_FLAG = "script"
 LANGUAGE_FLAG = "language"
 LENGTH_FLAG = "length"
