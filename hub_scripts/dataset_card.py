@@ -10,6 +10,7 @@ from huggingface_hub import DatasetCard, DatasetCardData
 
 from processing.hub_dataset import HubDataset
 from processing.manifest import Step
+from processing.readers.table import NO_CAPTION
 from processing.records import (
     DESCRIPTION_COLUMN,
     FILE_COLUMN,
@@ -19,7 +20,10 @@ from processing.records import (
     OK_FLAG,
     SOURCE_LANGUAGE,
     VIDEO_ID_COLUMN,
+    caption_column,
     caption_columns,
+    flag_column,
+    text_columns,
 )
 from processing.traces import without_traces
 from reporting.dataset_report import QUALITY_FILE, quality_sections
@@ -133,15 +137,16 @@ def _tables(data: HubDataset, columns: Sequence[str], medium: str) -> list[str]:
     ]
     return [
         markdown_table(["configuration", "columns"], configurations),
-        markdown_table(["column", "content"], [[f"`{name}`", _meaning(name, medium)] for name in columns]),
+        markdown_table(["column", "content"], [[f"`{name}`", _meaning(name, medium, columns)] for name in columns]),
         markdown_table(["split", "rows"], [[f"`{name}`", f"{rows:,}"] for name, rows in data.rows.items()]),
     ]
 
 
-def _meaning(column: str, medium: str) -> str:
+def _meaning(column: str, medium: str, columns: Sequence[str]) -> str:
     base, _, suffix = column.rpartition("_")
     if suffix == "flag":
-        return f'"{OK_FLAG}", or what is wrong with the text of `{base}`'
+        null = "; null: not generated" if base in _partly_generated(columns) else ""
+        return f'"{OK_FLAG}", or what is wrong with the text of `{base}`{null}'
     if suffix == "similarity":
         return f"back-translation of `{base}` against `caption_en`, chrF from 0 to 100"
     known = {
@@ -156,7 +161,14 @@ def _meaning(column: str, medium: str) -> str:
     language, translated = caption_columns([column])[column]
     if translated:
         return f"machine translations of `caption_en` into {LANGUAGE_NAMES[language]}, in its order; null: refused"
+    if column in _partly_generated(columns):
+        return f"captions in {LANGUAGE_NAMES[language]}; those with a flag were written by a model"
     return f"human captions in {LANGUAGE_NAMES[language]}, not aligned with other languages"
+
+
+def _partly_generated(columns: Sequence[str]) -> list[str]:
+    """The columns of captions that a model wrote in part."""
+    return [name for name, (_, kind) in text_columns(columns).items() if kind == "partly_generated"]
 
 
 def _describe(step: Step) -> dict[str, Any]:
@@ -197,11 +209,14 @@ def _rates(flags: Mapping[str, int]) -> tuple[str, str]:
 
 def _missing(data: HubDataset) -> str:
     """What was looked for and not found, when the data were read and when they were pushed."""
-    found = [step.counts["missing"] for step in data.steps if isinstance(step.counts.get("missing"), Mapping)]
+    written = flag_column(caption_column(SOURCE_LANGUAGE))
     lines = [
         f"- {split}: {count:,} items have {reason}"
-        for reasons in found
-        for reason, splits in reasons.items()
+        for position, step in enumerate(data.steps)
+        if isinstance(step.counts.get("missing"), Mapping)
+        for reason, splits in step.counts["missing"].items()
+        # A later step wrote these captions; its rates tell what it could not write.
+        if reason != NO_CAPTION or not any(written in later.counts for later in data.steps[position + 1 :])
         for split, count in splits.items()
         if count
     ]
@@ -216,6 +231,7 @@ def _missing(data: HubDataset) -> str:
 
 def _generated(columns: Sequence[str]) -> str:
     texts = ["The translations"] if any(translated for _, translated in caption_columns(columns).values()) else []
+    texts += ["The captions with a flag"] if _partly_generated(columns) else []
     texts += ["The descriptions"] if DESCRIPTION_COLUMN in columns else []
     if not texts:
         return ""

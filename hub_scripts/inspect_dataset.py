@@ -1,6 +1,6 @@
 """What a data set is like: lengths, duplicates, languages, refusals, and whether its texts fit its pictures.
 
-    python -m hub_scripts.inspect_dataset --dataset data/described --images pictures \
+    python -m hub_scripts.inspect_dataset --dataset data/described --images pictures \\
         --encoder openai/clip-vit-base-patch32 --out quality/described
 
 Writes report.md, quality.json and, with an encoder, worst.png: the items whose text fits their picture least. Without
@@ -10,6 +10,7 @@ Writes report.md, quality.json and, with an encoder, worst.png: the items whose 
 import argparse
 import json
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,15 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _open(options: argparse.Namespace) -> datasets.DatasetDict:
-    splits = open_splits(options.dataset, config_name=options.config)
+    try:
+        splits = open_splits(options.dataset, config_name=options.config)
+    except ValueError as error:
+        several = re.search(r"Config name is missing.*available configs: (\[.*?\])", str(error), flags=re.DOTALL)
+        if several is None:
+            raise
+        raise ValueError(
+            f"{options.dataset} has several configurations; choose one of {several[1]} with --config."
+        ) from error
     chosen = options.split or list(splits)
     unknown = sorted(set(chosen) - set(splits))
     if unknown:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-from huggingface_hub import HfApi, is_offline_mode
+from huggingface_hub import HfApi
 from tqdm import tqdm
 
 from processing.files import replace_folder, write_text_atomic
@@ -28,7 +28,7 @@ from processing.hub_upload import (
     DEFAULT_FILES_PER_COMMIT,
     check_card,
     compare,
-    list_remote,
+    preview_remote,
     upload_folder,
 )
 from processing.languages import LANGUAGES, SOURCE_LANGUAGE
@@ -145,7 +145,8 @@ def push_dataset(
     Raises:
         ValueError: the folder is no finished data set, its rows name files outside of it, the Hub does not take the
             card (an unknown licence), or an argument is wrong.
-        HTTPError, RuntimeError: the Hub refuses, or fails time after time.
+        ConnectionError: the token is absent or may not write there, or the Hub cannot be reached in a dry run.
+        HTTPError, RuntimeError: the Hub refuses for another reason, or fails time after time.
     """
     with tempfile.TemporaryDirectory(prefix="leccr-push-") as temporary:
         target = Path(temporary) / "repository" if staging is None else Path(staging)
@@ -168,7 +169,7 @@ def push_dataset(
             settings: dict[str, Any] = {"private": private, "revision": revision, "token": token}
             settings |= {"repo_type": REPOSITORY_TYPE, "is_ours": _is_ours, "files_per_commit": files_per_commit}
             return result | upload_folder(target, repo_id, **settings)
-        remote = {} if is_offline_mode() else list_remote(HfApi(token=token), repo_id, REPOSITORY_TYPE, revision)
+        remote = preview_remote(HfApi(token=token), repo_id, REPOSITORY_TYPE, revision)
         plan = compare(target, remote, _is_ours)
         return result | {
             "would_send": dict(plan.changed),

@@ -96,6 +96,24 @@ def list_remote(api: HfApi, repo_id: str, repo_type: str, revision: str | None =
         return {}
 
 
+def preview_remote(api: HfApi, repo_id: str, repo_type: str, revision: str | None = None) -> dict[str, RepoFile]:
+    """`list_remote` for a dry run, once; nothing under HF_HUB_OFFLINE.
+
+    Raises:
+        ConnectionError: the Hub cannot be reached, or does not take the token; the message says what to do.
+    """
+    try:
+        return {} if is_offline_mode() else list_remote(api, repo_id, repo_type, revision)
+    except HTTPError as error:
+        if _is_denied(error):
+            raise ConnectionError(_login_advice(repo_id, error)) from error
+        if isinstance(error, HfHubHTTPError):
+            raise
+        raise ConnectionError(
+            f"the Hub cannot be reached ({error}); set HF_HUB_OFFLINE=1 for a dry run that takes {repo_id} to be empty."
+        ) from error
+
+
 def upload_folder(
     folder: str | Path,
     repo_id: str,
@@ -124,7 +142,8 @@ def upload_folder(
 
     Raises:
         ValueError: `files_per_commit` is below 1, or `private` is asked for a repository that is public.
-        HTTPError, RuntimeError: the Hub refuses, or fails time after time; run it again.
+        ConnectionError: there is no token, or one that may not write there.
+        HTTPError, RuntimeError: the Hub refuses for another reason, or fails time after time; run it again.
     """
     if files_per_commit < 1:
         raise ValueError(f"files_per_commit must be at least 1, got {files_per_commit}.")
@@ -139,6 +158,8 @@ def upload_folder(
         except HTTPError as error:
             failures = 1 if upload.totals["commits"] > before else failures + 1
             wait = _seconds_to_wait(error, failures)
+            if _is_denied(error):
+                raise ConnectionError(_login_advice(repo_id, error)) from error
             if wait is None or failures >= MAX_FAILURES:
                 raise
             logger.warning("upload to %s failed (%s); comparing again in %.0f s", repo_id, error, wait)
@@ -202,6 +223,18 @@ class _Upload:
             revision=self.revision,
         )
         self.head = commit.oid
+
+
+def _is_denied(error: HTTPError) -> bool:
+    return isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403)
+
+
+def _login_advice(repo_id: str, error: HTTPError) -> str:
+    reason = str(error).splitlines()[0]
+    return (
+        f"the Hub does not let you write to {repo_id} ({reason}); log in with `hf auth login` or set HF_TOKEN; the "
+        f"token needs write access to {repo_id.partition('/')[0]}."
+    )
 
 
 def _is_equal(path: Path, remote: RepoFile) -> bool:

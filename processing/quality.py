@@ -8,14 +8,14 @@ bytes a text to find duplicates (several times that for one column at the end). 
       "rows": {"train": 6000},
       "columns": {
         "caption_de_mt": {
-          "language": "de", "kind": "translation",            # or "human", "description"
+          "language": "de", "kind": "translation",            # "human", "partly_generated", "description"
           "items": 6000, "items_without_text": 2,             # null, an empty list, or blank texts alone
           "texts": 17990, "empty": 10, "empty_rate": 0.0006,  # entries with text, entries null or blank
           "duplicates": {"text_rate": 0.01, "item_rate": 0.02},
           "characters": {"mean": 45.1, "median": 44, "p5": 20, "p95": 80},
           "words": {"mean": 9.0, "median": 9, "p5": 4, "p95": 17},      # languages with spaces
           "vocabulary": {"unit": "word", "tokens": 10000, "types": 1800, "type_token_ratio": 0.18},
-          "flags": {"ok": 17985, "length_ratio": 5},          # those that are not null, where there are any
+          "flags": {"ok": 17985, "length": 5},                # those that are not null, where there are any
           "similarity": {"mean": 61.2, "median": 60, "p5": 31, "p95": 92},  # back-translation, chrF 0 to 100
           "language_id": {"texts": 1000, "expected_rate": 0.99, "found": {"de": 990, "nl": 10}}  # texts with letters
         }

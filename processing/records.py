@@ -8,7 +8,7 @@
 | `description` | string or null | what an MLLM wrote about the picture, in English |
 | `caption_<language>` | list of string | human captions, any number, not aligned between languages |
 | `caption_<language>_mt` | list of string or null | translations of `caption_en`, aligned by index; null: refused |
-| `<column>_flag` | like its column | "ok", or why a generated text is suspect or missing |
+| `<column>_flag` | like its column | "ok", or why a generated text is suspect or missing; null: a human caption |
 | `<column>_similarity` | list of float | back-translation against `caption_en`, chrF in [0, 100] |
 
 A training pair is one English caption with one of its machine translations. Human captions in a language other
@@ -31,7 +31,7 @@ FILE_COLUMN = "file_name"
 DESCRIPTION_COLUMN = "description"
 MEDIA_COLUMNS = (IMAGE_COLUMN, VIDEO_COLUMN)
 OK_FLAG = "ok"
-TextKind = Literal["human", "translation", "description"]
+TextKind = Literal["human", "partly_generated", "translation", "description"]
 
 LANGUAGE_NAMES: dict[str, str] = {code: language.name for code, language in LANGUAGES.items()}
 _CAPTION_COLUMN = re.compile(r"caption_([a-z]{2,3})(_mt)?")
@@ -164,7 +164,10 @@ def check_aligned(row: Mapping[str, Any], languages: Sequence[str]) -> None:
 
 
 def text_columns(column_names: Iterable[str]) -> dict[str, tuple[str, TextKind]]:
-    """The columns of texts among some columns, in their order: name -> (language code, who wrote them)."""
+    """The columns of texts among some columns, in their order: name -> (language code, who wrote them).
+
+    A model wrote captions beside which there are flags; those of people have null flags there.
+    """
     names = list(column_names)
     captions = caption_columns(names)
     found: dict[str, tuple[str, TextKind]] = {}
@@ -173,7 +176,8 @@ def text_columns(column_names: Iterable[str]) -> dict[str, tuple[str, TextKind]]
             found[name] = (SOURCE_LANGUAGE, "description")
         elif name in captions:
             language, translated = captions[name]
-            found[name] = (language, "translation" if translated else "human")
+            own: TextKind = "partly_generated" if flag_column(name) in names else "human"
+            found[name] = (language, "translation" if translated else own)
     return found
 
 

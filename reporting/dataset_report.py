@@ -11,7 +11,12 @@ from reporting.report import ABSENT, markdown_table
 from retrieval.pictures import shorten
 
 REPORT_FILE, QUALITY_FILE = "report.md", "quality.json"
-KINDS = {"human": "human captions", "translation": "machine translations", "description": "descriptions"}
+KINDS = {
+    "human": "human captions",
+    "partly_generated": "captions, partly generated",
+    "translation": "machine translations",
+    "description": "descriptions",
+}
 _CONCLUSIONS = {
     True: "The pictures confirm the descriptions as well as the captions; one wrong detail among right ones would not "
     "show.",

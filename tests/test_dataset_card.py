@@ -192,3 +192,16 @@ def test_the_card_of_clips_joins_clips() -> None:
     assert "picture" not in text
     compile(code_of(text), "card", "exec")
     assert DatasetCard(text).data.task_categories == ["video-text-to-text"]
+
+
+def test_captions_that_a_model_wrote_are_not_called_human() -> None:
+    """The card of a folder of pictures told of human captions, and of captions that are missing."""
+    read = Step("read", {}, {"missing": {"no English caption": {"train": 7}, "no image": {"train": 2}}})
+    written = Step("describe", {"model": "m"}, {"caption_en_flag": {"ok": 6, "refusal": 1}})
+    columns = {"en": ["image_id", "caption_en", "caption_en_flag"]}
+    text = dataset_card(content(columns=columns, steps=[read, written]))
+    assert "captions in English; those with a flag were written by a model" in text and "human captions" not in text
+    assert "The captions with a flag were generated and may be wrong" in text
+    assert "items have no English caption" not in text and "- train: 2 items have no image" in text
+    human = dataset_card(content(columns={"en": ["image_id", "caption_en"]}, steps=[read]))
+    assert "human captions in English" in human and "- train: 7 items have no English caption" in human

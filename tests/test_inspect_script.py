@@ -6,8 +6,12 @@ import pytest
 from PIL import Image
 
 from hub_scripts import inspect_dataset
+from hub_scripts.dataset_card import dataset_card
+from processing.hub_dataset import push_dataset
 from processing.records import schema_features
 from processing.sources import write_splits
+from tests.hub_parts import write_folder
+from tests.hub_server import hub
 from tests.test_agreement import save_tiny_clip, tiny_rows
 from tests.tiny import tiny_image, tiny_model, tiny_processor
 
@@ -98,4 +102,16 @@ def test_the_command_explains_itself_with_an_example(capsys):
     with pytest.raises(SystemExit) as stopped:
         inspect_dataset.main(["--help"])
     assert stopped.value.code == 0
-    assert "python -m hub_scripts.inspect_dataset --dataset" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "python -m hub_scripts.inspect_dataset --dataset" in printed
+    assert "--images pictures \\\n        --encoder" in printed
+
+
+def test_a_data_set_with_several_configurations_asks_for_one(tmp_path, capsys):
+    """The message of the library names an argument of Python."""
+    with hub(tmp_path / "home") as server:
+        folder = write_folder(tmp_path / "data")
+        push_dataset(folder, "owner/mine", write_card=dataset_card, token=server.token)
+        with pytest.raises(ValueError, match=r"choose one of \['de', 'fr'\] with --config"):
+            run(capsys, "--dataset", "owner/mine", "--out", tmp_path / "out")
+        assert run(capsys, "--dataset", "owner/mine", "--config", "de", "--out", tmp_path / "out")["rows"]

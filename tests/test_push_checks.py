@@ -152,3 +152,20 @@ def test_what_is_made_from_a_pushed_data_set_keeps_its_steps(server: HubServer, 
         "translate",
         "describe",
     ]
+
+
+def test_a_push_without_a_token_says_how_to_log_in(server: HubServer, folder: Path) -> None:
+    """The first push of many people ended in thirty lines of traceback without advice."""
+    for token in (None, "hf_wrong"):
+        with pytest.raises(ConnectionError, match=r"401.*`hf auth login` or set HF_TOKEN.*write access to owner"):
+            push_dataset(folder, REPO, write_card=dataset_card, token=token)
+    with pytest.raises(ConnectionError, match="hf auth login"):
+        push_dataset(folder, REPO, write_card=dataset_card, token="hf_wrong", dry_run=True)
+    assert server.repositories == {}
+
+
+def test_a_dry_run_without_a_connection_names_the_way_without_one(server: HubServer, folder: Path) -> None:
+    """A dry run needs no Hub, but nobody knew how to say so."""
+    server.fail("GET /api/datasets", "lost", times=99)
+    with pytest.raises(ConnectionError, match=r"cannot be reached.*HF_HUB_OFFLINE=1"):
+        push_dataset(folder, REPO, write_card=dataset_card, token=server.token, dry_run=True)

@@ -120,6 +120,7 @@ def test_text_columns_are_those_of_the_schema_with_their_kind():
         "caption_zh_mt": ("zh", "translation"),
         "caption_zh": ("zh", "human"),
     }
+    assert text_columns(["caption_en", "caption_en_flag"]) == {"caption_en": ("en", "partly_generated")}
     assert [texts_of("description", cell) for cell in ("x", None)] == [["x"], [None]]
     assert [texts_of("caption_zh", cell) for cell in (["x", None], [], None)] == [["x", None], [], []]
 
