@@ -231,4 +231,4 @@ def _attach_split(split: Any, source: Any, id_column: str, name: str, reason: st
         # `concatenate_datasets` drops the columns of a table without rows.
         features = datasets.Features({**texts.features, **files.features})
         return datasets.Dataset.from_dict({column: [] for column in features}, features=features, split=split.split)
-    return datasets.concatenate_datasets([texts, files], axis=1)
+    return datasets.concatenate_datasets([texts, files], axis=1, split=split.split)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from processing.media import VIDEO_SUFFIXES, MediaFolder, attach_images, attach_videos
+from processing.sources import open_splits
 from tests.processing_parts import items, picture
 
 
@@ -88,6 +89,14 @@ def test_rows_get_the_picture_of_their_id_and_the_others_are_reported(tmp_path: 
     assert all(same(row["image"], picture(int(row["image_id"]))) for row in joined)
     assert missing.to_dict() == {"no image": {"unnamed": ["none"]}}
     assert missing.lines() == ["unnamed: 1 items have no image (first: none)"]
+
+
+def test_a_joined_split_keeps_its_name(tmp_path: Path):
+    """The protocol of an evaluation says on which split it was made; "unnamed" would be no answer."""
+    texts(["0", "1"]).to_parquet(str(tmp_path / "texts" / "test-00000-of-00001.parquet"))
+    rows = open_splits(tmp_path / "texts")["test"]
+    joined, _ = attach_images(rows, folder_of(tmp_path / "pictures", "0.png"))
+    assert str(rows.split) == str(joined.split) == "test"
 
 
 def test_file_names_go_before_ids(tmp_path: Path):
