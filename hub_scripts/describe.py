@@ -17,13 +17,13 @@ in a shell, name it: CUDA_VISIBLE_DEVICES=1 leccr describe ...
 """
 
 import argparse
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 import datasets
 
+from hub_scripts.job_options import add_job_arguments, format_result
 from hub_scripts.server_options import SERVER_OPTIONS, add_server_arguments, refuse_unused, server_from_options
 from processing.description import (
     DEFAULT_ATTEMPTS,
@@ -34,7 +34,7 @@ from processing.description import (
     writes_captions,
 )
 from processing.description_models import ImageTextToText
-from processing.jobs import UNFINISHED, run_job
+from processing.jobs import run_job
 from processing.languages import SOURCE_LANGUAGE
 from processing.media import attach_images, attach_videos
 from processing.missing import MissingReport
@@ -50,13 +50,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="leccr describe", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--dataset", required=True, help="folder or Hub name of a data set")
-    parser.add_argument("--config", help="configuration of a data set that has several")
+    add_job_arguments(parser, example_flags="error refusal")
     media = parser.add_mutually_exclusive_group()
     media.add_argument("--images", metavar="FOLDER", help="its pictures, where the data set does not hold them")
     media.add_argument("--videos", metavar="FOLDER", help="its clips")
     parser.add_argument("--skip-missing", action="store_true", help="leave rows without a picture or clip out")
-    parser.add_argument("--out", required=True, metavar="FOLDER", help="the data set folder to write")
     add_server_arguments(parser, max_tokens=256)
     parser.add_argument(
         "--prompt",
@@ -71,10 +69,6 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="times a picture is asked about (default: %(default)s)",
     )
     parser.add_argument("--num-frames", type=int, default=DEFAULT_FRAMES, help="of a video (default: %(default)s)")
-    parser.add_argument(
-        "--redo", nargs="+", default=[], metavar="FLAG", help="do rows with such a flag again: error refusal"
-    )
-    parser.add_argument("--rows-per-shard", type=int, default=256, help="rows done at a time (default: %(default)s)")
     local = parser.add_argument_group("model in this process")
     local.add_argument("--revision", help="branch, tag or commit of --model on the Hub")
     local.add_argument("--batch-size", type=int, default=8, help="pictures at a time (default: %(default)s)")
@@ -120,11 +114,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         source_steps=open_manifest(options.dataset).steps,
         redo=options.redo,
     )
-    if not manifest.complete:
-        logger.info(UNFINISHED)
-    counts = dict(manifest.steps[-1].counts) if manifest.complete else {}
-    result = {"out": options.out, "complete": manifest.complete, "missing": missing.counts(), **counts}
-    print(json.dumps(result, indent=2, ensure_ascii=False))
+    print(format_result(manifest, options.out, missing=missing.counts()))
 
 
 def open_media(options: argparse.Namespace) -> tuple[datasets.DatasetDict, MissingReport]:

@@ -18,10 +18,10 @@ in a shell, name it: CUDA_VISIBLE_DEVICES=1 leccr translate ...
 """
 
 import argparse
-import json
 import logging
 from collections.abc import Sequence
 
+from hub_scripts.job_options import add_job_arguments, format_result
 from hub_scripts.server_options import (
     SAMPLING_OPTIONS,
     SERVER_OPTIONS,
@@ -29,13 +29,11 @@ from hub_scripts.server_options import (
     refuse_unused,
     server_from_options,
 )
-from processing.jobs import UNFINISHED, run_job
+from processing.jobs import run_job
 from processing.prompts import read_prompt
 from processing.sources import open_manifest, open_splits
 from processing.translation import CaptionTranslator, ServerTranslators, Translators, translation_job
 from processing.translation_models import LocalTranslators
-
-logger = logging.getLogger("leccr.translate")
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -43,15 +41,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="leccr translate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--dataset", required=True, help="folder or Hub name of a data set with caption_en")
-    parser.add_argument("--config", help="configuration of a data set that has several")
+    add_job_arguments(parser, example_flags="error")
     parser.add_argument("--languages", nargs="+", required=True, metavar="CODE", help="target languages, such as de fr")
-    parser.add_argument("--out", required=True, metavar="FOLDER", help="the data set folder to write")
     add_server_arguments(parser, max_tokens=128)
     parser.add_argument("--prompt", default="translate-v1", help="id or file, for a server (default: %(default)s)")
     parser.add_argument("--keep-flagged", action="store_true", help="keep the text of flagged translations")
-    parser.add_argument("--redo", nargs="+", default=[], metavar="FLAG", help="do rows with such a flag again: error")
-    parser.add_argument("--rows-per-shard", type=int, default=256, help="rows done at a time (default: %(default)s)")
     local = parser.add_argument_group(
         "model in this process",
         "`{language}` in the name of a model stands for the language code; a model that uses another code "
@@ -102,10 +96,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         source_steps=open_manifest(options.dataset).steps,
         redo=options.redo,
     )
-    if not manifest.complete:
-        logger.info(UNFINISHED)
-    counts = dict(manifest.steps[-1].counts) if manifest.complete else {}
-    print(json.dumps({"out": options.out, "complete": manifest.complete, **counts}, indent=2, ensure_ascii=False))
+    print(format_result(manifest, options.out))
 
 
 def make_translators(options: argparse.Namespace) -> Translators:
