@@ -4,7 +4,6 @@ import contextlib
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -13,62 +12,14 @@ from torch.nn.functional import normalize, pad
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.utils import ModelOutput
 
 from .configuration_leccr import LeccrConfig
+from .loading_leccr import check_loading
 from .matching_leccr import fused_scores
+from .outputs_leccr import LeccrImageFeatures, LeccrOutput
 from .packing_leccr import text_states
 from .slots_leccr import SemanticSlots, VisualSemanticInteraction
 from .towers_leccr import build_tower, load_text_tower, load_vision_tower, output_width, tower_config, visual_tokens
-
-_MISFITS = ("missing_keys", "unexpected_keys", "mismatched_keys")
-
-
-@dataclass
-class LeccrImageFeatures(BaseModelOutputWithPooling):
-    """An embedded batch of items.
-
-    `pooler_output` (batch, embed_dim) is the image embedding, unit norm; `slot_embeds` (batch, num_slots, embed_dim)
-    are its slots in the same space, or None without slots; `last_hidden_state` (batch, num_patches, slot_dim) are the
-    projected visual tokens and `slots` (batch, num_slots, slot_dim) the slots, both before the interaction.
-    """
-
-    # Always set; the parent's fields are optional, and a default must stand before those that are.
-    last_hidden_state: Tensor = None  # type: ignore[assignment]
-    pooler_output: Tensor = None  # type: ignore[assignment]
-    slot_embeds: Tensor | None = None
-    slots: Tensor | None = None
-
-
-@dataclass
-class LeccrOutput(ModelOutput):
-    """What the losses, evaluation and the zero-shot pipeline need of a batch.
-
-    Args:
-        logits_per_image: (num_items, num_texts) fused scores times `logit_scale.exp()`; only when `input_ids` is given.
-        logits_per_text: its transpose.
-        image_embeds: (batch, embed_dim), unit norm.
-        slot_embeds: (batch, num_slots, embed_dim), unit norm (official: raw); None without slots.
-        text_embeds: (num_texts, embed_dim), unit norm; of `input_ids`.
-        source_embeds: (batch, embed_dim), unit norm; of the English captions.
-        target_embeds: (batch, embed_dim), unit norm; of their translations.
-        logit_scale: (1,), the learned logarithm of the inverse temperature, clamped.
-        slots: (batch, num_slots, slot_dim) before the interaction, for `slot_diversity`.
-        slot_states: (batch, num_slots, slot_dim) slots through the head of `slot_vision`.
-        patch_states: (batch, num_patches, slot_dim) visual tokens through the head of `slot_vision`.
-    """
-
-    logits_per_image: Tensor | None = None
-    logits_per_text: Tensor | None = None
-    image_embeds: Tensor | None = None
-    slot_embeds: Tensor | None = None
-    text_embeds: Tensor | None = None
-    source_embeds: Tensor | None = None
-    target_embeds: Tensor | None = None
-    logit_scale: Tensor | None = None
-    slots: Tensor | None = None
-    slot_states: Tensor | None = None
-    patch_states: Tensor | None = None
 
 
 class LogitScale(nn.Module):
@@ -123,7 +74,7 @@ class LeccrPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
-        """As `PreTrainedModel.from_pretrained`, but weights that do not fit are an error instead of a warning.
+        """As `PreTrainedModel.from_pretrained`, but what does not fit is an error instead of a warning.
 
         Raises:
             ValueError: the checkpoint lacks weights, holds unknown ones, or has some of another shape. Such a model
@@ -131,13 +82,7 @@ class LeccrPreTrainedModel(PreTrainedModel):
         """
         loaded: Any = super().from_pretrained(*args, output_loading_info=True, **kwargs)
         model, info = loaded
-        misfits = {kind: sorted(map(str, info[kind])) for kind in _MISFITS if info[kind]}
-        if misfits:
-            summary = "; ".join(f"{len(keys)} {kind} (first: {keys[:3]})" for kind, keys in misfits.items())
-            raise ValueError(
-                f"the checkpoint {args[0] if args else ''!r} does not fit its configuration: {summary}. "
-                f"Load it with the configuration that it was saved with, or convert it first."
-            )
+        check_loading(args[0] if args else "", info)
         return (model, info) if output_loading_info else model
 
 

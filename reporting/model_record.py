@@ -1,0 +1,57 @@
+"""What is known about a saved model besides its weights: `metrics.json` in its folder, and the source of its card."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from processing.files import write_json_atomic
+
+RECORD_FILE = "metrics.json"
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """What was trained and what it scored; everything may be missing, and nothing tells of a machine or its user.
+
+    Args:
+        languages: codes of the languages that captions may have beside English.
+        metrics: split -> metrics, in percent; SumR 0 to 600.
+        protocol: split -> what a reader must know to compare them, see `retrieval.evaluation.evaluation_protocol`.
+        checkpoint_choice: how the checkpoint was chosen.
+        settings: the recipe.
+        environment: versions and machine, see `reporting.run_record.environment`.
+        seconds: of training with its evaluations.
+    """
+
+    languages: tuple[str, ...] = ()
+    metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    protocol: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    checkpoint_choice: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float | None = None
+
+    def write(self, folder: str | Path) -> Path:
+        """Write `metrics.json` into a folder."""
+        return write_json_atomic(Path(folder) / RECORD_FILE, asdict(self))
+
+    @classmethod
+    def read(cls, folder: str | Path) -> "ModelRecord":
+        """The record of a model folder; an empty one where there is no file.
+
+        Raises:
+            ValueError: the file is damaged, or holds a field that no record has.
+        """
+        path = Path(folder) / RECORD_FILE
+        if not path.is_file():
+            return cls()
+        try:
+            content = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path} is no record of a model ({error}); delete it, or save the model again.") from error
+        known = {entry.name for entry in fields(cls)}
+        if unknown := sorted(set(content) - known):
+            raise ValueError(f"{path} has unknown fields {unknown}; a record of a model has {sorted(known)}.")
+        return cls(**{**content, "languages": tuple(content.get("languages", ()))})
