@@ -50,7 +50,7 @@ class ModelRecord:
         try:
             content = dict(json.loads(path.read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:
-            raise ValueError(f"{path} is no record of a model ({error}); delete it, or save the model again.") from error
+            raise ValueError(f"{path} is no record of a model ({error}); delete it or save the model again.") from error
         known = {entry.name for entry in fields(cls)}
         if unknown := sorted(set(content) - known):
             raise ValueError(f"{path} has unknown fields {unknown}; a record of a model has {sorted(known)}.")
