@@ -27,6 +27,10 @@ VISION_TOWERS_WITH_CLS = frozenset(
     }
 )
 
+# Beyond these a configuration is damaged or hostile: it would fill the memory before a weight has been read.
+MAX_LAYERS = 1_000
+MAX_SIZE = 10_000_000
+
 # What the released code does and we correct (a field each); `LeccrConfig.official` selects them all.
 OFFICIAL_CHOICES: dict[str, Any] = {
     "slot_init_std": 0.0,
@@ -78,6 +82,7 @@ class LeccrConfig(PreTrainedConfig):
     """
 
     model_type = "leccr"
+    attribute_map = {"projection_dim": "embed_dim"}  # noqa: RUF012  # CLIP's name, which sentence-transformers reads
     sub_configs_defaults = {  # noqa: RUF012
         "vision_config": SubConfigSpec(config_class=AutoConfig, model_type="clip_vision_model"),
         "text_config": SubConfigSpec(config_class=AutoConfig, model_type="bert"),
@@ -141,6 +146,7 @@ class LeccrConfig(PreTrainedConfig):
         """
         self._check_choices()
         self._check_ranges()
+        self._check_bounds()
         if self.has_slots and self.slot_dim % self.num_attention_heads:
             raise ValueError(
                 f"slot_dim must be a multiple of num_attention_heads, got {self.slot_dim} and "
@@ -182,15 +188,26 @@ class LeccrConfig(PreTrainedConfig):
         for name in ("dropout", "description_dropout", "global_weight"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}.")
-        if self.slot_init_std < 0:
-            raise ValueError(f"slot_init_std must not be negative, got {self.slot_init_std}.")
-        if not self.initial_temperature > 0:
-            raise ValueError(f"initial_temperature must be positive, got {self.initial_temperature}.")
-        if self.max_logit_scale is not None and self.max_logit_scale < 1 / self.initial_temperature:
+        # Written so that NaN, with which no comparison is true, is refused as well.
+        if not 0 <= self.slot_init_std < math.inf:
+            raise ValueError(f"slot_init_std must be finite and not negative, got {self.slot_init_std}.")
+        if not 0 < self.initial_temperature < math.inf:
+            raise ValueError(f"initial_temperature must be positive and finite, got {self.initial_temperature}.")
+        lowest = 1 / self.initial_temperature
+        if self.max_logit_scale is not None and not lowest <= self.max_logit_scale < math.inf:
             raise ValueError(
-                f"max_logit_scale must be at least 1 / initial_temperature = {1 / self.initial_temperature:.3g}, "
+                f"max_logit_scale must be finite and at least 1 / initial_temperature = {lowest:.3g}, "
                 f"got {self.max_logit_scale}."
             )
+
+    def _check_bounds(self) -> None:
+        halves = {"": self, "vision_config.": self.vision_config, "text_config.": self.text_config}
+        for half, config in halves.items():
+            for name, value in vars(config).items():
+                limit = MAX_LAYERS if "layers" in name or "depth" in name else MAX_SIZE
+                for number in value if isinstance(value, (list, tuple)) else [value]:
+                    if isinstance(number, int) and number > limit:
+                        raise ValueError(f"{half}{name} must be at most {limit}, got {number}.")
 
     @property
     def initial_logit_scale(self) -> float:

@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageOps
 from transformers import AutoImageProcessor
 from transformers.feature_extraction_utils import BatchFeature
-from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpack
+from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, TextKwargs, Unpack
 
 DEFAULT_MAX_LENGTH = 200  # tokens; the cut of the released evaluation code
 
@@ -39,8 +39,20 @@ def clean_caption(text: str, max_words: int | None = 30) -> str:
     return cleaned
 
 
+class LeccrTextKwargs(TextKwargs, total=False):
+    """Those of the tokenizer, and one for tools that know images and texts but no descriptions.
+
+    Attributes:
+        describes_images: read `text` as the descriptions of `images`, where both are given.
+    """
+
+    describes_images: bool
+
+
 class LeccrProcessorKwargs(ProcessingKwargs, total=False):
     """Keyword arguments of a call: those of the tokenizer and of the image processor."""
+
+    text_kwargs: LeccrTextKwargs  # type: ignore[misc]  # the way of transformers to add an argument
 
 
 class LeccrProcessor(ProcessorMixin):
@@ -68,7 +80,7 @@ class LeccrProcessor(ProcessorMixin):
         ValueError: a setting is out of its range, or the tokenizer has no padding token.
     """
 
-    valid_processor_kwargs = LeccrProcessorKwargs
+    valid_processor_kwargs = LeccrProcessorKwargs  # type: ignore[assignment]
 
     # No keyword-only arguments: the loading code of transformers does not see them and would drop these settings.
     def __init__(
@@ -150,6 +162,10 @@ class LeccrProcessor(ProcessorMixin):
             batch["pixel_values"] = self.image_processor(image_list, **merged["images_kwargs"])["pixel_values"]
         text_kwargs = merged["text_kwargs"]
         tensor_type = text_kwargs.pop("return_tensors")
+        if text_kwargs.pop("describes_images", False) and images is not None and text is not None:
+            if descriptions is not None:
+                raise ValueError("with describes_images the text is the descriptions; give no descriptions beside it.")
+            text, descriptions = None, text
         if text is not None:
             batch |= self._encode_captions(_as_list(text, "text"), text_kwargs)
         if descriptions is not None:
@@ -174,7 +190,7 @@ class LeccrProcessor(ProcessorMixin):
         if unknown:
             raise TypeError(f"LeccrProcessor got unknown keyword arguments {unknown}; known: {sorted(known)}.")
         merged = self._merge_kwargs(**kwargs)
-        text_defaults = {"padding": self.padding, "truncation": True, "max_length": self.max_length}
+        text_defaults = {"padding": self.padding, "truncation": True, "max_length": self._limit()}
         merged["text_kwargs"] = {"return_tensors": "pt", **text_defaults, **merged["text_kwargs"]}
         merged["images_kwargs"] = {"return_tensors": "pt", **merged["images_kwargs"]}
         return merged
@@ -220,9 +236,14 @@ class LeccrProcessor(ProcessorMixin):
         has_tokens = [0 in row for row in encoded["special_tokens_mask"]]
         return {key: [list(row) for row in encoded[key]] for key in ("input_ids", "attention_mask")}, has_tokens
 
+    def _limit(self) -> int:
+        """Tokens that are kept of a text. sentence-transformers lowers the tokenizer's own limit to read less."""
+        return min(self.max_length, int(self.tokenizer.model_max_length))
+
     def to_dict(self) -> dict[str, Any]:
         """The saved settings, with the back end of the image processor, which transformers leaves out."""
-        return {**super().to_dict(), "image_backend": getattr(self.image_processor, "backend", "pil")}
+        backend = getattr(self.image_processor, "backend", "pil")
+        return {**super().to_dict(), "max_length": self._limit(), "image_backend": backend}
 
     @classmethod
     def _get_arguments_from_pretrained(
