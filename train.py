@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> None:
         runs = {MAIN_SYSTEM: train_system(recipe, splits, processor, folder / "checkpoints" / MAIN_SYSTEM)}
         if runs[MAIN_SYSTEM].is_main_process:
             start = time.perf_counter()
-            difference = save_and_verify(folder, runs[MAIN_SYSTEM], processor, splits[reported], languages)
+            difference = save_and_verify(folder, runs[MAIN_SYSTEM], processor, recipe.training.hub_license)
             logger.info("reloaded in a fresh process: embeddings differ by at most %.1e", difference)
             searches = search_in_fresh_process(folder, splits[reported], languages)
             seconds["save, reload and search"] = time.perf_counter() - start
@@ -56,7 +56,7 @@ def main(arguments: list[str]) -> None:
     if not runs[MAIN_SYSTEM].is_main_process:
         return
     record = write_metrics(
-        folder, recipe, runs, seconds=seconds, peak_gib=memory.peak_gib, truncation_rate=processor.truncation_rate
+        folder, runs, seconds=seconds, peak_gib=memory.peak_gib, truncation_rate=processor.truncation_rate
     )
     write_pictures_and_report(folder, runs, record, split_name=reported, languages=languages, searches=searches)
     logger.info("report: %s", folder / "report.md")

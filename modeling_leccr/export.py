@@ -2,24 +2,23 @@
 
 import json
 import os
-import re
 import shutil
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import torch
-from PIL import Image
-from safetensors.torch import save_file
-
+from modeling_leccr import check_embeddings
 from modeling_leccr.configuration_leccr import LeccrConfig
+from modeling_leccr.golden import GOLDEN_FOLDER, write_golden
 from modeling_leccr.modeling_leccr import LeccrModel
 from processing.files import replace_folder, write_json_atomic, write_text_atomic
+from processing.hub_upload import CARD_FILE
 from processing.processing_leccr import LeccrProcessor
+from processing.traces import without_local_origins
+from reporting.model_record import ModelRecord
 
 CARD = """---
 library_name: transformers
 pipeline_tag: zero-shot-image-classification
+license: {license_id}
 language: {languages}
 tags: [image-text-retrieval, cross-lingual-retrieval]
 ---
@@ -32,15 +31,14 @@ from transformers import AutoModel, AutoProcessor
 
 model = AutoModel.from_pretrained("{name}", trust_remote_code=True)
 processor = AutoProcessor.from_pretrained("{name}", trust_remote_code=True)
-inputs = processor(images=[image], text=["{query}"], descriptions=["An English description of the image."])
+inputs = processor(images=[image], text=["a caption"], descriptions=["An English description of the image."])
 print(model(**inputs).logits_per_image)
 ```
 
 `metrics.json` holds what this checkpoint scored and how it was measured.
 """
-
-
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+DEFAULT_SHARD_SIZE = "50GB"  # as in transformers
+CONFIG_FILE = "config.json"
 
 
 def save_for_hub(
@@ -48,24 +46,32 @@ def save_for_hub(
     processor: LeccrProcessor,
     folder: str | Path,
     *,
-    languages: Sequence[str] = (),
-    metrics: Mapping[str, Any] | None = None,
-    query: str = "a caption in any of its languages",
+    record: ModelRecord | None = None,
+    repo_id: str | None = None,
+    license_id: str | None = None,
+    max_shard_size: str | int = DEFAULT_SHARD_SIZE,
 ) -> Path:
     """Write everything that a stranger needs to load the model, with and without this package.
 
     The folder is complete or absent: it is written beside its place and renamed, and an older one is replaced.
 
     Args:
-        languages: codes of the languages that captions may have.
-        metrics: what it scored, for `metrics.json`.
-        query: an example for the card.
+        model: to be saved; it stays as it is.
+        processor: its processor.
+        folder: absent, or a saved model.
+        record: what is known about it, for `metrics.json` and the card; there is no such file without it.
+        repo_id: its name on the Hub, for the card; the name of the folder by default.
+        license_id: licence of the weights by its name on the Hub.
+        max_shard_size: bytes of one file of weights, or a text such as "5GB".
+
+    Returns:
+        `folder`.
 
     Raises:
         ValueError: `folder` exists and holds something else than a saved model.
     """
     target = Path(folder)
-    if target.exists() and not (target / "config.json").is_file():
+    if target.exists() and not (target / CONFIG_FILE).is_file():
         raise ValueError(f"{target} exists and is not a saved model; choose another folder to save the model in.")
     fresh = target.with_name(f".{target.name}.{os.getpid()}.new")
     LeccrConfig.register_for_auto_class()
@@ -73,66 +79,23 @@ def save_for_hub(
     LeccrProcessor.register_for_auto_class("AutoProcessor")
     try:
         fresh.mkdir(parents=True)
-        model.save_pretrained(fresh)
-        config = json.loads((fresh / "config.json").read_text(encoding="utf-8"))
-        write_json_atomic(fresh / "config.json", _without_local_paths(config))
+        model.save_pretrained(fresh, max_shard_size=max_shard_size)
+        config = json.loads((fresh / CONFIG_FILE).read_text(encoding="utf-8"))
+        write_json_atomic(fresh / CONFIG_FILE, without_local_origins(config))
         processor.save_pretrained(fresh)
-        if metrics is not None:
-            write_json_atomic(fresh / "metrics.json", dict(metrics))
-        card = CARD.format(
-            languages=["en", *languages],
-            language_names=", ".join(["en", *languages]),
-            name=target.name,
-            query=query.replace('"', "'"),
-        )
-        write_text_atomic(fresh / "README.md", card)
+        if record is not None:
+            record.write(fresh)
+        write_golden(model, processor, fresh / GOLDEN_FOLDER, () if record is None else record.languages)
+        shutil.copyfile(check_embeddings.__file__, fresh / Path(check_embeddings.__file__).name)
+        write_text_atomic(fresh / CARD_FILE, _card(record or ModelRecord(), repo_id or target.name, license_id))
         replace_folder(target, fresh)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return target
 
 
-def _without_local_paths(config: Any) -> Any:
-    """A configuration without the folders that its towers were loaded from; names on the Hub stay."""
-    if not isinstance(config, dict):
-        return config
-    origin = config.get("_name_or_path")
-    is_hub_id = isinstance(origin, str) and _HUB_ID.fullmatch(origin) and not Path(origin).exists()
-    return {name: _without_local_paths(value) for name, value in config.items() if name != "_name_or_path" or is_hub_id}
-
-
-@torch.no_grad()
-def save_probe(
-    model: LeccrModel, processor: LeccrProcessor, rows: Sequence[Mapping[str, Any]], texts: Sequence[str], folder: Path
-) -> None:
-    """Keep a few inputs with their embeddings, by which `hub_scripts/verify_export.py` checks a reloaded model.
-
-    Args:
-        rows: items with `image` and, where the model reads it, `description`.
-        texts: captions in any language.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    images: list[Image.Image] = [row["image"].convert("RGB") for row in rows]
-    descriptions = [row.get("description") for row in rows]
-    for position, image in enumerate(images):
-        image.save(folder / f"{position}.png")
-    write_json_atomic(folder / "inputs.json", {"texts": list(texts), "descriptions": descriptions})
-    was_training, device = model.training, model.device
-    # Whoever checks it may have no GPU, whose rounding differs by more than the tolerance.
-    model.eval()
-    model.to("cpu")  # type: ignore[arg-type]  # torch types the parent's decorated method wrongly
-    texts_in = processor(text=list(texts))
-    items_in = processor(images=images, descriptions=descriptions)
-    items = model.get_image_features(**items_in)
-    embeds: dict[str, Any] = {
-        "text_embeds": model.get_text_features(**texts_in).pooler_output,
-        "image_embeds": items.pooler_output,
-    }
-    if items.slot_embeds is not None:
-        embeds["slot_embeds"] = items.slot_embeds
-    if model.config.description_dropout > 0:
-        alone = model.get_image_features(pixel_values=items_in["pixel_values"])
-        embeds["image_embeds_without_description"] = alone.pooler_output
-    model.to(device)  # type: ignore[arg-type]
-    model.train(was_training)
-    save_file({name: value.float().contiguous() for name, value in embeds.items()}, folder / "embeds.safetensors")
+def _card(record: ModelRecord, name: str, license_id: str | None) -> str:
+    languages = ["en", *record.languages]
+    return CARD.format(
+        license_id=license_id or "unknown", languages=languages, language_names=", ".join(languages), name=name
+    )

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from ipaddress import ip_address
-from pathlib import PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,6 +16,7 @@ _ADDRESS = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s\"'<>)\]]+", re.IGNORECASE)
 # At least two folders deep, so that "and/or" and "/" in a prompt stay.
 _PATH = re.compile(r"(?<![\w/:.~\\])(?:~|/[\w.@+-]+)(?:/[\w.@+-]+)+/?|(?<!\w)[A-Za-z]:[\\/][^\s\"'<>|]+")
 _SEPARATOR = re.compile(r"[\\/]")
+_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _PRIVATE_HOSTS = (".local", ".internal", ".lan", ".home", ".corp", ".localdomain")
 
 
@@ -37,6 +38,21 @@ def without_traces(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [without_traces(item) for item in value]
     return _clean(value) if isinstance(value, str) else value
+
+
+def without_local_origins(config: Any) -> Any:
+    """A saved configuration without the folders that it or its parts were loaded from; names on the Hub stay.
+
+    Args:
+        config: the content of a `config.json`; the origin of each part is its `_name_or_path`.
+    """
+    if not isinstance(config, Mapping):
+        return config
+    origin = config.get("_name_or_path")
+    is_hub_name = isinstance(origin, str) and _HUB_NAME.fullmatch(origin) and not Path(origin).exists()
+    return {
+        name: without_local_origins(value) for name, value in config.items() if name != "_name_or_path" or is_hub_name
+    }
 
 
 def is_local_path(text: str) -> bool:

@@ -15,11 +15,14 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoProcessor
 
 from modeling_leccr import LeccrModel
-from modeling_leccr.export import save_for_hub, save_probe
+from modeling_leccr.check_embeddings import largest_difference
+from modeling_leccr.export import save_for_hub
 from modeling_leccr.training.building import build_model, build_processor
+from processing.scenes import ScenesConfig, load_scenes
+from reporting.model_record import ModelRecord
 from tests.test_training_building import scratch_arguments, tower_folders
-from tests.tiny import SENTENCES, tiny_image, tiny_model, tiny_processor
-from tests.training_parts import tiny_split
+from tests.tiny import tiny_model, tiny_processor
+from tests.training_parts import tiny_split, weights_of
 
 SHIPPED = {
     "configuration_leccr.py",
@@ -30,60 +33,56 @@ SHIPPED = {
     "slots_leccr.py",
     "towers_leccr.py",
 }
-TEXTS = [SENTENCES[0][1], SENTENCES[1][0]]
+RECORD = ModelRecord(languages=("de", "zh"), metrics={"test": {"de/sum_r": 1.0}})
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def probe_rows() -> list[dict[str, Any]]:
-    return [{"image": tiny_image(i), "description": SENTENCES[i][2]} for i in range(3)]
-
-
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `model/` and `probe/` of a ViT model, for ViT is saved under older key names."""
-    folder = tmp_path_factory.mktemp("export")
-    model, processor = tiny_model(vision="vit", description_dropout=0.1), tiny_processor()
-    save_for_hub(model, processor, folder / "model", languages=["de", "zh"], metrics={"test": {"de/sum_r": 1.0}})
-    save_probe(model, processor, probe_rows(), TEXTS, folder / "probe")
-    return folder
+    """The folder of a ViT model, for ViT is saved under older key names; a Hub cache links to its files."""
+    folder = tmp_path_factory.mktemp("export") / "model"
+    model = tiny_model(vision="vit", description_dropout=0.1)
+    return save_for_hub(model, tiny_processor(), folder, record=RECORD)
 
 
-def verify(model: Path, probe: Path, root_dir: Path) -> subprocess.CompletedProcess[str]:
+def verify(model: Path, root_dir: Path) -> subprocess.CompletedProcess[str]:
     """The check in a process of its own, from another folder."""
-    command = [sys.executable, "-I", str(root_dir / "hub_scripts" / "verify_export.py"), str(model), str(probe)]
-    return subprocess.run(command, cwd=probe, capture_output=True, text=True, timeout=120)
+    command = [sys.executable, "-I", str(root_dir / "hub_scripts" / "verify_export.py"), str(model)]
+    return subprocess.run(command, cwd=model.parent, capture_output=True, text=True, timeout=120)
 
 
 def test_the_folder_holds_what_a_stranger_needs(exported: Path):
     """A missing module shows only where the package is not installed."""
-    names = set(files_of(exported / "model"))
+    names = set(files_of(exported))
     assert {"model.safetensors", "config.json", "processor_config.json", "tokenizer.json", "README.md"} <= names
     needed = {name for name in SHIPPED if name in names}
     assert {"configuration_leccr.py", "modeling_leccr.py", "processing_leccr.py"} <= needed
-    assert json.loads((exported / "model" / "metrics.json").read_text()) == {"test": {"de/sum_r": 1.0}}
-    card = (exported / "model" / "README.md").read_text(encoding="utf-8")
+    assert {"check_embeddings.py", "golden/inputs.json", "golden/0.png", "golden/embeds.safetensors"} <= names
+    assert ModelRecord.read(exported) == RECORD
+    card = (exported / "README.md").read_text(encoding="utf-8")
     assert "library_name: transformers" in card and "language: ['en', 'de', 'zh']" in card
-    config = json.loads((exported / "model" / "config.json").read_text())
+    config = json.loads((exported / "config.json").read_text())
     assert config["auto_map"]["AutoModel"] == "modeling_leccr.LeccrModel"
 
 
 def test_with_the_package_the_folder_needs_no_flag(exported: Path):
     """`trust_remote_code` runs foreign code; who has the package should not have to ask for it."""
-    model = AutoModel.from_pretrained(exported / "model")
-    processor = AutoProcessor.from_pretrained(exported / "model")
+    model = AutoModel.from_pretrained(exported)
+    processor = AutoProcessor.from_pretrained(exported)
     assert type(model) is LeccrModel
-    expected = load_file(exported / "probe" / "embeds.safetensors")
+    expected = load_file(exported / "golden" / "embeds.safetensors")
+    inputs = json.loads((exported / "golden" / "inputs.json").read_text(encoding="utf-8"))
     with torch.no_grad():
-        texts = model.eval().get_text_features(**processor(text=TEXTS)).pooler_output
+        texts = model.eval().get_text_features(**processor(text=inputs["texts"])).pooler_output
     torch.testing.assert_close(texts, expected["text_embeds"], rtol=0, atol=1e-6)
 
 
 def test_a_stranger_loads_the_same_model(exported: Path, root_dir: Path):
     """In a fresh process, from another folder, with this project's packages blocked."""
-    result = verify(exported / "model", exported / "probe", root_dir)
+    result = verify(exported, root_dir)
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout.splitlines()[-1])["max_difference"] <= 1e-6
 
@@ -91,22 +90,22 @@ def test_a_stranger_loads_the_same_model(exported: Path, root_dir: Path):
 def test_a_changed_weight_is_found(exported: Path, tmp_path: Path, root_dir: Path):
     """A check that passes on any model would let a silently re-initialised tower through."""
     changed = tmp_path / "model"
-    shutil.copytree(exported / "model", changed)
+    shutil.copytree(exported, changed)
     weights = load_file(changed / "model.safetensors")
     name = next(name for name in sorted(weights) if "vision_model" in name and name.endswith("query.weight"))
     # Not a constant: a layer norm makes each row of its input sum to zero, and nothing would change.
     weights[name] += 0.1 * torch.randn(weights[name].shape)
     save_file(weights, changed / "model.safetensors", metadata={"format": "pt"})
-    result = verify(changed, exported / "probe", root_dir)
+    result = verify(changed, root_dir)
     assert result.returncode == 1
     assert json.loads(result.stdout.splitlines()[-1])["max_difference"] > 1e-6
 
 
-def test_the_probe_covers_every_way_in(exported: Path):
-    """A way that the probe leaves out is a way that nobody checked after loading."""
-    embeds = load_file(exported / "probe" / "embeds.safetensors")
+def test_the_golden_file_covers_every_way_in(exported: Path):
+    """A way that it leaves out is a way that nobody checked after loading."""
+    embeds = load_file(exported / "golden" / "embeds.safetensors")
     assert {name: tuple(value.shape) for name, value in embeds.items()} == {
-        "text_embeds": (2, 16),
+        "text_embeds": (9, 16),
         "image_embeds": (3, 16),
         "slot_embeds": (3, 4, 16),
         "image_embeds_without_description": (3, 16),
@@ -114,19 +113,45 @@ def test_the_probe_covers_every_way_in(exported: Path):
     assert float((embeds["image_embeds"] - embeds["image_embeds_without_description"]).abs().max()) > 1e-4
 
 
+def test_the_golden_texts_are_ours_in_the_languages_of_the_model(exported: Path):
+    """Pictures and captions of the user's data may not be passed on."""
+    inputs = json.loads((exported / "golden" / "inputs.json").read_text(encoding="utf-8"))
+    split = load_scenes(ScenesConfig(train_size=1, validation_size=1, test_size=3, captions_per_item=1))["test"]
+    expected = [row[0] for language in ("en", "de", "zh") for row in split[f"caption_{language}"]]
+    assert inputs["texts"] == expected
+    assert inputs["descriptions"] == list(split["description"])
+
+
 @pytest.mark.parametrize("fields", [{"item_source": "image"}, {"item_source": "description"}, {}])
-def test_the_probe_fits_every_kind_of_model(tmp_path: Path, fields: dict[str, Any]):
+def test_the_golden_file_fits_every_kind_of_model(tmp_path: Path, fields: dict[str, Any]):
     """A control may be the model that somebody wants to publish."""
-    model = tiny_model(**fields).train()
-    save_probe(model, tiny_processor(), probe_rows(), TEXTS, tmp_path)
-    assert model.training
-    names = set(load_file(tmp_path / "embeds.safetensors"))
+    save_for_hub(tiny_model(**fields), tiny_processor(), tmp_path / "model")
+    names = set(load_file(tmp_path / "model" / "golden" / "embeds.safetensors"))
     assert names == {"text_embeds", "image_embeds"} | (set() if fields else {"slot_embeds"})
+    assert largest_difference(tmp_path / "model") <= 1e-6
+
+
+def test_a_model_in_half_precision_is_checked_in_full(tmp_path: Path):
+    """Rounding in bfloat16 is a hundred times the tolerance, and differs between processors."""
+    save_for_hub(tiny_model().to(torch.bfloat16), tiny_processor(), tmp_path / "model")
+    assert load_file(tmp_path / "model" / "golden" / "embeds.safetensors")["text_embeds"].dtype == torch.float32
+    assert largest_difference(tmp_path / "model") <= 1e-6
+    assert AutoModel.from_pretrained(tmp_path / "model").dtype == torch.bfloat16
+
+
+def test_a_save_leaves_model_processor_and_random_state_as_they_were(tmp_path: Path):
+    """The controls of a run are trained after it, and the truncation rate is reported after it."""
+    model, processor = tiny_model().train(), tiny_processor()
+    before, state = weights_of(model), torch.get_rng_state()
+    save_for_hub(model, processor, tmp_path / "model")
+    assert model.training and torch.equal(torch.get_rng_state(), state)
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+    assert (processor.num_texts, processor.num_truncated) == (0, 0)
 
 
 def test_a_newer_model_replaces_the_older_one_whole(tmp_path: Path):
     """A file that only the older model had would be loaded, or pushed, with the newer one."""
-    save_for_hub(tiny_model(), tiny_processor(), tmp_path / "model", metrics={"a": 1})
+    save_for_hub(tiny_model(), tiny_processor(), tmp_path / "model", record=RECORD)
     (tmp_path / "model" / "stale.bin").write_bytes(b"x")
     save_for_hub(tiny_model(seed=1), tiny_processor(), tmp_path / "model")
     assert not {"stale.bin", "metrics.json"} & set(files_of(tmp_path / "model"))
@@ -180,10 +205,10 @@ def test_nothing_of_this_machine_is_in_the_folder(tmp_path: Path):
     vision, text = tower_folders(tmp_path / "towers")
     arguments = scratch_arguments(vision_tower=vision, text_tower=text)
     processor = build_processor(arguments, tiny_split(), ["de"])
-    save_for_hub(build_model(arguments, processor.tokenizer), processor, tmp_path / "first", languages=["de"])
+    save_for_hub(build_model(arguments, processor.tokenizer), processor, tmp_path / "first", record=RECORD)
     # Once more from the folder, as after fine-tuning what was saved.
     model, processor = AutoModel.from_pretrained(tmp_path / "first"), AutoProcessor.from_pretrained(tmp_path / "first")
-    save_for_hub(model, processor, tmp_path / "second", languages=["de"])
+    save_for_hub(model, processor, tmp_path / "second", record=RECORD)
     # A short user name can be part of a word.
     private = [str(tmp_path), str(Path.home()), tmp_path.name, socket.gethostname(), f"/{getpass.getuser()}/"]
     for folder in ("first", "second"):
@@ -194,12 +219,3 @@ def test_nothing_of_this_machine_is_in_the_folder(tmp_path: Path):
             if name.endswith((".json", ".md", ".py", ".txt", ".jinja")) and word.encode() in data
         ]
         assert not found, folder
-
-
-def test_a_card_with_quotes_in_its_query_is_valid_python(tmp_path: Path):
-    """The card's example is what people copy."""
-    save_for_hub(tiny_model(), tiny_processor(), tmp_path / "model", query='ein "roter" {ball}')
-    card = (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
-    code = card.split("```python\n")[1].split("```")[0]
-    compile(code, "card", "exec")
-    assert "{ball}" in code

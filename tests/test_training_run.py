@@ -34,18 +34,18 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, SystemRun]:
 def test_every_system_is_scored_on_every_split_but_training(runs: dict[str, SystemRun]):
     """A control without test numbers leaves the main system's without measure."""
     for run in runs.values():
-        assert set(run.metrics) == set(run.protocol) == {"validation", "test"}
+        assert set(run.record.metrics) == set(run.record.protocol) == {"validation", "test"}
         for language in ("de", "zh"):
-            assert 0 <= run.metrics["test"][f"{language}/t2i_R@1"] <= 100
-            assert run.metrics["test"][f"{language}/num_items"] == 6
-            assert run.metrics["validation"][f"{language}/num_items"] == 4
-        assert run.seconds > 0
+            assert 0 <= run.record.metrics["test"][f"{language}/t2i_R@1"] <= 100
+            assert run.record.metrics["test"][f"{language}/num_items"] == 6
+            assert run.record.metrics["validation"][f"{language}/num_items"] == 4
+        assert run.record.seconds > 0
         assert run.is_main_process
 
 
 def test_controls_differ_from_the_main_system_in_what_they_read(runs: dict[str, SystemRun]):
     """A control that keeps its slots is no control."""
-    sources = {name: run.protocol["test"]["item_source"] for name, run in runs.items()}
+    sources = {name: run.record.protocol["test"]["item_source"] for name, run in runs.items()}
     assert sources == {"LECCR": "image_and_description", "two streams": "image", "description": "description"}
     assert {name: hasattr(run.model, "semantic_slots") for name, run in runs.items()} == {
         "LECCR": True,
@@ -62,7 +62,7 @@ def test_a_system_ends_with_the_checkpoint_that_validation_chose(runs: dict[str,
     for run in runs.values():
         scores = {entry["step"]: entry["eval_sum_r"] for entry in run.log_history if "eval_sum_r" in entry}
         assert set(scores) == {1, 2}
-        assert run.metrics["validation"]["sum_r"] == pytest.approx(max(scores.values()))
+        assert run.record.metrics["validation"]["sum_r"] == pytest.approx(max(scores.values()))
 
 
 def test_a_stopped_run_resumes_and_starts_what_it_had_not_reached(tmp_path: Path):
@@ -130,7 +130,7 @@ def test_a_model_that_can_do_without_descriptions_trains_without_them(tmp_path: 
     }
     processor = build_processor(recipe.model, splits["train"], ["de"])
     run = train_system(recipe, splits, processor, tmp_path)
-    assert run.metrics["validation"]["de/sum_r"] > 0
+    assert run.record.metrics["validation"]["de/sum_r"] > 0
 
 
 @pytest.mark.parametrize(

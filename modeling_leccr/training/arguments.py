@@ -14,6 +14,7 @@ from modeling_leccr.configuration_leccr import LeccrConfig
 from modeling_leccr.losses_leccr import LossConfig
 from modeling_leccr.training.optimization import GROUPS
 from processing.scenes import ScenesConfig
+from processing.traces import without_traces
 from retrieval.evaluation import Scoring
 
 USAGE = "train.py RECIPE.yaml [--name value] [--section.name value] ..."
@@ -88,6 +89,9 @@ class LeccrTrainingArguments(TrainingArguments):
     dataloader_drop_last: bool = field(default=True, metadata={"help": "A short last batch has fewer negatives."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "The collator reads the columns itself."})
     report_to: Any = field(default="none", metadata={"help": "Trackers, such as tensorboard or trackio."})
+    hub_license: str | None = field(
+        default=None, metadata={"help": "Licence of the weights by its name on the Hub, such as apache-2.0."}
+    )
     loss: dict[str, Any] = field(default_factory=dict, metadata={"help": "Fields of LossConfig."})
     learning_rate_multipliers: dict[str, float] = field(
         default_factory=dict, metadata={"help": f"Factors for {', '.join(GROUPS)}."}
@@ -110,6 +114,15 @@ class Recipe:
     training: LeccrTrainingArguments
     settings: dict[str, Any]
 
+    def public_settings(self) -> dict[str, Any]:
+        """The settings as they may be published: no folder of this machine, no token, no place of the results."""
+        public = {name: value for name, value in self.settings.items() if not _PRIVATE_SETTINGS.fullmatch(name)}
+        for name in _PLACES & public.keys():
+            # A relative folder looks like a name on the Hub, and is nobody's business.
+            if isinstance(public[name], str) and Path(public[name]).exists():
+                public[name] = Path(public[name]).resolve().name
+        return without_traces(public)
+
 
 # Sections whose names nothing further down would check: a typo would train with the default.
 _SECTIONS: dict[str, frozenset[str]] = {
@@ -119,6 +132,10 @@ _SECTIONS: dict[str, frozenset[str]] = {
     "loss": frozenset(entry.name for entry in dataclasses.fields(LossConfig)),
     "learning_rate_multipliers": frozenset(GROUPS),
 }
+
+
+_PLACES = frozenset({"dataset", "images", "vision_tower", "text_tower"})
+_PRIVATE_SETTINGS = re.compile(r"output_dir|logging_dir|run_name|resume_from_checkpoint|push_to_hub|hub_.*|.*_token")
 
 
 class _RecipeLoader(yaml.SafeLoader):

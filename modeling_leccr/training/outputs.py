@@ -11,8 +11,7 @@ from typing import Any
 
 import datasets
 
-from modeling_leccr.export import save_for_hub, save_probe
-from modeling_leccr.training.arguments import Recipe
+from modeling_leccr.export import save_for_hub
 from modeling_leccr.training.run import MAIN_SYSTEM, SystemRun
 from processing.files import write_json_atomic
 from processing.processing_leccr import LeccrProcessor
@@ -21,19 +20,15 @@ from processing.sources import write_shard
 from reporting.compare import draw_recalls
 from reporting.curves import draw_training_curves
 from reporting.report import write_report
-from reporting.run_record import environment
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINT_CHOICE = "best SumR on validation"
-PROBE_ITEMS = 4
 _ROOT = Path(__file__).resolve().parents[2]
 _VERIFY_SCRIPT = _ROOT / "hub_scripts" / "verify_export.py"
 
 
 def write_metrics(
     folder: Path,
-    recipe: Recipe,
     runs: Mapping[str, SystemRun],
     *,
     seconds: Mapping[str, float],
@@ -41,30 +36,22 @@ def write_metrics(
     truncation_rate: float,
 ) -> dict[str, Any]:
     """Write `metrics.json`: what each system scored, how it was measured, and on what."""
-    local = Path(recipe.data.dataset).exists()
+    main = runs[MAIN_SYSTEM].record
     record = {
-        "systems": {name: run.metrics for name, run in runs.items()},
-        "protocol": runs[MAIN_SYSTEM].protocol,
-        "checkpoint_choice": CHECKPOINT_CHOICE,
-        "seconds": {**{f"train {name}": run.seconds for name, run in runs.items()}, **seconds},
+        "systems": {name: run.record.metrics for name, run in runs.items()},
+        "protocol": main.protocol,
+        "checkpoint_choice": main.checkpoint_choice,
+        "seconds": {**{f"train {name}": run.record.seconds for name, run in runs.items()}, **seconds},
         "peak_memory_gib": peak_gib,
         "truncation_rate": truncation_rate,
-        # The folder of a local data set is nobody's business.
-        "settings": {**recipe.settings, "dataset": Path(recipe.data.dataset).name if local else recipe.data.dataset},
-        "environment": environment(),
+        "settings": main.settings,
+        "environment": main.environment,
     }
     write_json_atomic(folder / "metrics.json", record)
     return record
 
 
-def card_metrics(run: SystemRun) -> dict[str, Any]:
-    """What goes with the model: its recalls and how they were measured."""
-    return {"metrics": run.metrics, "protocol": run.protocol, "checkpoint_choice": CHECKPOINT_CHOICE}
-
-
-def save_and_verify(
-    folder: Path, run: SystemRun, processor: LeccrProcessor, split: datasets.Dataset, languages: list[str]
-) -> float:
+def save_and_verify(folder: Path, run: SystemRun, processor: LeccrProcessor, license_id: str | None) -> float:
     """Write `model/`, reload it in a fresh process without this package, and compare embeddings.
 
     Returns:
@@ -73,12 +60,8 @@ def save_and_verify(
     Raises:
         RuntimeError: the reloaded model embeds differently.
     """
-    rows = [split[position] for position in range(min(PROBE_ITEMS, len(split)))]
-    texts = [find_query(split, language, position)[0] for position in range(len(rows)) for language in languages]
-    codes = list(dict.fromkeys(language.removesuffix("_mt") for language in languages))
-    save_for_hub(run.model, processor, folder / "model", languages=codes, metrics=card_metrics(run), query=texts[0])
-    save_probe(run.model, processor, rows, texts, folder / "probe")
-    command = [sys.executable, "-I", str(_VERIFY_SCRIPT), str(folder / "model"), str(folder / "probe")]
+    save_for_hub(run.model, processor, folder / "model", record=run.record, license_id=license_id)
+    command = [sys.executable, "-I", str(_VERIFY_SCRIPT), str(folder / "model")]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
         raise RuntimeError(f"the saved model does not reload to the same embeddings: {result.stdout}{result.stderr}")

@@ -15,13 +15,21 @@ from transformers import set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from modeling_leccr.modeling_leccr import LeccrModel
-from modeling_leccr.training.arguments import DataArguments, Recipe, build_recipe, merged
+from modeling_leccr.training.arguments import (
+    DataArguments,
+    LeccrTrainingArguments,
+    Recipe,
+    build_recipe,
+    merged,
+)
 from modeling_leccr.training.building import build_model
 from modeling_leccr.training.trainer import LeccrTrainer
 from processing.augmentation import RandomResizedCrop
 from processing.pairs import CaptionPairs
 from processing.processing_leccr import LeccrProcessor
 from processing.records import DESCRIPTION_COLUMN
+from reporting.model_record import ModelRecord
+from reporting.run_record import environment
 from retrieval.evaluation import evaluation_protocol
 from retrieval.items import read_column
 
@@ -51,17 +59,13 @@ class SystemRun:
     """A trained system: its best checkpoint by validation SumR, what it scored and what it cost.
 
     Args:
-        metrics: split name -> metrics, of the best checkpoint.
-        protocol: split name -> what a reader must know to compare them.
+        record: what it scored on each split and how that was measured.
         log_history: the trainer's log.
-        seconds: of training with its evaluations.
     """
 
     model: LeccrModel
-    metrics: dict[str, dict[str, float]]
-    protocol: dict[str, dict[str, Any]]
+    record: ModelRecord
     log_history: list[dict[str, float]]
-    seconds: float
     is_main_process: bool
 
 
@@ -108,6 +112,12 @@ def train_system(
         name: evaluation_protocol(model, split, languages, scoring=args.scoring, split_name=split_names[name])
         for name, split in reported.items()
     }
+    record = ModelRecord(
+        languages=tuple(dict.fromkeys(code.removesuffix("_mt") for code in (*data.target_languages, *languages))),
+        protocol=protocol,
+        settings=recipe.public_settings(),
+        environment=environment(),
+    )
     trainer = LeccrTrainer(
         model,
         args,
@@ -116,16 +126,21 @@ def train_system(
         validation=splits["validation"],
         languages=languages,
         augmentation=RandomResizedCrop(recipe.model.image_size, **data.augmentation) if data.augmentation else None,
+        record=record,
     )
     start = time.perf_counter()
     trainer.train(resume_from_checkpoint=_checkpoint_to_resume(args.resume_from_checkpoint, folder))
     seconds = time.perf_counter() - start
+    record = dataclasses.replace(
+        record,
+        metrics={name: trainer.retrieval_metrics(split) for name, split in reported.items()},
+        checkpoint_choice=_checkpoint_choice(args),
+        seconds=seconds,
+    )
     return SystemRun(
         model=trainer.accelerator.unwrap_model(trainer.model),
-        metrics={name: trainer.retrieval_metrics(split) for name, split in reported.items()},
-        protocol=protocol,
+        record=record,
         log_history=trainer.state.log_history,
-        seconds=seconds,
         is_main_process=trainer.is_world_process_zero(),
     )
 
@@ -151,6 +166,13 @@ def check_descriptions(config: Any, splits: Mapping[str, datasets.Dataset]) -> N
                 f"{missing[:3]}); run `python -m hub_scripts.describe`, or train with model.description_dropout "
                 f"above 0 (item_source is {config.item_source!r}, description_dropout {config.description_dropout})."
             )
+
+
+def _checkpoint_choice(args: LeccrTrainingArguments) -> str:
+    if not args.load_best_model_at_end:
+        return "last step"
+    metric = "SumR" if args.metric_for_best_model == "sum_r" else args.metric_for_best_model
+    return f"best {metric} on validation"
 
 
 def _checkpoint_to_resume(setting: str | bool | None, folder: Path) -> str | bool | None:

@@ -1,5 +1,6 @@
 """LeccrTrainer: transformers' trainer with LECCR's objectives over the global batch."""
 
+import dataclasses
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,9 +19,12 @@ from modeling_leccr.training.optimization import parameter_groups
 from processing.collator import LeccrCollator
 from processing.pairs import CaptionPairs
 from processing.processing_leccr import LeccrProcessor
+from reporting.model_record import ModelRecord
 from retrieval.evaluation import evaluate_retrieval
 
 logger = logging.getLogger(__name__)
+
+VALIDATION = "validation"
 
 
 class ClampLogitScale(TrainerCallback):
@@ -43,6 +47,7 @@ class LeccrTrainer(Trainer):
             without evaluation.
         languages: evaluated languages.
         augmentation: applied to training images.
+        record: what is known of the run; each checkpoint gets it with its own validation metrics.
 
     Raises:
         ValueError: there are fewer pairs than one batch takes.
@@ -61,6 +66,7 @@ class LeccrTrainer(Trainer):
         languages: Sequence[str],
         augmentation: Callable[[Image.Image], Image.Image] | None = None,
         callbacks: list[TrainerCallback] | None = None,
+        record: ModelRecord | None = None,
     ) -> None:
         if args.n_gpu > 1:
             logger.warning("this process sees %d GPUs and uses one; launch a process for each", args.n_gpu)
@@ -81,6 +87,9 @@ class LeccrTrainer(Trainer):
         self.model_accepts_loss_kwargs = False
         self.criterion = LeccrCriterion(LossConfig.from_dict(args.loss))
         self.languages = list(languages)
+        self._record = record or ModelRecord(
+            languages=tuple(dict.fromkeys(language.removesuffix("_mt") for language in languages))
+        )
         self._term_sums: dict[str, Tensor] = {}
         self._num_terms_added = 0
 
@@ -137,6 +146,28 @@ class LeccrTrainer(Trainer):
             if self._collator.num_skipped:
                 logs["skipped_rows"] = float(self._collator.num_skipped)
         super().log(logs, start_time)
+
+    def record(self) -> ModelRecord:
+        """What is known of the model at this step; without metrics where it was not evaluated at this step."""
+        evaluated = [entry for entry in self.state.log_history if entry["step"] == self.state.global_step]
+        metrics = {
+            name.removeprefix("eval_"): value
+            for entry in evaluated
+            for name, value in entry.items()
+            if name.startswith("eval_")
+        }
+        protocol = {name: value for name, value in self._record.protocol.items() if name == VALIDATION and metrics}
+        return dataclasses.replace(
+            self._record,
+            metrics={VALIDATION: metrics} if metrics else {},
+            protocol=protocol,
+            checkpoint_choice=f"step {self.state.global_step} of {self.state.max_steps}",
+        )
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            self.record().write(output_dir or str(self.args.output_dir))
 
     def _load_best_model(self) -> None:
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:

@@ -1,0 +1,52 @@
+"""Check that the model beside this file embeds here as it did where it was saved.
+
+    hf download ORG/NAME --local-dir NAME && python NAME/check_embeddings.py
+
+Needs torch, transformers and Pillow. Embeds the pictures and captions of golden/ with the code in this folder, in
+float32 on the CPU, and prints the largest difference as JSON; exits with 1 above the tolerance.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from transformers import AutoModel, AutoProcessor
+
+# Processors and versions of torch round differently; a wrong weight moves an embedding by far more.
+TOLERANCE = 1e-4
+
+
+@torch.no_grad()
+def largest_difference(folder: Path) -> float:
+    """Largest absolute difference between the embeddings in golden/ and those of the loaded model."""
+    model = AutoModel.from_pretrained(folder, trust_remote_code=True, dtype=torch.float32).eval()
+    processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
+    golden = folder / "golden"
+    inputs = json.loads((golden / "inputs.json").read_text(encoding="utf-8"))
+    images = [Image.open(golden / name) for name in inputs["images"]]
+    items = processor(images=images, descriptions=inputs["descriptions"])
+    features = model.get_image_features(**items)
+    found = {
+        "text_embeds": model.get_text_features(**processor(text=inputs["texts"])).pooler_output,
+        "image_embeds": features.pooler_output,
+        "slot_embeds": features.slot_embeds,
+    }
+    expected = load_file(golden / "embeds.safetensors")
+    if "image_embeds_without_description" in expected:
+        alone = model.get_image_features(pixel_values=items["pixel_values"])
+        found["image_embeds_without_description"] = alone.pooler_output
+    return max(float((found[name] - value).abs().max()) for name, value in expected.items())
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tolerance", type=float, default=TOLERANCE, help="(default: %(default)s)")
+    tolerance = parser.parse_args().tolerance
+    # Not resolved: in the cache of the Hub this file is a link to another folder.
+    difference = largest_difference(Path(__file__).absolute().parent)
+    sys.stdout.write(json.dumps({"max_difference": difference, "tolerance": tolerance}) + "\n")
+    sys.exit(0 if difference <= tolerance else 1)

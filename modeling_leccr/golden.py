@@ -1,0 +1,72 @@
+"""A few inputs of our own with their embeddings, by which anybody can check a model that they loaded."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from transformers import BatchFeature
+
+from modeling_leccr.modeling_leccr import LeccrModel
+from processing.files import write_json_atomic
+from processing.languages import SOURCE_LANGUAGE
+from processing.processing_leccr import LeccrProcessor
+from processing.records import DESCRIPTION_COLUMN, IMAGE_COLUMN, caption_column
+from processing.scenes import TARGET_LANGUAGES, ScenesConfig, load_scenes
+
+GOLDEN_FOLDER = "golden"
+NUM_ITEMS = 3
+IMAGE_SIZE = 64
+
+
+def write_golden(model: LeccrModel, processor: LeccrProcessor, folder: Path, languages: Sequence[str]) -> None:
+    """Write drawn pictures, their captions and descriptions, and what the model makes of them.
+
+    The embeddings are those of a copy in float32 on the CPU, whose rounding others can repeat.
+
+    Args:
+        model: in any precision, on any device; it stays as it is.
+        processor: its processor.
+        folder: for `inputs.json`, `0.png`, ..., `embeds.safetensors`.
+        languages: captions are in English and in those of these that the scenes have, or in all where there is none.
+    """
+    known = [language for language in languages if language in TARGET_LANGUAGES] or list(TARGET_LANGUAGES)
+    sizes: dict[str, Any] = {"train_size": 1, "validation_size": 1, "test_size": NUM_ITEMS, "captions_per_item": 1}
+    split = load_scenes(ScenesConfig(**sizes, image_size=IMAGE_SIZE))["test"]
+    images = [image.convert("RGB") for image in split[IMAGE_COLUMN]]
+    texts = [row[0] for language in (SOURCE_LANGUAGE, *known) for row in split[caption_column(language)]]
+    names = [f"{position}.png" for position in range(len(images))]
+    descriptions = list(split[DESCRIPTION_COLUMN])
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, image in zip(names, images, strict=True):
+        image.save(folder / name)
+    write_json_atomic(folder / "inputs.json", {"images": names, "texts": texts, "descriptions": descriptions})
+    counts = processor.num_texts, processor.num_truncated
+    texts_in, items_in = processor(text=texts), processor(images=images, descriptions=descriptions)
+    # The truncation rate that a run reports is that of its own data.
+    processor.num_texts, processor.num_truncated = counts
+    save_file(_embeds(_float_copy(model), texts_in, items_in), folder / "embeds.safetensors")
+
+
+@torch.no_grad()
+def _embeds(model: LeccrModel, texts_in: BatchFeature, items_in: BatchFeature) -> dict[str, torch.Tensor]:
+    items = model.get_image_features(**items_in)
+    embeds = {
+        "text_embeds": model.get_text_features(**texts_in).pooler_output,
+        "image_embeds": items.pooler_output,
+        "slot_embeds": items.slot_embeds,
+    }
+    if model.config.description_dropout > 0:
+        alone = model.get_image_features(pixel_values=items_in["pixel_values"])
+        embeds["image_embeds_without_description"] = alone.pooler_output
+    return {name: value.contiguous() for name, value in embeds.items() if value is not None}
+
+
+def _float_copy(model: LeccrModel) -> LeccrModel:
+    # From the dictionary, which leaves out what fits one machine alone, such as the kernels for attention.
+    config: Any = type(model.config).from_dict(model.config.to_dict())
+    with torch.random.fork_rng(devices=()):
+        copy = type(model)(config)
+    copy.load_state_dict(model.state_dict())
+    return copy.float().eval()
