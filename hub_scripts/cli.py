@@ -12,6 +12,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "translate": ("hub_scripts.translate", "machine translations of the English captions"),
     "inspect_dataset": ("hub_scripts.inspect_dataset", "a report on the quality of a data set"),
     "push_dataset": ("hub_scripts.push_dataset", "a data set folder to the Hub, with a card"),
+    "push_metric": ("hub_scripts.push_metric", "the recalls to the Hub, for evaluate.load"),
     "search": ("hub_scripts.search", "search pictures with text in any language of the model"),
     "evaluate": ("hub_scripts.evaluate", "recalls of a saved model on a data set"),
 }

@@ -130,7 +130,7 @@ def upload_folder(
     Args:
         folder: what the repository shall hold.
         repo_id: name on the Hub; made if needed.
-        repo_type: "model", "dataset" or "space".
+        repo_type: "model", "dataset" or "space" (of the kind gradio).
         is_ours: see `compare`.
         private: make it private; one that is there must be.
         revision: branch; made if needed.
@@ -185,7 +185,13 @@ class _Upload:
     def prepare(self, *, private: bool) -> None:
         """Make the repository and the branch where they are missing."""
         # None leaves the choice for a public repository to the settings of the organisation.
-        self.api.create_repo(self.repo_id, repo_type=self.repo_type, private=private or None, exist_ok=True)
+        self.api.create_repo(
+            self.repo_id,
+            repo_type=self.repo_type,
+            private=private or None,
+            exist_ok=True,
+            space_sdk="gradio" if self.repo_type == "space" else None,
+        )
         if self.revision is not None:
             self.api.create_branch(self.repo_id, branch=self.revision, repo_type=self.repo_type, exist_ok=True)
         info = self.api.repo_info(self.repo_id, repo_type=self.repo_type, revision=self.revision)
