@@ -9,6 +9,7 @@ from modeling_leccr import check_embeddings
 from modeling_leccr.configuration_leccr import LeccrConfig
 from modeling_leccr.golden import GOLDEN_FOLDER, write_golden
 from modeling_leccr.modeling_leccr import LeccrModel
+from modeling_leccr.sentence_files import sentence_files
 from processing.files import replace_folder, write_json_atomic, write_text_atomic
 from processing.hub_upload import CARD_FILE
 from processing.processing_leccr import LeccrProcessor
@@ -81,8 +82,13 @@ def save_for_hub(
         fresh.mkdir(parents=True)
         model.save_pretrained(fresh, max_shard_size=max_shard_size)
         config = json.loads((fresh / CONFIG_FILE).read_text(encoding="utf-8"))
+        # What the zero-shot pipeline asks for; `register_for_auto_class` keeps one name alone.
+        config["auto_map"]["AutoModelForZeroShotImageClassification"] = config["auto_map"]["AutoModel"]
         write_json_atomic(fresh / CONFIG_FILE, without_local_origins(config))
         processor.save_pretrained(fresh)
+        settings = json.loads((fresh / "processor_config.json").read_text(encoding="utf-8"))
+        for name, content in sentence_files(config, settings).items():
+            write_text_atomic(fresh / name, content)
         if record is not None:
             record.write(fresh)
         write_golden(model, processor, fresh / GOLDEN_FOLDER, () if record is None else record.languages)
