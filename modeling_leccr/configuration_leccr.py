@@ -30,6 +30,7 @@ VISION_TOWERS_WITH_CLS = frozenset(
 # Beyond these a configuration is damaged or hostile: it would fill the memory before a weight has been read.
 MAX_LAYERS = 1_000
 MAX_SIZE = 10_000_000
+POSITIVE_SIZES = ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "vocab_size")
 
 # What the released code does and we correct (a field each); `LeccrConfig.official` selects them all.
 OFFICIAL_CHOICES: dict[str, Any] = {
@@ -204,8 +205,10 @@ class LeccrConfig(PreTrainedConfig):
         halves = {"": self, "vision_config.": self.vision_config, "text_config.": self.text_config}
         for half, config in halves.items():
             for name, value in vars(config).items():
+                if name in POSITIVE_SIZES and isinstance(value, int) and value < 1:
+                    raise ValueError(f"{half}{name} must be at least 1, got {value}.")
                 limit = MAX_LAYERS if "layers" in name or "depth" in name else MAX_SIZE
-                for number in value if isinstance(value, (list, tuple)) else [value]:
+                for number in value if isinstance(value, list | tuple) else [value]:
                     if isinstance(number, int) and number > limit:
                         raise ValueError(f"{half}{name} must be at most {limit}, got {number}.")
 

@@ -1,9 +1,19 @@
 """What a checkpoint must be before its weights are used."""
 
+import json
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PureWindowsPath
+from pickle import UnpicklingError
+
+from safetensors import SafetensorError, safe_open
 
 _MISFITS = ("missing_keys", "unexpected_keys", "mismatched_keys")
+_SAFE_ONLY = (
+    "LECCR reads weights as safetensors alone, because files of other formats (pytorch_model.bin) can run code as "
+    "they are read"
+)
 
 
 def check_loading(name: str | os.PathLike, info: Mapping[str, Collection]) -> None:
@@ -23,3 +33,65 @@ def check_loading(name: str | os.PathLike, info: Mapping[str, Collection]) -> No
             f"the checkpoint {str(name)!r} does not fit its configuration: {summary}. "
             f"Load it with the configuration that it was saved with, or convert it first."
         )
+
+
+@contextmanager
+def readable_weights(name: str | os.PathLike, subfolder: str = "") -> Iterator[None]:
+    """Say what is wrong with weight files that cannot be read.
+
+    Args:
+        name: folder or Hub name that is loaded inside of the block.
+        subfolder: where the files are in it.
+
+    Raises:
+        ValueError: a file is truncated, is no safetensors file, or lies outside of the folder.
+        FileNotFoundError: a file is missing.
+    """
+    folder = Path(name, subfolder)
+    if folder.is_dir():
+        for index in sorted(folder.glob("*.index.json")):
+            _check_index(index)
+    try:
+        yield
+    except SafetensorError as error:
+        raise ValueError(
+            f"the weights of {str(name)!r} are truncated or no safetensors ({error}; {_unreadable_file(folder)}); "
+            f"copy or download them again."
+        ) from error
+    except UnpicklingError:
+        # Without the cause, whose text advises to read the file without protection.
+        raise ValueError(f"the weights of {str(name)!r} are a pickle; {_SAFE_ONLY}.") from None
+    except OSError as error:
+        if ".safetensors" not in str(error):
+            raise
+        reason = str(error).partition(" Please do not")[0]
+        raise FileNotFoundError(f"{reason.rstrip('.')}; {_SAFE_ONLY}.") from error
+
+
+def _check_index(index: Path) -> None:
+    """The index of a sharded checkpoint names files; transformers would follow a path to anywhere."""
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{index} is damaged: no `weight_map` from weights to files ({error}); copy it again."
+        ) from error
+    foreign = [name for name in names if PureWindowsPath(name).name != name or not name.endswith(".safetensors")]
+    if foreign:
+        raise ValueError(f"{index} must name .safetensors files beside it, got {foreign[:3]}; {_SAFE_ONLY}.")
+    missing = [name for name in names if not (index.parent / name).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{len(missing)} of the {len(names)} weight files that {index} names are missing (first: {missing[:3]}); "
+            f"the folder was not copied or written to its end, do it again."
+        )
+
+
+def _unreadable_file(folder: Path) -> str:
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="pt"):
+                pass
+        except SafetensorError:
+            return f"see {path.name}"
+    return "downloaded whole, so its author has to repair it"

@@ -14,7 +14,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from .configuration_leccr import LeccrConfig
-from .loading_leccr import check_loading
+from .loading_leccr import check_loading, readable_weights
 from .matching_leccr import fused_scores
 from .outputs_leccr import LeccrImageFeatures, LeccrOutput
 from .packing_leccr import text_states
@@ -74,15 +74,20 @@ class LeccrPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
-        """As `PreTrainedModel.from_pretrained`, but what does not fit is an error instead of a warning.
+        """As `PreTrainedModel.from_pretrained`, but of safetensors alone, and what does not fit is an error.
 
         Raises:
-            ValueError: the checkpoint lacks weights, holds unknown ones, or has some of another shape. Such a model
-                would embed with random numbers.
+            ValueError: the checkpoint lacks weights, holds unknown ones, or has some of another shape; such a model
+                would embed with random numbers. Or a weight file is damaged or is a pickle, which could run code.
+            FileNotFoundError: there are no safetensors, or one of them is missing.
         """
-        loaded: Any = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        name = (args[0] if args else kwargs.get("pretrained_model_name_or_path")) or ""
+        kwargs.setdefault("use_safetensors", True)
+        kwargs["ignore_mismatched_sizes"] = True  # `check_loading` names them, transformers' error does not
+        with readable_weights(name, kwargs.get("subfolder", "")):
+            loaded: Any = super().from_pretrained(*args, output_loading_info=True, **kwargs)
         model, info = loaded
-        check_loading(args[0] if args else "", info)
+        check_loading(name, info)
         return (model, info) if output_loading_info else model
 
 

@@ -48,9 +48,14 @@ def output_width(vision_config: PreTrainedConfig) -> int:
 
 
 def tower_config(name: str | os.PathLike, half: str, tower_kwargs: dict[str, Any]) -> PreTrainedConfig:
-    """Configuration of a pretrained tower; of a dual encoder, the half ("vision_config", "text_config") asked for."""
+    """Configuration of a pretrained tower; of a dual encoder, the half ("vision_config", "text_config") asked for.
+
+    It keeps where the tower comes from, which the card names; a folder of this machine is nobody else's business.
+    """
     config = AutoConfig.from_pretrained(name, **tower_kwargs)
-    return getattr(config, half, config)
+    tower = getattr(config, half, config)
+    tower.name_or_path = "" if os.path.isdir(name) else str(name)
+    return tower
 
 
 def load_text_tower(tower: PreTrainedModel, name: str | os.PathLike, tower_kwargs: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """LeccrConfig: its checks, its presets, and that it survives a folder."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,12 @@ from tests.tiny import tiny_config, tiny_text_config, tiny_vision_config
         ({"dropout": 1.5}, r"dropout must lie in \[0, 1\]"),
         ({"description_dropout": -0.1}, r"description_dropout must lie in \[0, 1\]"),
         ({"global_weight": 2.0}, r"global_weight must lie in \[0, 1\]"),
-        ({"slot_init_std": -1.0}, "slot_init_std must not be negative"),
+        ({"slot_init_std": -1.0}, "slot_init_std must be finite and not negative"),
+        ({"slot_init_std": math.nan}, "slot_init_std must be finite"),
         ({"initial_temperature": 0.0}, "initial_temperature must be positive"),
-        ({"max_logit_scale": 5.0}, "max_logit_scale must be at least 1 / initial_temperature"),
+        ({"initial_temperature": math.inf}, "initial_temperature must be positive and finite"),
+        ({"max_logit_scale": 5.0}, "max_logit_scale must be finite and at least 1 / initial_temperature"),
+        ({"max_logit_scale": math.nan}, "max_logit_scale must be finite"),
         ({"item_source": "video"}, "item_source must be one of"),
         ({"interaction": "cross"}, "interaction must be one of"),
         ({"image_pooling": "max"}, "image_pooling must be one of"),

@@ -27,7 +27,7 @@ REGISTRY = re.compile(
 )
 
 # transformers cannot be installed without huggingface_hub.
-SHIPPED_ROOTS = {"huggingface_hub", "torch", "transformers", "PIL", *sys.stdlib_module_names}
+SHIPPED_ROOTS = {"huggingface_hub", "safetensors", "torch", "transformers", "PIL", *sys.stdlib_module_names}
 # The pattern with which transformers collects the files to ship: it reads docstrings too.
 SHIPPED_IMPORT = re.compile(r"^\s*from\s+\.(\S*)\s+import", re.MULTILINE)
 

@@ -1,16 +1,19 @@
 """Any vision and text encoder of transformers as a tower, and starting from pretrained ones."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import HfApi
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, BertModel, CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionModelWithProjection
 
 from modeling_leccr import LeccrModel
 from modeling_leccr.towers_leccr import build_tower, output_width, resize_position_grid, visual_tokens
+from tests.hub_server import hub
 from tests.tiny import tiny_items, tiny_model, tiny_pairs, tiny_text_config, tiny_texts, tiny_vision_config
 
 VISION = ["clip", "vit", "swin", "siglip", "convnextv2"]
@@ -171,6 +174,26 @@ def test_a_tower_checkpoint_that_lacks_weights_is_refused(towers: tuple[Path, Pa
     save_file({name: value for name, value in state.items() if name != lost}, file, metadata={"format": "pt"})
     with pytest.raises(ValueError, match="lacks 1 weights"):
         LeccrModel.from_towers(*towers, **SLOTS)
+
+
+def test_a_model_does_not_say_in_which_folders_its_towers_lay(towers: tuple[Path, Path], tmp_path: Path) -> None:
+    """A checkpoint that Trainer or `push_to_hub` publishes would show the paths of this machine."""
+    LeccrModel.from_towers(*towers, **SLOTS).save_pretrained(tmp_path / "first")
+    LeccrModel.from_pretrained(tmp_path / "first").save_pretrained(tmp_path / "second")
+    for folder in ("first", "second"):
+        assert str(tmp_path) not in (tmp_path / folder / "config.json").read_text(encoding="utf-8")
+
+
+def test_a_model_says_from_which_repositories_its_towers_are(towers: tuple[Path, Path], tmp_path: Path) -> None:
+    """The card names the base models; of a dual encoder the name stands on the whole, of which a half is taken."""
+    with hub(tmp_path / "home") as server:
+        for name, folder in zip(("clip", "bert"), towers, strict=True):
+            HfApi(token=server.token).create_repo(f"owner/{name}")
+            HfApi(token=server.token).upload_folder(repo_id=f"owner/{name}", folder_path=folder)
+        LeccrModel.from_towers("owner/clip", "owner/bert", **SLOTS).save_pretrained(tmp_path / "saved")
+    config = json.loads((tmp_path / "saved" / "config.json").read_text(encoding="utf-8"))
+    assert config["vision_config"]["_name_or_path"] == "owner/clip"
+    assert config["text_config"]["_name_or_path"] == "owner/bert"
 
 
 def test_a_tower_that_cannot_be_found_is_an_os_error(towers: tuple[Path, Path]) -> None:
