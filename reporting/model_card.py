@@ -1,0 +1,250 @@
+"""The card of a model on the Hub, written from the files of its folder alone; a section without data is left out."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from processing.records import LANGUAGE_NAMES, SOURCE_LANGUAGE, query_title
+from reporting.markdown import as_code, one_line, plain
+from reporting.model_facts import UNKNOWN_LICENSE, ModelFacts, read_facts
+from reporting.model_results import eval_result_files, metric_title, protocol_lines, reported_numbers, results_table
+from reporting.report import markdown_table
+
+__all__ = ["ModelFacts", "eval_result_files", "model_card", "read_facts"]
+
+TEMPLATE = Path(__file__).parent / "templates" / "model_card.md.jinja"
+PIPELINE_TAG = "zero-shot-image-classification"
+TAGS = ("image-text-retrieval", "cross-lingual-retrieval", "leccr")
+TASK = ("image-text-retrieval", "Cross-lingual image-text retrieval")
+GOLDEN_PICTURE = "golden/0.png"
+CHECK_SCRIPT = "check_embeddings.py"
+SENTENCE_FILES = frozenset({"modules.json", "sentence_bert_config.json"})
+
+_SCENES = "scenes"
+_DEFAULT_QUERIES = ("a red picture", "a dog on a beach")
+_DEFAULT_DESCRIPTION = "The picture is red all over."
+_SHOWN_QUERIES = 6
+# Of the machine and the run, not of the model; a control is another model.
+_UNTOLD_SETTINGS = frozenset(
+    {"output_dir", "logging_dir", "run_name", "resume_from_checkpoint", "hub_token", "hub_model_id", "controls"}
+)
+
+
+def model_card(facts: ModelFacts) -> str:
+    """The README of a repository.
+
+    Raises:
+        ValueError: the metadata are not what the Hub takes.
+    """
+    license_id = facts.license_id or UNKNOWN_LICENSE
+    title = facts.repo_id.rpartition("/")[2]
+    is_folder = "/" not in facts.repo_id
+    card = ModelCard.from_template(
+        _metadata(facts, license_id, title),
+        template_path=str(TEMPLATE),
+        title=plain(title),
+        summary=_summary(facts),
+        # "./" keeps a folder that is not there from being looked for on the Hub, code and all.
+        name=json.dumps(f"./{title}" if is_folder else facts.repo_id),
+        is_folder=is_folder,
+        reads_image=facts.reads_image,
+        reads_description=facts.reads_description,
+        has_golden_picture=GOLDEN_PICTURE in facts.files,
+        has_pipeline=not facts.needs_description,
+        has_sentence_transformers=bool(SENTENCE_FILES & facts.files),
+        has_check=CHECK_SCRIPT in facts.files,
+        inputs=_inputs(facts),
+        **_examples(facts),
+        results=results_table(facts),
+        protocol=protocol_lines(facts),
+        architecture=_architecture(facts),
+        training=_training(facts),
+        settings=_settings(facts.record.settings),
+        versions=_versions(facts.record.environment),
+        limits=_limits(facts),
+        license_id=license_id,
+        base_models=", ".join(f"`{name}`" for name in facts.base_models),
+    )
+    # Jinja leaves empty lines where a section is left out.
+    return re.sub(r"\n{3,}", "\n\n", card.content).strip() + "\n"
+
+
+def _metadata(facts: ModelFacts, license_id: str, title: str) -> ModelCardData:
+    dataset = facts.hub_dataset
+    languages = [code for code in facts.record.languages if code in LANGUAGE_NAMES]
+    return ModelCardData(
+        language=list(dict.fromkeys([SOURCE_LANGUAGE, *languages])),
+        license=one_line(license_id),
+        library_name="transformers",
+        pipeline_tag=PIPELINE_TAG,
+        tags=list(TAGS),
+        base_model=facts.base_models or None,
+        # The Hub would take a list of two for a merge of their weights.
+        base_model_relation="finetune" if facts.base_models else None,
+        datasets=[dataset] if dataset else None,
+        model_name=one_line(title),
+        eval_results=[
+            EvalResult(
+                task_type=TASK[0],
+                task_name=TASK[1],
+                dataset_type=dataset or "unknown",
+                dataset_name=facts.dataset or "unknown",
+                dataset_config=one_line(facts.record.settings.get("dataset_config")) or None,
+                dataset_split=one_line(facts.protocol.get("split", facts.split)),
+                metric_type=f"{language}_{key}",
+                metric_name=f"{query_title(language)}, {metric_title(key)}",
+                metric_value=value,
+            )
+            for language, key, value in reported_numbers(facts)
+        ]
+        or None,
+    )
+
+
+def _summary(facts: ModelFacts) -> str:
+    names = [plain(LANGUAGE_NAMES.get(code, code)) for code in (SOURCE_LANGUAGE, *facts.record.languages)]
+    languages = _joined(list(dict.fromkeys(names))) if facts.record.languages else "several languages"
+    item = {
+        "image": "A picture and a caption are",
+        "description": "The English description of a picture and a caption are",
+    }.get(str(facts.config.get("item_source")), "A picture with its English description, and a caption, are")
+    trained = ""
+    if facts.record.settings:
+        trained = " It was trained on English captions and their machine translations."
+    return (
+        f"Finds pictures by captions in {languages}, and captions by pictures. {item} embedded in one space, where "
+        f"their cosine says how well they fit.{trained}"
+    )
+
+
+def _examples(facts: ModelFacts) -> dict[str, Any]:
+    """Literals of Python for the example: captions of the first golden picture, then of the others."""
+    texts, images = list(facts.golden.get("texts", ())), len(facts.golden.get("images", ())) or 1
+    chosen = texts[::images][:_SHOWN_QUERIES] + texts[1:images]
+    descriptions = list(facts.golden.get("descriptions", ())) or [_DEFAULT_DESCRIPTION]
+    return {
+        "queries": [_literal(text) for text in chosen or _DEFAULT_QUERIES],
+        "description": _literal(descriptions[0]),
+    }
+
+
+def _inputs(facts: ModelFacts) -> str:
+    parts = ["images=[image]"] if facts.reads_image else []
+    parts += ["descriptions=[description]"] if facts.reads_description else []
+    return ", ".join(parts)
+
+
+def _architecture(facts: ModelFacts) -> str:
+    config = facts.config
+    has_slots = config.get("item_source", "image_and_description") == "image_and_description"
+    rows: list[tuple[str, Any]] = [
+        ("vision tower", _tower(facts, "vision") if facts.reads_image else None),
+        ("text tower", _tower(facts, "text")),
+        ("an item is embedded from", str(config.get("item_source", "image_and_description")).replace("_", " ")),
+        ("semantic slots an item", config.get("num_slots") if has_slots else None),
+        ("width of slots and visual tokens", config.get("slot_dim") if facts.reads_image else None),
+        ("interaction of slots and visual tokens", config.get("interaction") if has_slots else None),
+        ("width of an embedding", config.get("embed_dim")),
+        ("pooling of pictures", config.get("image_pooling") if facts.reads_image else None),
+        ("pooling of texts", config.get("text_pooling")),
+        ("share of the global score", config.get("global_weight") if has_slots else None),
+        ("picture, pixels", _image_size(facts.processor) if facts.reads_image else None),
+        ("longest text, tokens", facts.processor.get("max_length")),
+        ("parameters", f"{facts.num_parameters:,}"),
+        ("type of the weights", facts.dtype),
+    ]
+    return markdown_table(["", ""], [[name, plain(value)] for name, value in rows if value not in (None, "")])
+
+
+def _tower(facts: ModelFacts, kind: str) -> str:
+    config: Mapping[str, Any] = facts.config.get(f"{kind}_config") or {}
+    width = config.get("hidden_size")
+    return f"{config.get('model_type', 'unknown')}{f', width {width}' if width else ''}"
+
+
+def _image_size(processor: Mapping[str, Any]) -> str:
+    size = (processor.get("image_processor") or {}).get("size") or {}
+    return f"{size['height']} x {size['width']}" if {"height", "width"} <= set(size) else ""
+
+
+def _training(facts: ModelFacts) -> list[str]:
+    settings, lines = facts.record.settings, []
+    if dataset := facts.dataset:
+        shown = f"[{dataset}](https://huggingface.co/datasets/{dataset})" if facts.hub_dataset else as_code(dataset)
+        lines.append(f"Data: {shown}.")
+    if languages := settings.get("target_languages"):
+        names = _joined([plain(LANGUAGE_NAMES.get(code, code)) for code in map(str, languages)])
+        lines.append(f"English captions with their machine translations into {names}.")
+    if facts.record.seconds is not None:
+        lines.append(f"Time with the evaluations on the way: {facts.record.seconds / 60:.1f} minutes.")
+    return lines
+
+
+def _settings(settings: Mapping[str, Any]) -> str:
+    """The recipe as YAML, one line for each setting whatever its values hold; so none can end the block."""
+    told = {name: value for name, value in settings.items() if name not in _UNTOLD_SETTINGS}
+    if not told:
+        return ""
+    text = yaml.dump(told, Dumper=_OneLineDumper, sort_keys=False, allow_unicode=True, width=float("inf"))
+    return text.strip()
+
+
+class _OneLineDumper(yaml.SafeDumper):
+    """YAML in which a line break in a text is written `\\n`."""
+
+
+def _one_line(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = '"' if len(text.splitlines()) > 1 or "\n" in text else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_OneLineDumper.add_representer(str, _one_line)
+
+
+def _versions(environment: Mapping[str, Any]) -> str:
+    told = dict(environment)
+    rows = list(dict(told.pop("libraries", None) or {}).items())
+    rows = [*((name, value) for name, value in told.items() if value is not None), *rows]
+    return markdown_table(["", ""], [[plain(str(name).replace("_", " ")), plain(value)] for name, value in rows])
+
+
+def _limits(facts: ModelFacts) -> list[str]:
+    lines = []
+    if facts.needs_description:
+        lines.append("Every picture needs an English description; a picture without one is refused.")
+    elif facts.reads_description:
+        lines.append(
+            "A picture without a description is taken, with a learned stand-in for the description, and is found less "
+            "well."
+        )
+    if facts.reads_description:
+        lines.append("What a description says wrongly about a picture, the model believes.")
+    if facts.record.settings:
+        lines.append(
+            "The captions that it learned other languages from are machine translations, with the faults of the model "
+            "that wrote them."
+        )
+    if facts.record.settings.get("dataset") == _SCENES:
+        lines.append("It was trained on drawn scenes of a few shapes; it knows nothing of photos.")
+    elif not facts.record.settings:
+        lines.append("What it was trained on, and how, was not recorded.")
+    if not facts.evaluated_languages:
+        lines.append("How well it finds pictures was not recorded.")
+    if max_length := facts.processor.get("max_length"):
+        lines.append(f"Captions and descriptions are cut after {plain(max_length)} tokens.")
+    lines.append("Languages, pictures and uses other than those named here were not measured, and neither was bias.")
+    return lines
+
+
+def _literal(text: Any) -> str:
+    """A text as a literal of Python, in one line."""
+    return json.dumps(str(text), ensure_ascii=False)
+
+
+def _joined(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
