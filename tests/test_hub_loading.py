@@ -1,0 +1,157 @@
+"""Saved models through the Hub: strangers and owners of the package, pinned, offline, private, with every option."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from huggingface_hub import HfApi
+from safetensors.torch import load_file, save_file
+
+from hub_scripts.dataset_card import dataset_card
+from modeling_leccr.export import save_for_hub
+from processing.hub_dataset import push_dataset
+from processing.sources import open_splits
+from tests.hub_parts import write_folder
+from tests.hub_server import HubServer, environment, hub
+from tests.loading_worker import embed, run
+from tests.tiny import tiny_model, tiny_processor
+
+TRUST = {"trust_remote_code": True}
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """Two models that were pushed one after the other to owner/model, and as private owner/secret."""
+
+    server: HubServer
+    first: Any
+    second: Any
+    first_commit: str
+
+
+def push(folder: Path, repo_id: str, server: HubServer, *, private: bool = False) -> str:
+    """Send a folder as it is; the commit."""
+    api = HfApi(token=server.token)
+    api.create_repo(repo_id, private=private, exist_ok=True)
+    return api.upload_folder(repo_id=repo_id, folder_path=folder).oid
+
+
+@pytest.fixture(scope="module")
+def pushed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pushed]:
+    folder = tmp_path_factory.mktemp("pushed")
+    first, second = tiny_model(), tiny_model(seed=1, vision="vit")
+    with hub(folder / "home") as server:
+        for position, model in enumerate((first, second)):
+            saved = save_for_hub(model, tiny_processor(), folder / "model", repo_id="owner/model")
+            with (saved / "modeling_leccr.py").open("a", encoding="utf-8") as code:
+                code.write(f"\n\nMARK = {position}\n")
+            if model is first:
+                first_commit = push(saved, "owner/model", server)
+                HfApi(token=server.token).create_tag("owner/model", tag="v1")
+            else:
+                push(saved, "owner/model", server)
+                push(saved, "owner/secret", server, private=True)
+        sharded = save_for_hub(first, tiny_processor(), folder / "sharded", max_shard_size="100KB")
+        assert len(list(sharded.glob("*.safetensors"))) > 2
+        push(sharded, "owner/sharded", server)
+        broken = shutil.copytree(sharded, folder / "broken")
+        shard = next(path for path in broken.glob("*.safetensors") if "slot_projection.bias" in load_file(path))
+        state = load_file(shard)
+        state.pop("slot_projection.bias")
+        save_file(state, shard, metadata={"format": "pt"})
+        push(broken, "owner/broken", server)
+        yield Pushed(server, first, second, first_commit)
+
+
+def assert_embeds(outcome: dict[str, Any], model: Any, *, atol: float = 1e-6) -> None:
+    """The embeddings that came out of a process are those of the model here."""
+    assert "error" not in outcome, outcome["error"]
+    for kind, expected in embed(model, tiny_processor()).items():
+        torch.testing.assert_close(torch.tensor(outcome["embeds"][kind]), expected, atol=atol, rtol=0, msg=kind)
+
+
+def test_a_stranger_loads_what_was_pushed_and_again_without_a_connection(pushed: Pushed, tmp_path: Path) -> None:
+    """A module that is not shipped, or an import of our packages, shows only where they are not installed."""
+    steps = [
+        {"name": "owner/model", **TRUST},
+        {"name": "owner/model", "loader": "AutoModelForZeroShotImageClassification", **TRUST},
+        {"name": "owner/sharded", **TRUST, "attn_implementation": "eager", "device_map": "cpu"},
+        {"name": "owner/sharded", **TRUST, "attn_implementation": "sdpa", "device_map": "auto"},
+        {"name": "owner/sharded", **TRUST, "dtype": "bfloat16"},
+        {"name": "owner/sharded", **TRUST, "dtype": "float16"},
+        {"name": "owner/broken", **TRUST},
+    ]
+    variables = environment(pushed.server, tmp_path / "home")
+    *whole, eager, sdpa, bfloat, half, broken = run(tmp_path / "online", steps, variables)["outcomes"]
+    for outcome in whole:
+        assert_embeds(outcome, pushed.second)
+        assert (outcome["class"], outcome["mark"], outcome["dtype"]) == ("LeccrModel", 1, "torch.float32")
+    for outcome, attention in ((eager, "eager"), (sdpa, "sdpa")):
+        assert_embeds(outcome, pushed.first)
+        assert (outcome["attention"], outcome["devices"]) == ([attention], ["cpu"])
+    for outcome, dtype in ((bfloat, "torch.bfloat16"), (half, "torch.float16")):
+        assert_embeds(outcome, pushed.first, atol=0.05)
+        assert outcome["dtype"] == dtype
+    assert "does not fit its configuration" in broken["error"] and "slot_projection.bias" in broken["error"]
+
+    before = len(pushed.server.requests)
+    nowhere = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "1"}
+    offline = run(tmp_path / "offline", steps[:1], variables | nowhere)["outcomes"]
+    assert_embeds(offline[0], pushed.second)
+    assert len(pushed.server.requests) == before
+
+
+def test_a_pinned_revision_keeps_its_weights_and_its_code(pushed: Pushed, tmp_path: Path) -> None:
+    """Somebody who pins a revision must not get the code of a later push; a private model needs the token."""
+    steps = [
+        {"name": "owner/model", **TRUST, "revision": "v1"},
+        {"name": "owner/model", **TRUST, "revision": pushed.first_commit},
+        {"name": "owner/model", **TRUST, "revision": "v2"},
+        {"name": "owner/secret", **TRUST},
+        {"name": "owner/secret", **TRUST, "token": pushed.server.token},
+    ]
+    found = run(tmp_path, steps, environment(pushed.server, tmp_path / "home"))["outcomes"]
+    for outcome in found[:2]:
+        assert_embeds(outcome, pushed.first)
+        assert outcome["mark"] == 0
+    assert found[2]["error"].startswith("OSError: v2 is not a valid git identifier")
+    assert found[3]["error"].startswith("OSError: owner/secret is not a local folder and is not a valid model")
+    assert "private repository" in found[3]["error"] and "token" in found[3]["error"]
+    assert_embeds(found[4], pushed.second)
+
+
+def test_with_the_package_nothing_is_asked_and_no_code_of_the_repository_runs(pushed: Pushed, tmp_path: Path) -> None:
+    """Who has the package must not have to trust a repository."""
+    steps = [
+        {"name": "owner/model"},
+        {"name": "owner/model", "loader": "AutoModelForZeroShotImageClassification", "revision": "v1"},
+        {"name": "owner/model", "loader": "AutoProcessor", **TRUST},
+    ]
+    result = run(tmp_path, steps, environment(pushed.server, tmp_path / "home"), package=True)
+    assert_embeds(result["outcomes"][0], pushed.second)
+    assert_embeds(result["outcomes"][1], pushed.first)
+    assert [outcome.get("mark") for outcome in result["outcomes"]] == [None] * 3
+    assert result["remote_code"] == [] and not result["asked"]
+    assert not [path for path in (tmp_path / "home").rglob("*.py") if path.name != "__init__.py"]
+
+
+def test_pushed_descriptions_load_in_map_and_in_streaming_style(tmp_path: Path) -> None:
+    """A fresh process has no cache of the rows that this one has just written."""
+    folder = write_folder(tmp_path / "data")
+    expected = open_splits(folder)["train"]
+    steps = [
+        {"name": "owner/data", "loader": "load_dataset", "config": language, "split": "train", "streaming": streaming}
+        for language in ("de", "fr")
+        for streaming in (False, True)
+    ]
+    with hub(tmp_path / "home") as server:
+        push_dataset(folder, "owner/data", token=server.token, write_card=dataset_card)
+        found = run(tmp_path / "run", steps, environment(server, tmp_path / "fresh"))["outcomes"]
+    for step, outcome in zip(steps, found, strict=True):
+        assert "error" not in outcome, outcome["error"]
+        assert {f"caption_{step['config']}_mt", "description"} <= set(outcome["rows"][0])
+        assert outcome["rows"] == expected.select_columns(list(outcome["rows"][0])).to_list()
