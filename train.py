@@ -15,6 +15,7 @@ from modeling_leccr.training.arguments import help_text, parse_recipe
 from modeling_leccr.training.building import build_processor, load_splits
 from modeling_leccr.training.outputs import (
     MAIN_SYSTEM,
+    push_main_system,
     save_and_verify,
     search_in_fresh_process,
     write_metrics,
@@ -60,6 +61,8 @@ def main(arguments: list[str]) -> None:
     )
     write_pictures_and_report(folder, runs, record, split_name=reported, languages=languages, searches=searches)
     logger.info("report: %s", folder / "report.md")
+    if recipe.training.push_to_hub:
+        logger.info("pushed: %s", push_main_system(folder, recipe.training))
 
 
 if __name__ == "__main__":

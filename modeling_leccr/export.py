@@ -1,9 +1,11 @@
 """A folder that is ready for the Hub: weights, configuration, processor, the code that they need, a card."""
 
+import dataclasses
 import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 from modeling_leccr import check_embeddings
 from modeling_leccr.configuration_leccr import LeccrConfig
@@ -13,33 +15,12 @@ from modeling_leccr.sentence_files import sentence_files
 from processing.files import replace_folder, write_json_atomic, write_text_atomic
 from processing.hub_upload import CARD_FILE
 from processing.processing_leccr import LeccrProcessor
-from processing.traces import without_local_origins
+from processing.traces import without_local_origins, without_traces
+from reporting.model_card import eval_result_files, model_card, read_facts
 from reporting.model_record import ModelRecord
 
-CARD = """---
-library_name: transformers
-pipeline_tag: zero-shot-image-classification
-license: {license_id}
-language: {languages}
-tags: [image-text-retrieval, cross-lingual-retrieval]
----
-# LECCR
-
-Cross-lingual image retrieval: images, their English descriptions and captions in {language_names} in one space.
-
-```python
-from transformers import AutoModel, AutoProcessor
-
-model = AutoModel.from_pretrained("{name}", trust_remote_code=True)
-processor = AutoProcessor.from_pretrained("{name}", trust_remote_code=True)
-inputs = processor(images=[image], text=["a caption"], descriptions=["An English description of the image."])
-print(model(**inputs).logits_per_image)
-```
-
-`metrics.json` holds what this checkpoint scored and how it was measured.
-"""
 DEFAULT_SHARD_SIZE = "50GB"  # as in transformers
-CONFIG_FILE = "config.json"
+CONFIG_FILE, PROCESSOR_FILE = "config.json", "processor_config.json"
 
 
 def save_for_hub(
@@ -69,7 +50,8 @@ def save_for_hub(
         `folder`.
 
     Raises:
-        ValueError: `folder` exists and holds something else than a saved model.
+        ValueError: `folder` exists and holds something else than a saved model, or the metadata of its card are not
+            what the Hub takes.
     """
     target = Path(folder)
     if target.exists() and not (target / CONFIG_FILE).is_file():
@@ -81,27 +63,30 @@ def save_for_hub(
     try:
         fresh.mkdir(parents=True)
         model.save_pretrained(fresh, max_shard_size=max_shard_size)
-        config = json.loads((fresh / CONFIG_FILE).read_text(encoding="utf-8"))
+        config = _read_json(fresh / CONFIG_FILE)
         # What the zero-shot pipeline asks for; `register_for_auto_class` keeps one name alone.
         config["auto_map"]["AutoModelForZeroShotImageClassification"] = config["auto_map"]["AutoModel"]
         write_json_atomic(fresh / CONFIG_FILE, without_local_origins(config))
         processor.save_pretrained(fresh)
-        settings = json.loads((fresh / "processor_config.json").read_text(encoding="utf-8"))
-        for name, content in sentence_files(config, settings).items():
+        for name, content in sentence_files(config, _read_json(fresh / PROCESSOR_FILE)).items():
             write_text_atomic(fresh / name, content)
         if record is not None:
-            record.write(fresh)
+            _public(record).write(fresh)
         write_golden(model, processor, fresh / GOLDEN_FOLDER, () if record is None else record.languages)
         shutil.copyfile(check_embeddings.__file__, fresh / Path(check_embeddings.__file__).name)
-        write_text_atomic(fresh / CARD_FILE, _card(record or ModelRecord(), repo_id or target.name, license_id))
+        facts = read_facts(fresh, repo_id or target.name, license_id=license_id)
+        for name, content in {CARD_FILE: model_card(facts), **eval_result_files(facts)}.items():
+            write_text_atomic(fresh / name, content)
         replace_folder(target, fresh)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return target
 
 
-def _card(record: ModelRecord, name: str, license_id: str | None) -> str:
-    languages = ["en", *record.languages]
-    return CARD.format(
-        license_id=license_id or "unknown", languages=languages, language_names=", ".join(languages), name=name
-    )
+def _public(record: ModelRecord) -> ModelRecord:
+    texts = ("protocol", "checkpoint_choice", "settings", "environment")
+    return dataclasses.replace(record, **{name: without_traces(getattr(record, name)) for name in texts})
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))

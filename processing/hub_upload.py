@@ -8,6 +8,7 @@ repeated: the library leaves that to the caller, because a repeated commit may b
 """
 
 import logging
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ CARD_FILE = "README.md"
 DEFAULT_FILES_PER_COMMIT = 50
 MAX_FAILURES = 6
 MAX_WAIT_S = 300.0
+_REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 
 
@@ -114,6 +116,35 @@ def preview_remote(api: HfApi, repo_id: str, repo_type: str, revision: str | Non
         ) from error
 
 
+def prepare_repository(
+    api: HfApi, repo_id: str, repo_type: str, *, private: bool = False, revision: str | None = None
+) -> str | None:
+    """Make the repository and the branch where they are missing.
+
+    Returns:
+        The last commit of the branch.
+
+    Raises:
+        ValueError: `repo_id` is no `organisation/name`, or `private` is asked for a repository that is public.
+        ConnectionError: there is no token, or one that may not write there.
+    """
+    if not _REPO_ID.fullmatch(repo_id):
+        raise ValueError(f"the name of a repository must be organisation/name, got {repo_id!r}.")
+    try:
+        # None leaves the choice for a public repository to the settings of the organisation.
+        api.create_repo(repo_id, repo_type=repo_type, private=private or None, exist_ok=True)
+        if revision is not None:
+            api.create_branch(repo_id, branch=revision, repo_type=repo_type, exist_ok=True)
+        info = api.repo_info(repo_id, repo_type=repo_type, revision=revision)
+    except HTTPError as error:
+        if _is_denied(error):
+            raise ConnectionError(_login_advice(repo_id, error)) from error
+        raise
+    if private and not info.private:
+        raise ValueError(f"{repo_id} is public; make it private in its settings on the Hub, or push without --private.")
+    return info.sha
+
+
 def upload_folder(
     folder: str | Path,
     repo_id: str,
@@ -123,7 +154,8 @@ def upload_folder(
     private: bool = False,
     revision: str | None = None,
     token: str | None = None,
-    files_per_commit: int = DEFAULT_FILES_PER_COMMIT,
+    files_per_commit: int | None = DEFAULT_FILES_PER_COMMIT,
+    message: str = "Upload files",
 ) -> dict[str, Any]:
     """Make a repository equal to a folder; called again after a failure, it goes on where it was.
 
@@ -135,7 +167,9 @@ def upload_folder(
         private: make it private; one that is there must be.
         revision: branch; made if needed.
         token: of the Hub; the one of `hf auth login` by default.
-        files_per_commit: at least 1. The Hub limits commits an hour, and the size of a commit.
+        files_per_commit: at least 1; None puts all into one commit, so that no reader finds a part of them. The Hub
+            limits commits an hour, and the size of a commit.
+        message: title of the commits.
 
     Returns:
         `commits`, `sent_files`, `sent_bytes`, `unchanged_files`, `deleted_files` of this call, and the last `commit`.
@@ -145,14 +179,15 @@ def upload_folder(
         ConnectionError: there is no token, or one that may not write there.
         HTTPError, RuntimeError: the Hub refuses for another reason, or fails time after time; run it again.
     """
-    if files_per_commit < 1:
+    if files_per_commit is not None and files_per_commit < 1:
         raise ValueError(f"files_per_commit must be at least 1, got {files_per_commit}.")
-    upload = _Upload(Path(folder), HfApi(token=token), repo_id, repo_type, revision, is_ours, files_per_commit)
+    api = HfApi(token=token)
+    upload = _Upload(Path(folder), api, repo_id, repo_type, revision, is_ours, files_per_commit, message)
     failures = 0
     while True:
         before = upload.totals["commits"]
         try:
-            upload.prepare(private=private)
+            upload.head = prepare_repository(api, repo_id, repo_type, private=private, revision=revision)
             upload.run()
             return {**upload.totals, "commit": upload.head}
         except HTTPError as error:
@@ -176,30 +211,12 @@ class _Upload:
     repo_type: str
     revision: str | None
     is_ours: Callable[[str], bool]
-    files_per_commit: int
+    files_per_commit: int | None
+    message: str
 
     def __post_init__(self) -> None:
         self.totals = dict.fromkeys(("commits", "sent_files", "sent_bytes", "unchanged_files", "deleted_files"), 0)
         self.head: str | None = None
-
-    def prepare(self, *, private: bool) -> None:
-        """Make the repository and the branch where they are missing."""
-        # None leaves the choice for a public repository to the settings of the organisation.
-        self.api.create_repo(
-            self.repo_id,
-            repo_type=self.repo_type,
-            private=private or None,
-            exist_ok=True,
-            space_sdk="gradio" if self.repo_type == "space" else None,
-        )
-        if self.revision is not None:
-            self.api.create_branch(self.repo_id, branch=self.revision, repo_type=self.repo_type, exist_ok=True)
-        info = self.api.repo_info(self.repo_id, repo_type=self.repo_type, revision=self.revision)
-        if private and not info.private:
-            raise ValueError(
-                f"{self.repo_id} is public; make it private in its settings on the Hub, or push without --private."
-            )
-        self.head = info.sha
 
     def run(self) -> None:
         """Compare, then send what differs."""
@@ -207,13 +224,13 @@ class _Upload:
         if not self.totals["commits"]:
             self.totals["unchanged_files"] = len(found.unchanged)
         names = list(found.changed)
-        batches = [
-            names[start : start + self.files_per_commit] for start in range(0, len(names), self.files_per_commit)
-        ]
+        size = self.files_per_commit or len(names) or 1
+        batches = [names[start : start + size] for start in range(0, len(names), size)]
         # Without a changed file there may still be something to delete.
         for position, batch in enumerate(batches or ([[]] if found.stale else []), start=1):
             stale = found.stale if position >= len(batches) else ()
-            self._commit(batch, stale, f"Upload files ({position} of {len(batches) or 1})")
+            place = f" ({position} of {len(batches)})" if len(batches) > 1 else ""
+            self._commit(batch, stale, self.message + place)
             self.totals["commits"] += 1
             self.totals["sent_files"] += len(batch)
             self.totals["sent_bytes"] += sum(found.changed[name] for name in batch)

@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
+from transformers.trainer_utils import HubStrategy
 
 from modeling_leccr.configuration_leccr import LeccrConfig
 from modeling_leccr.losses_leccr import LossConfig
@@ -89,6 +90,7 @@ class LeccrTrainingArguments(TrainingArguments):
     dataloader_drop_last: bool = field(default=True, metadata={"help": "A short last batch has fewer negatives."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "The collator reads the columns itself."})
     report_to: Any = field(default="none", metadata={"help": "Trackers, such as tensorboard or trackio."})
+    hub_strategy: HubStrategy | str = field(default="end", metadata={"help": "When to push: 'end' alone."})
     hub_license: str | None = field(
         default=None, metadata={"help": "Licence of the weights by its name on the Hub, such as apache-2.0."}
     )
@@ -103,6 +105,22 @@ class LeccrTrainingArguments(TrainingArguments):
         default_factory=dict,
         metadata={"help": "Name -> changes of the recipe, trained after it for comparison; null: none."},
     )
+
+    def __post_init__(self) -> None:
+        """Check what the end of training would need.
+
+        Raises:
+            ValueError: the push has no repository, or would send checkpoints.
+        """
+        super().__post_init__()
+        if self.push_to_hub and not self.hub_model_id:
+            raise ValueError("push_to_hub needs hub_model_id, a name such as organisation/leccr-multi30k; got none.")
+        strategy = HubStrategy(self.hub_strategy)
+        if self.push_to_hub and strategy != HubStrategy.END:
+            raise ValueError(
+                f"hub_strategy must be 'end', got {strategy.value!r}: others would send optimizer states and "
+                f"half-trained models; push a checkpoint with `leccr push_model --model CHECKPOINT`."
+            )
 
 
 @dataclass

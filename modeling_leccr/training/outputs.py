@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -10,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+from huggingface_hub.errors import HTTPError
 
 from modeling_leccr.export import save_for_hub
+from modeling_leccr.publishing import push_model
+from modeling_leccr.training.arguments import LeccrTrainingArguments
 from modeling_leccr.training.run import MAIN_SYSTEM, SystemRun
 from processing.files import write_json_atomic
 from processing.processing_leccr import LeccrProcessor
@@ -66,6 +70,34 @@ def save_and_verify(folder: Path, run: SystemRun, processor: LeccrProcessor, lic
     if result.returncode:
         raise RuntimeError(f"the saved model does not reload to the same embeddings: {result.stdout}{result.stderr}")
     return json.loads(result.stdout.splitlines()[-1])["max_difference"]
+
+
+def push_main_system(folder: Path, arguments: LeccrTrainingArguments) -> dict[str, Any]:
+    """Push `model/`, which stays on the disk whatever happens here.
+
+    Returns:
+        What was sent, see `push_model`.
+
+    Raises:
+        RuntimeError: it could not be pushed; the message says why, and which command pushes it again.
+    """
+    repo_id, revision = str(arguments.hub_model_id), arguments.hub_revision
+    settings: dict[str, Any] = {
+        "private": bool(arguments.hub_private_repo),
+        "revision": revision,
+        "token": arguments.hub_token,
+    }
+    try:
+        return push_model(folder / "model", repo_id, license_id=arguments.hub_license, **settings)
+    except (OSError, ValueError, RuntimeError, HTTPError) as error:
+        words = ["leccr", "push_model", "--model", str(folder / "model"), "--repo", repo_id]
+        words += ["--license", arguments.hub_license] if arguments.hub_license else []
+        words += ["--revision", revision] if revision else []
+        words += ["--private"] if arguments.hub_private_repo else []
+        raise RuntimeError(
+            f"the training is finished and saved in {folder}, but the model was not pushed: {str(error).rstrip('.')}. "
+            f"Push it with `{shlex.join(words)}`."
+        ) from error
 
 
 def find_query(split: datasets.Dataset, language: str, start: int) -> tuple[str, str]:

@@ -17,7 +17,6 @@ from transformers.trainer_utils import get_last_checkpoint
 from modeling_leccr.modeling_leccr import LeccrModel
 from modeling_leccr.training.arguments import (
     DataArguments,
-    LeccrTrainingArguments,
     Recipe,
     build_recipe,
     merged,
@@ -43,6 +42,7 @@ _SHARED_SETTINGS = {entry.name for entry in dataclasses.fields(DataArguments)} |
     "max_length",
     "clean_captions",
     "output_dir",
+    "push_to_hub",
 }
 
 
@@ -82,7 +82,7 @@ def control_recipes(recipe: Recipe) -> dict[str, Recipe]:
                 f"the control {name!r} must have a name of its own without '/', and share the data and the processor "
                 f"with the main system; got changes of {refused or 'the name'}. Train it as a recipe of its own."
             )
-    shared = {name: value for name, value in recipe.settings.items() if name != "controls"}
+    shared = {name: value for name, value in recipe.settings.items() if name not in ("controls", "push_to_hub")}
     return {name: build_recipe(merged(shared, changes)) for name, changes in recipe.training.controls.items()}
 
 
@@ -132,9 +132,9 @@ def train_system(
     trainer.train(resume_from_checkpoint=_checkpoint_to_resume(args.resume_from_checkpoint, folder))
     seconds = time.perf_counter() - start
     record = dataclasses.replace(
-        record,
+        trainer.record(),
         metrics={name: trainer.retrieval_metrics(split) for name, split in reported.items()},
-        checkpoint_choice=_checkpoint_choice(args),
+        protocol=protocol,
         seconds=seconds,
     )
     return SystemRun(
@@ -166,13 +166,6 @@ def check_descriptions(config: Any, splits: Mapping[str, datasets.Dataset]) -> N
                 f"{missing[:3]}); run `python -m hub_scripts.describe`, or train with model.description_dropout "
                 f"above 0 (item_source is {config.item_source!r}, description_dropout {config.description_dropout})."
             )
-
-
-def _checkpoint_choice(args: LeccrTrainingArguments) -> str:
-    if not args.load_best_model_at_end:
-        return "last step"
-    metric = "SumR" if args.metric_for_best_model == "sum_r" else args.metric_for_best_model
-    return f"best {metric} on validation"
 
 
 def _checkpoint_to_resume(setting: str | bool | None, folder: Path) -> str | bool | None:

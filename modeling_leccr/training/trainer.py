@@ -2,21 +2,25 @@
 
 import dataclasses
 import logging
+import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import datasets
 import torch
+from huggingface_hub import HfApi
 from PIL import Image
 from torch import Tensor
 from transformers import Trainer, TrainerCallback
 
 from modeling_leccr.losses_leccr import LeccrCriterion, LossConfig
 from modeling_leccr.modeling_leccr import LeccrModel
+from modeling_leccr.publishing import push_model
 from modeling_leccr.training.arguments import LeccrTrainingArguments
 from modeling_leccr.training.gather import gather_batch
 from modeling_leccr.training.optimization import parameter_groups
 from processing.collator import LeccrCollator
+from processing.hub_upload import prepare_repository
 from processing.pairs import CaptionPairs
 from processing.processing_leccr import LeccrProcessor
 from reporting.model_record import ModelRecord
@@ -87,6 +91,7 @@ class LeccrTrainer(Trainer):
         self.model_accepts_loss_kwargs = False
         self.criterion = LeccrCriterion(LossConfig.from_dict(args.loss))
         self.languages = list(languages)
+        self._best_step: int | None = None
         self._record = record or ModelRecord(
             languages=tuple(dict.fromkeys(language.removesuffix("_mt") for language in languages))
         )
@@ -148,21 +153,80 @@ class LeccrTrainer(Trainer):
         super().log(logs, start_time)
 
     def record(self) -> ModelRecord:
-        """What is known of the model at this step; without metrics where it was not evaluated at this step."""
-        evaluated = [entry for entry in self.state.log_history if entry["step"] == self.state.global_step]
+        """What is known of the model as it is; without metrics where it was not evaluated at its step."""
+        step = self.state.global_step if self._best_step is None else self._best_step
         metrics = {
             name.removeprefix("eval_"): value
-            for entry in evaluated
+            for entry in self.state.log_history
             for name, value in entry.items()
-            if name.startswith("eval_")
+            if entry["step"] == step and name.startswith("eval_")
         }
+        choice = f"step {step} of {self.state.max_steps}"
+        if self._best_step is not None:
+            metric = "SumR" if self.args.metric_for_best_model == "sum_r" else self.args.metric_for_best_model
+            choice = f"best {metric} on validation"
         protocol = {name: value for name, value in self._record.protocol.items() if name == VALIDATION and metrics}
         return dataclasses.replace(
             self._record,
             metrics={VALIDATION: metrics} if metrics else {},
             protocol=protocol,
-            checkpoint_choice=f"step {self.state.global_step} of {self.state.max_steps}",
+            checkpoint_choice=choice,
         )
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As the parent."""
+        self._best_step = None
+        return super().train(*args, **kwargs)
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Make the repository before training, so that a wrong token or name shows before hours of it.
+
+        Raises:
+            ValueError: there is no name for it, or it is public and asked to be private.
+            ConnectionError: there is no token, or one that may not write there.
+        """
+        if self.is_world_process_zero():
+            private = bool(self.args.hub_private_repo) if private is None else private
+            api = HfApi(token=token or self.args.hub_token)
+            prepare_repository(api, self._repository(), "model", private=private, revision=self.args.hub_revision)
+
+    def push_to_hub(  # type: ignore[override]
+        self,
+        commit_message: str = "End of training",
+        *,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+    ) -> dict[str, Any] | None:
+        """Push the model as it is; what arrives is what `push_model` sends. Every process has to call it.
+
+        Args: of the parent, of which the card takes none, for it is written from what is known of the run.
+
+        Returns:
+            What was sent, see `push_model`; None in every process but the main one.
+
+        Raises: as `push_model`.
+        """
+        repo_id = self._repository()
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        with tempfile.TemporaryDirectory(prefix="leccr-push-") as folder:
+            self.save_model(folder, _internal_call=True)
+            if not self.is_world_process_zero():
+                return None
+            return push_model(
+                folder,
+                repo_id,
+                license_id=self.args.hub_license,
+                private=bool(self.args.hub_private_repo) if private is None else private,
+                revision=revision or self.args.hub_revision,
+                token=token or self.args.hub_token,
+                message=commit_message,
+            )
+
+    def _repository(self) -> str:
+        if not self.args.hub_model_id:
+            raise ValueError("hub_model_id must name the repository to push to, as organisation/name; got none.")
+        return self.args.hub_model_id
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         super()._save(output_dir, state_dict)
@@ -170,6 +234,7 @@ class LeccrTrainer(Trainer):
             self.record().write(output_dir or str(self.args.output_dir))
 
     def _load_best_model(self) -> None:
+        self._best_step = self.state.best_global_step
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             super()._load_best_model()
         elif self.state.best_model_checkpoint is not None:
