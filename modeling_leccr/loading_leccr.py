@@ -64,8 +64,10 @@ def readable_weights(name: str | os.PathLike, subfolder: str = "") -> Iterator[N
     except OSError as error:
         if ".safetensors" not in str(error):
             raise
-        reason = str(error).partition(" Please do not")[0]
-        raise FileNotFoundError(f"{reason.rstrip('.')}; {_SAFE_ONLY}.") from error
+        reason = str(error).partition(" Please do not")[0].rstrip(".")
+        raise FileNotFoundError(
+            f"{reason}; if a copy or download was cut off, do it again to its end. {_SAFE_ONLY}."
+        ) from error
 
 
 def _check_index(index: Path) -> None:

@@ -10,6 +10,7 @@ from transformers import AutoImageProcessor
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, TextKwargs, Unpack
 
+MIN_VOCABULARY = 10  # beside the special tokens; the letters of any script are more
 DEFAULT_MAX_LENGTH = 200  # tokens; the cut of the released evaluation code
 
 _PUNCTUATION = re.compile(r"[,.'!?\"()*#:;~/-]")
@@ -77,7 +78,7 @@ class LeccrProcessor(ProcessorMixin):
         num_truncated: how many of them were cut.
 
     Raises:
-        ValueError: a setting is out of its range, or the tokenizer has no padding token.
+        ValueError: a setting is out of its range, or the tokenizer has no padding token or no vocabulary.
     """
 
     valid_processor_kwargs = LeccrProcessorKwargs  # type: ignore[assignment]
@@ -107,6 +108,13 @@ class LeccrProcessor(ProcessorMixin):
             raise ValueError(f"max_words must be at least 1, or None for no limit, got {max_words}.")
         if tokenizer.pad_token_id is None:
             raise ValueError("tokenizer must have a padding token, got none; set tokenizer.pad_token.")
+        # transformers makes an empty tokenizer where the file with the vocabulary is missing, and reads [UNK] alone.
+        num_words = len(tokenizer) - len(set(tokenizer.all_special_ids))
+        if num_words < MIN_VOCABULARY:
+            raise ValueError(
+                f"tokenizer must know more than its special tokens, got {num_words} others; its tokenizer.json is "
+                f"missing or damaged: copy or download it again."
+            )
         self.max_length = max_length
         self.clean_captions = clean_captions
         self.max_words = max_words

@@ -6,8 +6,8 @@
 Inside the block `huggingface_hub`, `datasets` and `transformers` of this process talk to the server, with caches of
 their own under `tmp_path`. A child process gets the same by `environment(server, tmp_path)`.
 
-Faults are planned with `server.fail`: the next requests that match are answered with 429 or 500, cut off in the middle
-of their body, or carried out with the answer lost. Every request is kept in `server.requests`.
+Faults are planned with `server.fail`: the next requests that match are answered with 429 or 500, cut off or held up in
+the middle of their body, or carried out with the answer lost. Every request is kept in `server.requests`.
 """
 
 import base64
@@ -18,7 +18,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -42,7 +42,7 @@ from tests.hub_repositories import (
 )
 
 LICENSES = ("cc-by-4.0", "cc-by-nc-sa-4.0", "cc0-1.0", "mit", "apache-2.0", "other", "unknown")
-FAULTS = ("429", "500", "cut", "lost")
+FAULTS = ("429", "500", "cut", "lost", "stall")
 API = re.compile(
     r"/api/(?P<kind>models|datasets|spaces)/(?P<repo>[^/]+/[^/]+)"
     r"(?:/(?P<action>revision|tree|paths-info|preupload|commits|commit|refs|branch|tag|auth-check|settings)"
@@ -112,7 +112,8 @@ class HubServer:
         Args:
             pattern: searched in "METHOD path".
             kind: "429", "500"; "cut" off in the middle of the upload, or of the download where nothing is uploaded;
-                "lost": carried out, but the answer never comes.
+                "lost": carried out, but the answer never comes; "stall": half of the answer comes, and no more until
+                the client hangs up.
             times: how many matching requests fail.
             skip: how many matching requests go well before.
         """
@@ -169,9 +170,9 @@ class Handler(BaseHTTPRequestHandler):
         for name, value in {"Content-Length": str(len(reply.body)), **reply.headers}.items():
             self.send_header(name, value)
         self.end_headers()
-        if fault == "cut":
+        if fault in ("cut", "stall"):
             self.wfile.write(reply.body[: len(reply.body) // 2])
-            return self._hang_up(request)
+            return self._hang_up(request) if fault == "cut" else self._stall(request)
         self.hub.requests.append(f"{request} {reply.status}")
         if self.command != "HEAD":
             self.wfile.write(reply.body)
@@ -184,6 +185,13 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         self.wfile.flush()
         self.connection.shutdown(socket.SHUT_RDWR)
+
+    def _stall(self, request: str) -> None:
+        self.wfile.flush()
+        self.hub.requests.append(f"{request} stalled")
+        self.close_connection = True
+        with suppress(ConnectionError):
+            self.connection.recv(1)
 
     def _read_chunked(self) -> bytes:
         parts = []
