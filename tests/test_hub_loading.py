@@ -1,6 +1,5 @@
 """Saved models through the Hub: strangers and owners of the package, pinned, offline, private, with every option."""
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,11 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, snapshot_download
 from safetensors.torch import load_file, save_file
 
 from hub_scripts.dataset_card import dataset_card
 from modeling_leccr.export import save_for_hub
+from modeling_leccr.publishing import push_model
 from processing.hub_dataset import push_dataset
 from processing.sources import open_splits
 from tests.hub_parts import write_folder
@@ -25,7 +25,10 @@ TRUST = {"trust_remote_code": True}
 
 @dataclass(frozen=True)
 class Pushed:
-    """Two models that were pushed one after the other to owner/model, and as private owner/secret."""
+    """Two models that were pushed one after the other to owner/model, the second also as private owner/secret.
+
+    The first is at the tag v1, with other code than the second, and in shards as owner/sharded.
+    """
 
     server: HubServer
     first: Any
@@ -33,11 +36,16 @@ class Pushed:
     first_commit: str
 
 
-def push(folder: Path, repo_id: str, server: HubServer, *, private: bool = False) -> str:
-    """Send a folder as it is; the commit."""
+def push(model: Any, repo_id: str, server: HubServer, folder: Path, **settings: Any) -> None:
+    saved = save_for_hub(model, tiny_processor(), folder / "model")
+    push_model(saved, repo_id, token=server.token, **settings)
+
+
+def mark_code(repo_id: str, server: HubServer, mark: int) -> str:
+    """Push other code with the same model, recognizable by a constant; the commit."""
+    code = server.files(repo_id, "models")["modeling_leccr.py"] + f"\n\nMARK = {mark}\n".encode()
     api = HfApi(token=server.token)
-    api.create_repo(repo_id, private=private, exist_ok=True)
-    return api.upload_folder(repo_id=repo_id, folder_path=folder).oid
+    return api.upload_file(path_or_fileobj=code, path_in_repo="modeling_leccr.py", repo_id=repo_id).oid
 
 
 @pytest.fixture(scope="module")
@@ -45,26 +53,26 @@ def pushed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pushed]:
     folder = tmp_path_factory.mktemp("pushed")
     first, second = tiny_model(), tiny_model(seed=1, vision="vit")
     with hub(folder / "home") as server:
-        for position, model in enumerate((first, second)):
-            saved = save_for_hub(model, tiny_processor(), folder / "model", repo_id="owner/model")
-            with (saved / "modeling_leccr.py").open("a", encoding="utf-8") as code:
-                code.write(f"\n\nMARK = {position}\n")
-            if model is first:
-                first_commit = push(saved, "owner/model", server)
-                HfApi(token=server.token).create_tag("owner/model", tag="v1")
-            else:
-                push(saved, "owner/model", server)
-                push(saved, "owner/secret", server, private=True)
-        sharded = save_for_hub(first, tiny_processor(), folder / "sharded", max_shard_size="100KB")
-        assert len(list(sharded.glob("*.safetensors"))) > 2
-        push(sharded, "owner/sharded", server)
-        broken = shutil.copytree(sharded, folder / "broken")
-        shard = next(path for path in broken.glob("*.safetensors") if "slot_projection.bias" in load_file(path))
-        state = load_file(shard)
-        state.pop("slot_projection.bias")
-        save_file(state, shard, metadata={"format": "pt"})
-        push(broken, "owner/broken", server)
+        push(first, "owner/model", server, folder)
+        first_commit = mark_code("owner/model", server, 1)
+        HfApi(token=server.token).create_tag("owner/model", tag="v1")
+        push(second, "owner/model", server, folder)
+        mark_code("owner/model", server, 2)
+        push(second, "owner/secret", server, folder, private=True)
+        push(first, "owner/sharded", server, folder, max_shard_size="100KB")
+        assert len([name for name in server.files("owner/sharded", "models") if name.startswith("model-")]) > 2
+        push_without_a_weight(Path(snapshot_download("owner/sharded", local_dir=folder / "broken")), server)
         yield Pushed(server, first, second, first_commit)
+
+
+def push_without_a_weight(folder: Path, server: HubServer) -> None:
+    """What no push of ours sends: shards in which a weight is missing, as owner/broken."""
+    shard = next(path for path in folder.glob("*.safetensors") if "slot_projection.bias" in load_file(path))
+    state = load_file(shard)
+    state.pop("slot_projection.bias")
+    save_file(state, shard, metadata={"format": "pt"})
+    HfApi(token=server.token).create_repo("owner/broken")
+    HfApi(token=server.token).upload_folder(repo_id="owner/broken", folder_path=folder)
 
 
 def assert_embeds(outcome: dict[str, Any], model: Any, *, atol: float = 1e-6) -> None:
@@ -89,7 +97,7 @@ def test_a_stranger_loads_what_was_pushed_and_again_without_a_connection(pushed:
     *whole, eager, sdpa, bfloat, half, broken = run(tmp_path / "online", steps, variables)["outcomes"]
     for outcome in whole:
         assert_embeds(outcome, pushed.second)
-        assert (outcome["class"], outcome["mark"], outcome["dtype"]) == ("LeccrModel", 1, "torch.float32")
+        assert (outcome["class"], outcome["mark"], outcome["dtype"]) == ("LeccrModel", 2, "torch.float32")
     for outcome, attention in ((eager, "eager"), (sdpa, "sdpa")):
         assert_embeds(outcome, pushed.first)
         assert (outcome["attention"], outcome["devices"]) == ([attention], ["cpu"])
@@ -117,7 +125,7 @@ def test_a_pinned_revision_keeps_its_weights_and_its_code(pushed: Pushed, tmp_pa
     found = run(tmp_path, steps, environment(pushed.server, tmp_path / "home"))["outcomes"]
     for outcome in found[:2]:
         assert_embeds(outcome, pushed.first)
-        assert outcome["mark"] == 0
+        assert outcome["mark"] == 1
     assert found[2]["error"].startswith("OSError: v2 is not a valid git identifier")
     assert found[3]["error"].startswith("OSError: owner/secret is not a local folder and is not a valid model")
     assert "private repository" in found[3]["error"] and "token" in found[3]["error"]
