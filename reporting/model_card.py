@@ -1,6 +1,7 @@
 """The card of a model on the Hub, written from the files of its folder alone; a section without data is left out."""
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,21 +19,19 @@ from reporting.report import markdown_table
 __all__ = ["ModelFacts", "eval_result_files", "model_card", "read_facts"]
 
 TEMPLATE = Path(__file__).parent / "templates" / "model_card.md.jinja"
-PIPELINE_TAG = "zero-shot-image-classification"
+PIPELINE_TAG, PIPELINE_CLASS = "zero-shot-image-classification", "AutoModelForZeroShotImageClassification"
 TAGS = ("image-text-retrieval", "cross-lingual-retrieval", "leccr")
 TASK = ("image-text-retrieval", "Cross-lingual image-text retrieval")
 GOLDEN_PICTURE = "golden/0.png"
 CHECK_SCRIPT = "check_embeddings.py"
-SENTENCE_FILES = frozenset({"modules.json", "sentence_bert_config.json"})
+SENTENCE_FILE = "modules.json"
 
 _SCENES = "scenes"
 _DEFAULT_QUERIES = ("a red picture", "a dog on a beach")
 _DEFAULT_DESCRIPTION = "The picture is red all over."
 _SHOWN_QUERIES = 6
-# Of the machine and the run, not of the model; a control is another model.
-_UNTOLD_SETTINGS = frozenset(
-    {"output_dir", "logging_dir", "run_name", "resume_from_checkpoint", "hub_token", "hub_model_id", "controls"}
-)
+# Another model, a place on a machine, a secret.
+_UNTOLD_SETTINGS = re.compile(r"controls|output_dir|.*_token")
 
 
 def model_card(facts: ModelFacts) -> str:
@@ -54,9 +53,10 @@ def model_card(facts: ModelFacts) -> str:
         is_folder=is_folder,
         reads_image=facts.reads_image,
         reads_description=facts.reads_description,
+        has_slots=facts.has_slots,
         has_golden_picture=GOLDEN_PICTURE in facts.files,
-        has_pipeline=not facts.needs_description,
-        has_sentence_transformers=bool(SENTENCE_FILES & facts.files),
+        has_pipeline=not facts.needs_description and PIPELINE_CLASS in facts.config.get("auto_map", {}),
+        has_sentence_transformers=facts.reads_image and SENTENCE_FILE in facts.files,
         has_check=CHECK_SCRIPT in facts.files,
         inputs=_inputs(facts),
         **_examples(facts),
@@ -96,8 +96,8 @@ def _metadata(facts: ModelFacts, license_id: str, title: str) -> ModelCardData:
                 dataset_name=facts.dataset or "unknown",
                 dataset_config=one_line(facts.record.settings.get("dataset_config")) or None,
                 dataset_split=one_line(facts.protocol.get("split", facts.split)),
-                metric_type=f"{language}_{key}",
-                metric_name=f"{query_title(language)}, {metric_title(key)}",
+                metric_type=one_line(f"{language}_{key}"),
+                metric_name=one_line(f"{query_title(language)}, {metric_title(key)}"),
                 metric_value=value,
             )
             for language, key, value in reported_numbers(facts)
@@ -107,19 +107,25 @@ def _metadata(facts: ModelFacts, license_id: str, title: str) -> ModelCardData:
 
 
 def _summary(facts: ModelFacts) -> str:
-    names = [plain(LANGUAGE_NAMES.get(code, code)) for code in (SOURCE_LANGUAGE, *facts.record.languages)]
-    languages = _joined(list(dict.fromkeys(names))) if facts.record.languages else "several languages"
+    """What the model is, in two sentences."""
+    learned = facts.record.settings.get("target_languages")
+    trained = "; it learned other languages from machine translations of English captions" if learned else ""
     item = {
-        "image": "A picture and a caption are",
-        "description": "The English description of a picture and a caption are",
-    }.get(str(facts.config.get("item_source")), "A picture with its English description, and a caption, are")
-    trained = ""
-    if facts.record.settings:
-        trained = " It was trained on English captions and their machine translations."
+        "image": "A picture and a caption become",
+        "description": "The English description of a picture and a caption become",
+    }.get(str(facts.config.get("item_source")), "A picture, with its English description, and a caption become")
     return (
-        f"Finds pictures by captions in {languages}, and captions by pictures. {item} embedded in one space, where "
-        f"their cosine says how well they fit.{trained}"
+        f"A {'LECCR ' if facts.has_slots else ''}model that finds pictures by captions in "
+        f"{_language_names(facts.record.languages)}, and captions by pictures{trained}. "
+        f"{item} vectors of one space, in which their cosine says how well they fit."
     )
+
+
+def _language_names(codes: Sequence[str]) -> str:
+    if not codes:
+        return "several languages"
+    names = [plain(LANGUAGE_NAMES.get(code, code)) for code in dict.fromkeys((SOURCE_LANGUAGE, *codes))]
+    return _joined(names)
 
 
 def _examples(facts: ModelFacts) -> dict[str, Any]:
@@ -141,30 +147,31 @@ def _inputs(facts: ModelFacts) -> str:
 
 def _architecture(facts: ModelFacts) -> str:
     config = facts.config
-    has_slots = config.get("item_source", "image_and_description") == "image_and_description"
     rows: list[tuple[str, Any]] = [
         ("vision tower", _tower(facts, "vision") if facts.reads_image else None),
         ("text tower", _tower(facts, "text")),
         ("an item is embedded from", str(config.get("item_source", "image_and_description")).replace("_", " ")),
-        ("semantic slots an item", config.get("num_slots") if has_slots else None),
+        ("semantic slots an item", config.get("num_slots") if facts.has_slots else None),
         ("width of slots and visual tokens", config.get("slot_dim") if facts.reads_image else None),
-        ("interaction of slots and visual tokens", config.get("interaction") if has_slots else None),
+        ("interaction of slots and visual tokens", config.get("interaction") if facts.has_slots else None),
         ("width of an embedding", config.get("embed_dim")),
         ("pooling of pictures", config.get("image_pooling") if facts.reads_image else None),
         ("pooling of texts", config.get("text_pooling")),
-        ("share of the global score", config.get("global_weight") if has_slots else None),
+        ("share of the global score", config.get("global_weight") if facts.has_slots else None),
         ("picture, pixels", _image_size(facts.processor) if facts.reads_image else None),
         ("longest text, tokens", facts.processor.get("max_length")),
         ("parameters", f"{facts.num_parameters:,}"),
         ("type of the weights", facts.dtype),
     ]
-    return markdown_table(["", ""], [[name, plain(value)] for name, value in rows if value not in (None, "")])
+    return markdown_table(["part", "value"], [[name, plain(value)] for name, value in rows if value not in (None, "")])
 
 
 def _tower(facts: ModelFacts, kind: str) -> str:
     config: Mapping[str, Any] = facts.config.get(f"{kind}_config") or {}
-    width = config.get("hidden_size")
-    return f"{config.get('model_type', 'unknown')}{f', width {width}' if width else ''}"
+    parts = [str(config.get("model_type", "unknown"))]
+    parts += [f"width {config['hidden_size']}"] if "hidden_size" in config else []
+    parts += [f"from {facts.towers[kind]}"] if kind in facts.towers else []
+    return ", ".join(parts)
 
 
 def _image_size(processor: Mapping[str, Any]) -> str:
@@ -178,8 +185,8 @@ def _training(facts: ModelFacts) -> list[str]:
         shown = f"[{dataset}](https://huggingface.co/datasets/{dataset})" if facts.hub_dataset else as_code(dataset)
         lines.append(f"Data: {shown}.")
     if languages := settings.get("target_languages"):
-        names = _joined([plain(LANGUAGE_NAMES.get(code, code)) for code in map(str, languages)])
-        lines.append(f"English captions with their machine translations into {names}.")
+        names = [plain(LANGUAGE_NAMES.get(code, code)) for code in map(str, languages)]
+        lines.append(f"English captions with their machine translations into {_joined(names)}.")
     if facts.record.seconds is not None:
         lines.append(f"Time with the evaluations on the way: {facts.record.seconds / 60:.1f} minutes.")
     return lines
@@ -187,11 +194,11 @@ def _training(facts: ModelFacts) -> list[str]:
 
 def _settings(settings: Mapping[str, Any]) -> str:
     """The recipe as YAML, one line for each setting whatever its values hold; so none can end the block."""
-    told = {name: value for name, value in settings.items() if name not in _UNTOLD_SETTINGS}
+    told = {name: value for name, value in settings.items() if not _UNTOLD_SETTINGS.fullmatch(name)}
     if not told:
         return ""
-    text = yaml.dump(told, Dumper=_OneLineDumper, sort_keys=False, allow_unicode=True, width=float("inf"))
-    return text.strip()
+    style: dict[str, Any] = {"sort_keys": False, "default_flow_style": None, "width": math.inf, "allow_unicode": True}
+    return yaml.dump(told, Dumper=_OneLineDumper, **style).strip()
 
 
 class _OneLineDumper(yaml.SafeDumper):
@@ -199,7 +206,7 @@ class _OneLineDumper(yaml.SafeDumper):
 
 
 def _one_line(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    style = '"' if len(text.splitlines()) > 1 or "\n" in text else None
+    style = None if text.splitlines() in ([], [text]) else '"'
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
@@ -210,7 +217,8 @@ def _versions(environment: Mapping[str, Any]) -> str:
     told = dict(environment)
     rows = list(dict(told.pop("libraries", None) or {}).items())
     rows = [*((name, value) for name, value in told.items() if value is not None), *rows]
-    return markdown_table(["", ""], [[plain(str(name).replace("_", " ")), plain(value)] for name, value in rows])
+    cells = [[plain(str(name).replace("_", " ")), plain(value)] for name, value in rows]
+    return markdown_table(["name", "value"], cells)
 
 
 def _limits(facts: ModelFacts) -> list[str]:
@@ -224,7 +232,7 @@ def _limits(facts: ModelFacts) -> list[str]:
         )
     if facts.reads_description:
         lines.append("What a description says wrongly about a picture, the model believes.")
-    if facts.record.settings:
+    if facts.record.settings.get("target_languages"):
         lines.append(
             "The captions that it learned other languages from are machine translations, with the faults of the model "
             "that wrote them."

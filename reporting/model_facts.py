@@ -62,6 +62,11 @@ class ModelFacts:
         return self.config.get("item_source") != "image"
 
     @property
+    def has_slots(self) -> bool:
+        """Whether items have semantic slots beside their embedding."""
+        return self.reads_image and self.reads_description
+
+    @property
     def needs_description(self) -> bool:
         """Whether a picture without a description is refused."""
         return self.reads_description and not (self.reads_image and self.config.get("description_dropout"))
@@ -89,16 +94,20 @@ class ModelFacts:
         return [name for name in names if name != "mean"]
 
     @property
+    def towers(self) -> dict[str, str]:
+        """Kind of tower -> name on the Hub, of those that training started from."""
+        found: dict[str, str] = {}
+        for kind in ("vision", "text"):
+            origin = (self.config.get(f"{kind}_config") or {}).get("_name_or_path")
+            for name in (origin, self.record.settings.get(f"{kind}_tower")):
+                if is_hub_name(name):
+                    found.setdefault(kind, str(name))
+        return found
+
+    @property
     def base_models(self) -> list[str]:
-        """Names on the Hub of the towers that training started from."""
-        found = []
-        for tower in ("vision", "text"):
-            origins = (
-                (self.config.get(f"{tower}_config") or {}).get("_name_or_path"),
-                self.record.settings.get(f"{tower}_tower"),
-            )
-            found += [str(name) for name in origins if is_hub_name(name)][:1]
-        return list(dict.fromkeys(found))
+        """The same names, each once."""
+        return list(dict.fromkeys(self.towers.values()))
 
     @property
     def dataset(self) -> str | None:

@@ -27,7 +27,7 @@ def eval_result_files(facts: ModelFacts) -> dict[str, str]:
     if facts.protocol.get("scoring"):
         notes += f", {one_line(facts.protocol['scoring'])} scores"
     entries = [
-        EvalResultEntry(dataset_id=dataset, task_id=f"{language}_{key}", value=value, notes=notes)
+        EvalResultEntry(dataset_id=dataset, task_id=one_line(f"{language}_{key}"), value=value, notes=notes)
         for language, key, value in reported_numbers(facts)
     ]
     text = yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False, allow_unicode=True)
@@ -91,7 +91,9 @@ def protocol_lines(facts: ModelFacts) -> list[str]:
         )
     if scoring := protocol.get("scoring"):
         weight = protocol.get("global_weight")
-        share = f": {weight:g} of the global score and {1 - weight:g} of the best slot" if weight is not None else ""
+        share = ""
+        if weight is not None and facts.has_slots:
+            share = f": {weight:g} of the global score and {1 - weight:g} of the best slot"
         lines.append(f"Scores: {plain(scoring)}{share}.")
     if "descriptions" in protocol:
         lines.append(f"Descriptions of the pictures: {'used' if protocol['descriptions'] else 'not used'}.")

@@ -1,0 +1,440 @@
+"""The card of a model: complete, valid, true to its files, silent where nothing is known, and runnable."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from huggingface_hub import HfApi, ModelCard, parse_eval_result_entries
+from huggingface_hub.repocard_data import model_index_to_eval_results
+
+from modeling_leccr.export import save_for_hub
+from processing.traces import PRIVATE_SERVER
+from reporting.model_card import ModelFacts, eval_result_files, model_card, read_facts
+from reporting.model_record import ModelRecord
+from reporting.report import RECALLS
+from tests.hub_server import HubServer, environment, hub
+from tests.tiny import tiny_model, tiny_processor
+
+REPO = "owner/leccr-mine"
+ALWAYS = ["Use", "Model", "Limits", "Licence", "Citation"]
+# Marks of Markdown, YAML, Jinja and HTML, the end of a front matter, of a table cell and of a block of code.
+POISON = "{{ 7 * 7 }} {% raw %} | `x` ```\n---\n\n\n\n```\n# Title\n<script> *b* [a](b) \"q\" 'r' \\ : #\r\n\u2028end"
+# Runs all blocks of a card in one session, as somebody without this project's packages would.
+STRANGER = """
+import re, sys
+for package in ("modeling_leccr", "processing", "retrieval", "reporting", "hub_scripts"):
+    sys.modules[package] = None
+session = {}
+for block in re.findall(r"^```python\\n(.*?)^```", open(sys.argv[1], encoding="utf-8").read(), flags=re.M | re.S):
+    exec(block, session)
+    print("-----")
+"""
+
+
+def scores(language: str, first: float = 31.125000000000004) -> dict[str, float]:
+    """Metrics of one language: recalls that differ from each other."""
+    recalls = {f"{language}/{key}": first + position for position, key in enumerate(RECALLS)}
+    return {**recalls, f"{language}/sum_r": 345.5, f"{language}/num_items": 40.0, f"{language}/num_texts": 80.0}
+
+
+def protocol(split: str, *languages: str) -> dict[str, Any]:
+    counts = {"num_items": 1040, "num_texts": 2080, "captions_per_item": [1, 3]}
+    return {
+        "split": split,
+        "scoring": "fused",
+        "global_weight": 0.75,
+        "item_source": "image_and_description",
+        "descriptions": True,
+        "directions": ["i2t", "t2i"],
+        "tie_rule": "pessimistic: a tie counts against the model",
+        "languages": dict.fromkeys(languages, counts),
+    }
+
+
+def full_record(**changes: Any) -> ModelRecord:
+    """What training leaves: two splits, two languages and machine translations of a third."""
+    settings = {
+        "dataset": "org/pets",
+        "dataset_config": "de",
+        "target_languages": ["de", "zh"],
+        "vision_tower": "openai/clip-vit-base-patch32",
+        "text_tower": "google-bert/bert-base-multilingual-cased",
+        "model": {"num_slots": 4},
+        "learning_rate": 1e-5,
+        "controls": {"two streams": {"model": {"item_source": "image"}}},
+    }
+    languages = ("de", "zh", "fr_mt")
+    fields: dict[str, Any] = {
+        "languages": ("de", "zh", "fr"),
+        "metrics": {
+            "validation": scores("de", 1),
+            "test": {key: value for language in languages for key, value in scores(language).items()}
+            | {"mean/sum_r": 345.5, "sum_r": 345.5},
+        },
+        "protocol": {"validation": protocol("dev"), "test": protocol("test_2017", *languages)},
+        "checkpoint_choice": "best SumR on validation",
+        "settings": settings,
+        "environment": {"python": "3.11.7", "accelerator": None, "libraries": {"torch": "2.13.0"}},
+        "seconds": 150.0,
+    }
+    return ModelRecord(**(fields | changes))
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved model of which nothing else is known."""
+    return save_for_hub(
+        tiny_model(description_dropout=0.1), tiny_processor(), tmp_path_factory.mktemp("bare") / "model"
+    )
+
+
+@pytest.fixture
+def folder(bare: Path, tmp_path: Path) -> Path:
+    """The same with a record."""
+    shutil.copytree(bare, tmp_path / "model")
+    full_record().write(tmp_path / "model")
+    (tmp_path / "model" / "README.md").unlink()
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[HubServer]:
+    with hub(tmp_path / "home") as running:
+        yield running
+
+
+def facts_of(folder: Path, **changes: Any) -> ModelFacts:
+    """Facts with another record, through its file."""
+    full_record(**changes).write(folder)
+    return read_facts(folder, REPO)
+
+
+def headings(card: str) -> list[str]:
+    return re.findall(r"^## (.+)$", card, flags=re.MULTILINE)
+
+
+def blocks(card: str, language: str = "python") -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", card, flags=re.MULTILINE | re.DOTALL)
+
+
+def section(card: str, heading: str) -> str:
+    return card.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+
+
+def write_card(folder: Path, repo_id: str) -> str:
+    text = model_card(read_facts(folder, repo_id))
+    (folder / "README.md").write_text(text, encoding="utf-8")
+    return text
+
+
+def test_metadata_are_what_the_hub_asks_for(folder: Path, server: HubServer) -> None:
+    """The Hub finds models by their metadata, and draws the widget and the results from them."""
+    text = model_card(read_facts(folder, REPO, license_id="apache-2.0"))
+    ModelCard(text).validate()
+    data = yaml.safe_load(text.split("\n---\n")[0].removeprefix("---\n"))
+    assert ModelCard(text).data.to_dict() == data
+    assert {name: data[name] for name in data if name not in ("model-index", "tags")} == {
+        "language": ["en", "de", "zh", "fr"],
+        "license": "apache-2.0",
+        "library_name": "transformers",
+        "pipeline_tag": "zero-shot-image-classification",
+        "base_model": ["openai/clip-vit-base-patch32", "google-bert/bert-base-multilingual-cased"],
+        "base_model_relation": "finetune",
+        "datasets": ["org/pets"],
+    }
+    assert {"image-text-retrieval", "cross-lingual-retrieval", "leccr"} <= set(data["tags"])
+    with pytest.raises(ValueError, match=r"license.* must be one of"):
+        ModelCard(model_card(read_facts(folder, REPO, license_id="mine-1.0"))).validate()
+
+
+def test_the_model_index_holds_the_reported_recalls(folder: Path) -> None:
+    """Numbers of validation beside those of other models' test splits would be taken for test numbers."""
+    card = ModelCard(model_card(read_facts(folder, REPO)))
+    name, results = model_index_to_eval_results(card.data.to_dict()["model-index"])
+    assert name == "leccr-mine" and results == card.data.eval_results
+    assert len(results) == 21
+    assert {(result.dataset_type, result.dataset_config, result.dataset_split) for result in results} == {
+        ("org/pets", "de", "test_2017")
+    }
+    found = {result.metric_name: result.metric_value for result in results}
+    assert found["German, text to image R@1"] == 31.13
+    assert found["Chinese, image to text R@10"] == 36.12
+    assert found["French (machine translation), SumR"] == 345.5
+
+
+def test_the_card_tells_what_was_measured_and_how(folder: Path) -> None:
+    """A recall without its split, its captions an item and its tie rule cannot be compared."""
+    text = model_card(read_facts(folder, REPO))
+    assert headings(text) == ["Use", "Results", "Model", "Training", "Versions and machine", *ALWAYS[2:]]
+    results = section(text, "Results")
+    assert "| German | 31.1 | 32.1 | 33.1 | 34.1 | 35.1 | 36.1 | 345.5 | 1,040 | 2,080 | 1 to 3 |" in results
+    assert "| French (machine translation) |" in results and "| mean |" not in results
+    for part in (
+        "split `test_2017`", "fused: 0.75 of the global score and 0.25 of the best slot", "the pictures: used",
+        "Ties: pessimistic: a tie counts", "chosen by: best SumR on validation", "machine translations where the table",
+    ):  # fmt: skip
+        assert part in results, part
+    only_validation = facts_of(folder, metrics={"validation": scores("de", 1)})
+    assert "split `dev`" in section(model_card(only_validation), "Results")
+
+
+def test_the_card_tells_how_the_model_was_made(folder: Path) -> None:
+    """Without recipe, towers and sizes nobody can train it again, or say what to expect of it."""
+    text = model_card(read_facts(folder, REPO))
+    number = sum(value.numel() for value in tiny_model(description_dropout=0.1).state_dict().values())
+    for row in (
+        f"| parameters | {number:,} |", "| type of the weights | float32 |", "| semantic slots an item | 4 |",
+        "| width of an embedding | 16 |", "| picture, pixels | 32 x 32 |", "| longest text, tokens | 48 |",
+        "| vision tower | clip\\_vision\\_model, width 32, from openai/clip-vit-base-patch32 |",
+    ):  # fmt: skip
+        assert row in section(text, "Model"), row
+    training = section(text, "Training")
+    assert "[org/pets](https://huggingface.co/datasets/org/pets)" in training and "2.5 minutes" in training
+    assert "translations into German and Chinese" in training
+    recipe = yaml.safe_load(blocks(text, "yaml")[0])
+    assert recipe == {name: value for name, value in full_record().settings.items() if name != "controls"}
+    versions = section(text, "Versions and machine")
+    assert "| python | 3.11.7 |" in versions and "| torch | 2.13.0 |" in versions and "None" not in versions
+
+
+@pytest.mark.parametrize("settings", [{"description_dropout": 0.1}, {}, {"item_source": "description"}])
+def test_the_limits_say_whether_descriptions_are_needed(tmp_path: Path, settings: dict[str, Any]) -> None:
+    """Who finds out from an error after a day of encoding has lost the day."""
+    folder = save_for_hub(tiny_model(**settings), tiny_processor(), tmp_path / "model")
+    limits, use = (section(model_card(read_facts(folder, REPO)), name) for name in ("Limits", "Use"))
+    needs = "description_dropout" not in settings
+    assert ("Every picture needs an English description" in limits) is needs
+    # The pipeline has no place for a description.
+    assert ("import pipeline" in use) is not needs
+
+
+def test_a_section_without_data_is_left_out(bare: Path, server: HubServer) -> None:
+    """Empty headings and placeholders tell readers that nobody looked."""
+    text = model_card(read_facts(bare, REPO))
+    assert headings(text) == ALWAYS
+    for word in ("None", "nan", "{{", "{%", "[]", "recipe", "Recall", "translations", "\n\n\n"):
+        assert word not in text, word
+    for heading in ALWAYS:
+        assert section(text, heading).strip(), heading
+    ModelCard(text).validate()
+    data = ModelCard(text).data.to_dict()
+    assert data["language"] == ["en"]
+    assert not {"base_model", "base_model_relation", "datasets", "model-index"} & set(data)
+    assert "was not recorded" in section(text, "Limits")
+
+
+def test_a_record_of_settings_alone_has_no_results(folder: Path) -> None:
+    """A checkpoint may be pushed before anything was measured."""
+    text = model_card(facts_of(folder, metrics={}, protocol={}, environment={}, seconds=None))
+    assert headings(text) == ["Use", "Model", "Training", *ALWAYS[2:]]
+    assert "chosen by" not in text and "model-index" not in text
+
+
+def test_the_licence_is_the_one_given_or_the_one_that_was_there(folder: Path) -> None:
+    """A push without an argument must not take back what the owner once allowed, nor invent a permission."""
+    assert "licence of this model was not stated" in write_card(folder, REPO)
+    assert ModelCard.load(folder / "README.md").data.license == "unknown"
+    text = model_card(read_facts(folder, REPO, license_id="mit"))
+    assert "`mit`" in section(text, "Licence") and "not stated" not in text
+    (folder / "README.md").write_text(text, encoding="utf-8")
+    assert read_facts(folder, REPO).license_id == "mit"
+    assert read_facts(folder, REPO, license_id="cc-by-4.0").license_id == "cc-by-4.0"
+    for other in ("no front matter", "---\nlicense: [mit, other]\n---\n"):
+        (folder / "README.md").write_text(other, encoding="utf-8")
+        assert read_facts(folder, REPO).license_id is None
+    (folder / "README.md").write_text("---\n[\n---\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"(?s)metadata of .*README.md cannot be read .*; correct or delete it"):
+        read_facts(folder, REPO)
+
+
+def test_only_names_on_the_hub_become_links(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder in the metadata is a link to a stranger's repository of that name, or to nowhere."""
+    (tmp_path / "data" / "pets").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    for place in (
+        "data/pets",
+        "pets",
+        "./data/pets",
+        str(tmp_path / "data" / "pets"),
+        "../x/pets",
+        "a/b/pets",
+        "scenes",
+    ):
+        settings = {"dataset": place, "vision_tower": place, "text_tower": {"model_type": "bert"}}
+        facts = facts_of(folder, settings=settings)
+        data = ModelCard(model_card(facts)).data.to_dict()
+        assert not {"datasets", "base_model", "base_model_relation"} & set(data), place
+        assert data["model-index"][0]["results"][0]["dataset"]["type"] == "unknown", place
+        assert eval_result_files(facts) == {}, place
+
+
+def test_base_models_are_read_from_the_towers_too(folder: Path) -> None:
+    """A converted checkpoint has no recipe, but its towers may remember where they are from."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    for tower in ("vision_config", "text_config"):
+        config[tower]["_name_or_path"] = "org/both"
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert facts_of(folder, settings={}).base_models == ["org/both"]
+
+
+def test_results_for_the_hub_name_the_data_set_and_the_task(folder: Path) -> None:
+    """The Hub reads `.eval_results`; an entry without data set or with two values of one task is refused."""
+    files = eval_result_files(read_facts(folder, REPO))
+    assert list(files) == [".eval_results/org--pets.yaml"]
+    entries = parse_eval_result_entries(yaml.safe_load(files[".eval_results/org--pets.yaml"]))
+    assert {entry.dataset_id for entry in entries} == {"org/pets"}
+    tasks = {entry.task_id: entry.value for entry in entries}
+    assert len(tasks) == len(entries) == 21
+    assert tasks["de_t2i_R@1"] == 31.13 and tasks["fr_mt_sum_r"] == 345.5
+    assert {entry.notes for entry in entries} == {"split test_2017, fused scores"}
+    assert eval_result_files(facts_of(folder, metrics={})) == {}
+
+
+def test_no_text_from_outside_breaks_the_card(folder: Path, server: HubServer) -> None:
+    """Captions and names are anybody's: one with a fence or a front matter would rewrite the rest of the card."""
+    plain = model_card(read_facts(folder, REPO))
+    poisoned = {name: POISON for name in ("split", "scoring", "tie_rule")}
+    settings = {**full_record().settings, "dataset": POISON, POISON: POISON, "list": [POISON], "deep": {POISON: POISON}}
+    text_facts = facts_of(
+        folder,
+        languages=("de", POISON),
+        metrics={"test": scores("de") | scores(POISON)},
+        protocol={"test": {**protocol("test", "de", POISON), **poisoned}},
+        checkpoint_choice=POISON,
+        settings={**settings, "target_languages": ["de", POISON]},
+        environment={"python": POISON, POISON: POISON, "libraries": {POISON: POISON}},
+    )
+    golden = {"images": ["0.png"], "texts": [POISON, "a dog"], "descriptions": [POISON]}
+    facts = replace(text_facts, golden=golden, repo_id=POISON.replace("/", ""))
+    text = model_card(facts)
+    ModelCard(text).validate()
+    assert ModelCard(text).content.strip() == text.strip()
+    assert headings(text) == headings(plain)
+    assert [line for line in text.splitlines() if line.lstrip().startswith("```")] == [
+        line for line in plain.splitlines() if line.lstrip().startswith("```")
+    ]
+    outside = re.sub(r"```.*?^```", "", text.partition("\n---\n")[2], flags=re.MULTILINE | re.DOTALL)
+    assert re.findall(r"^# .*", outside, flags=re.MULTILINE) == [outside.strip().split("\n")[0]]
+    assert not re.search(r"(?<!\\)<script|(?<!\\)\*b|(?<!\\)\[a\]", re.sub(r"`[^`\n]*`", "", outside))
+    assert "49" not in outside
+    table = [line for line in section(text, "Results").splitlines() if line.startswith("|")]
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in table} == {12}
+    session: dict[str, Any] = {}
+    exec(blocks(text)[0].split("model = ")[0], session)
+    lines = blocks(text)[0].split("description = ")[1].split("inputs = ")[0]
+    exec("description = " + lines, session)
+    assert session["description"] == POISON and session["queries"] == [POISON, "a dog"]
+    told = {key: value for key, value in settings.items() if key != "controls"}
+    assert yaml.safe_load(blocks(text, "yaml")[0]) == {**told, "target_languages": ["de", POISON]}
+
+
+def test_nothing_of_a_machine_is_in_the_card(folder: Path, tmp_path: Path) -> None:
+    """The record may come from an older run or another hand; the card is public."""
+    secret, home = "hf_" + "a1B2" * 8, "/home/alice/work"
+    facts = facts_of(
+        folder,
+        settings={
+            "dataset": f"{home}/pets",
+            "images": f"{home}/pictures",
+            "vision_tower": f"{home}/towers/clip",
+            "output_dir": f"{home}/outputs/secret",
+            "hub_token": "abcdef",
+            "url": "http://alice:pass@10.0.0.3:8000/v1",
+            "note": f"token {secret}",
+        },
+        checkpoint_choice=f"the best of {home}/runs",
+        protocol={"test": {**protocol("test", "de"), "tie_rule": f"see {home}/ties"}},
+        environment={"python": f"{home}/.venv/bin/python", "libraries": {"torch": f"file://{home}/torch.whl"}},
+    )
+    for text in (model_card(facts), json.dumps(eval_result_files(facts))):
+        for word in ("alice", "/home", secret, "pass@", "10.0.0.3", "abcdef", "secret", str(tmp_path)):
+            assert word not in text, word
+    assert PRIVATE_SERVER in model_card(facts) and "pets" in model_card(facts)
+
+
+def test_weights_are_counted_in_all_their_files(tmp_path: Path) -> None:
+    """A sharded model showed the parameters of its first file."""
+    model = tiny_model(description_dropout=0.1).to(torch.bfloat16)
+    folder = save_for_hub(model, tiny_processor(), tmp_path / "model", max_shard_size="50KB")
+    assert len(list(folder.glob("model-*.safetensors"))) > 1
+    facts = read_facts(folder, REPO)
+    assert facts.num_parameters == sum(value.numel() for value in model.state_dict().values())
+    assert facts.dtype == "bfloat16"
+
+
+def test_a_folder_that_is_no_model_is_refused(folder: Path) -> None:
+    """A card of half a model is a promise that loading breaks."""
+    (folder / "processor_config.json").write_text("[1", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"processor_config.json is damaged .*; save the model again"):
+        read_facts(folder, REPO)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no config.json or no model\*.safetensors; give a saved model"):
+        read_facts(folder, REPO)
+
+
+@pytest.mark.parametrize("settings", [{}, {"item_source": "image"}, {"item_source": "description"}])
+@pytest.mark.parametrize("has_golden", [True, False])
+def test_the_first_block_runs_beside_the_folder(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    settings: dict[str, Any],
+    has_golden: bool,
+) -> None:
+    """Before a model is pushed its card is read from the disk; every kind of model has other inputs."""
+    folder = save_for_hub(tiny_model(**settings), tiny_processor(), tmp_path / "my model")
+    if not has_golden:
+        shutil.rmtree(folder / "golden")
+    text = write_card(folder, folder.name)
+    assert 'NAME = "./my model"' in text
+    monkeypatch.chdir(tmp_path)
+    session: dict[str, Any] = {}
+    exec(blocks(text)[0], session)
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.partition("  ")[2] for line in printed] == [
+        query for _, query in sorted(zip(session["scores"].tolist(), session["queries"], strict=True), reverse=True)
+    ]
+    assert len(printed) > (5 if has_golden else 1)
+    assert all(-1.001 <= float(line.split()[0]) <= 1.001 for line in printed)
+    # With the package, as the card says.
+    exec("import modeling_leccr\n" + blocks(text)[0].replace(", trust_remote_code=True", ""), session)
+    # The path is one to a folder, so a missing one is never looked for on the Hub, where its code would be run.
+    monkeypatch.chdir(folder)
+    with pytest.raises((OSError, ValueError), match="my model"):
+        exec(blocks(text)[0], {})
+
+
+def test_every_block_runs_from_the_hub_for_a_stranger(folder: Path, server: HubServer, tmp_path: Path) -> None:
+    """People copy it first; a line that fails is the end of it."""
+    write_card(folder, REPO)
+    api = HfApi(token=server.token)
+    api.create_repo(REPO)
+    api.upload_folder(repo_id=REPO, folder_path=folder)
+    (tmp_path / "card.md").write_bytes(server.files(REPO, kind="models")["README.md"])
+    variables = {**os.environ, **environment(server, tmp_path / "stranger")}
+    command = [sys.executable, "-I", "-c", STRANGER, str(tmp_path / "card.md")]
+    result = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    use, pipeline, encoder, _ = result.stdout.split("-----\n")
+    queries = json.loads((folder / "golden" / "inputs.json").read_text(encoding="utf-8"))["texts"]
+    first = [line.partition("  ")[2] for line in use.splitlines()]
+    assert len(first) > 3 and set(first) <= set(queries)
+    assert all(label in pipeline for label in ("a fish", "a house", "a red car"))
+    assert encoder.startswith("tensor([[") and encoder.count(",") >= len(first) - 1
+
+
+def test_the_check_that_the_card_names_is_there(folder: Path) -> None:
+    """A reader who runs a file that is not there doubts everything else."""
+    assert "python check_embeddings.py" in model_card(read_facts(folder, REPO))
+    (folder / "check_embeddings.py").unlink()
+    assert "check_embeddings" not in model_card(read_facts(folder, REPO))
