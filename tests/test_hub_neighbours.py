@@ -9,7 +9,10 @@ from typing import Any
 
 import torch
 from huggingface_hub import HfApi
+from sentence_transformers import SentenceTransformer
+from transformers import pipeline
 
+from modeling_leccr import LeccrModel
 from modeling_leccr.export import save_for_hub
 from tests.hub_server import environment, hub
 from tests.tiny import SENTENCES, tiny_image, tiny_model, tiny_processor
@@ -67,6 +70,9 @@ def test_a_stranger_gets_the_outputs_of_the_model_from_the_hub(tmp_path: Path):
         result = run_stranger([REPO, TEXTS, DESCRIPTIONS, [str(path) for path in paths]], variables, tmp_path / "cwd")
         assert result.returncode == 0, result.stderr
         assert server.count(r"GET .*model\.safetensors 200") == 1
+        # Who has the package needs no flag.
+        classify, encoder = pipeline("zero-shot-image-classification", model=REPO), SentenceTransformer(REPO)
+    assert type(classify.model) is type(encoder.transformers_model) is LeccrModel
     found = {name: torch.tensor(value) for name, value in json.loads(result.stdout.splitlines()[-1]).items()}
     with torch.no_grad():
         alone = model(**processor(images=images, text=TEXTS))
