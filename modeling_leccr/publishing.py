@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModel, AutoProcessor
 
 from modeling_leccr.configuration_leccr import LeccrConfig
 from modeling_leccr.export import CONFIG_FILE, DEFAULT_SHARD_SIZE, PROCESSOR_FILE, save_for_hub
-from processing.hub_upload import CARD_FILE, check_card, compare, preview_remote, upload_folder
+from processing.hub_upload import CARD_FILE, check_card, check_repo_id, compare, preview_remote, upload_folder
 from reporting.model_card import read_facts
 from reporting.model_record import RECORD_FILE, ModelRecord
 
@@ -71,6 +71,7 @@ def push_model(
         HTTPError, RuntimeError: the Hub refuses for another reason, or fails time after time.
     """
     source = Path(folder)
+    check_repo_id(repo_id)
     with tempfile.TemporaryDirectory(prefix="leccr-push-") as temporary:
         target = Path(temporary) / "repository" if staging is None else Path(staging)
         _check_staging(target, source)

@@ -116,6 +116,17 @@ def preview_remote(api: HfApi, repo_id: str, repo_type: str, revision: str | Non
         ) from error
 
 
+def check_repo_id(repo_id: str) -> str:
+    """The name of a repository, refused before any work is done for it.
+
+    Raises:
+        ValueError: it is no `organisation/name`.
+    """
+    if not _REPO_ID.fullmatch(repo_id):
+        raise ValueError(f"the name of a repository must be organisation/name, got {repo_id!r}.")
+    return repo_id
+
+
 def prepare_repository(
     api: HfApi, repo_id: str, repo_type: str, *, private: bool = False, revision: str | None = None
 ) -> str | None:
@@ -125,14 +136,14 @@ def prepare_repository(
         The last commit of the branch.
 
     Raises:
-        ValueError: `repo_id` is no `organisation/name`, or `private` is asked for a repository that is public.
+        ValueError: `private` is asked for a repository that is public.
         ConnectionError: there is no token, or one that may not write there.
     """
-    if not _REPO_ID.fullmatch(repo_id):
-        raise ValueError(f"the name of a repository must be organisation/name, got {repo_id!r}.")
     try:
         # None leaves the choice for a public repository to the settings of the organisation.
         api.create_repo(repo_id, repo_type=repo_type, private=private or None, exist_ok=True)
+        # `create_repo` is content with a repository that is there, whoever it belongs to.
+        api.auth_check(repo_id, repo_type=repo_type, write=True)
         if revision is not None:
             api.create_branch(repo_id, branch=revision, repo_type=repo_type, exist_ok=True)
         info = api.repo_info(repo_id, repo_type=repo_type, revision=revision)

@@ -293,6 +293,7 @@ class Handler(BaseHTTPRequestHandler):
             ]
             return as_json(commits[::-1])
         if action == "auth-check":
+            self.repository(kind, repo, write=revision == "write")
             return Reply()
         if action == "settings":
             found.private = (self.json().get("visibility") or "") == "private"

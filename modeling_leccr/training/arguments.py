@@ -14,6 +14,7 @@ from transformers.trainer_utils import HubStrategy
 from modeling_leccr.configuration_leccr import LeccrConfig
 from modeling_leccr.losses_leccr import LossConfig
 from modeling_leccr.training.optimization import GROUPS
+from processing.hub_upload import check_repo_id
 from processing.scenes import ScenesConfig
 from processing.traces import without_traces
 from retrieval.evaluation import Scoring
@@ -110,11 +111,13 @@ class LeccrTrainingArguments(TrainingArguments):
         """Check what the end of training would need.
 
         Raises:
-            ValueError: the push has no repository, or would send checkpoints.
+            ValueError: the push has no repository or one without organisation, or would send checkpoints.
         """
         super().__post_init__()
         if self.push_to_hub and not self.hub_model_id:
             raise ValueError("push_to_hub needs hub_model_id, a name such as organisation/leccr-multi30k; got none.")
+        if self.hub_model_id:
+            check_repo_id(self.hub_model_id)
         strategy = HubStrategy(self.hub_strategy)
         if self.push_to_hub and strategy != HubStrategy.END:
             raise ValueError(

@@ -90,12 +90,13 @@ def push_main_system(folder: Path, arguments: LeccrTrainingArguments) -> dict[st
     try:
         return push_model(folder / "model", repo_id, license_id=arguments.hub_license, **settings)
     except (OSError, ValueError, RuntimeError, HTTPError) as error:
+        reason = str(error).partition("\n")[0]  # the Hub's own errors go on with addresses
         words = ["leccr", "push_model", "--model", str(folder / "model"), "--repo", repo_id]
         words += ["--license", arguments.hub_license] if arguments.hub_license else []
         words += ["--revision", revision] if revision else []
         words += ["--private"] if arguments.hub_private_repo else []
         raise RuntimeError(
-            f"the training is finished and saved in {folder}, but the model was not pushed: {str(error).rstrip('.')}. "
+            f"the training is finished and saved in {folder}, but the model was not pushed: {reason.rstrip('.')}. "
             f"Push it with `{shlex.join(words)}`."
         ) from error
 
