@@ -12,7 +12,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from processing.records import LANGUAGE_NAMES, SOURCE_LANGUAGE, query_title
 from reporting.markdown import as_code, one_line, plain
-from reporting.model_facts import UNKNOWN_LICENSE, ModelFacts, read_facts
+from reporting.model_facts import GENERATED_DATASET, UNKNOWN_LICENSE, ModelFacts, read_facts
 from reporting.model_results import eval_result_files, metric_title, protocol_lines, reported_numbers, results_table
 from reporting.report import markdown_table
 
@@ -26,7 +26,6 @@ GOLDEN_PICTURE = "golden/0.png"
 CHECK_SCRIPT = "check_embeddings.py"
 SENTENCE_FILE = "modules.json"
 
-_SCENES = "scenes"
 _DEFAULT_QUERIES = ("a red picture", "a dog on a beach")
 _DEFAULT_DESCRIPTION = "The picture is red all over."
 _SHOWN_QUERIES = 6
@@ -237,7 +236,7 @@ def _limits(facts: ModelFacts) -> list[str]:
             "The captions that it learned other languages from are machine translations, with the faults of the model "
             "that wrote them."
         )
-    if facts.record.settings.get("dataset") == _SCENES:
+    if facts.record.settings.get("dataset") == GENERATED_DATASET:
         lines.append("It was trained on drawn scenes of a few shapes; it knows nothing of photos.")
     elif not facts.record.settings:
         lines.append("What it was trained on, and how, was not recorded.")

@@ -20,6 +20,7 @@ from reporting.report import SUM_OF_RECALLS
 GOLDEN_INPUTS = "golden/inputs.json"
 REPORTED_SPLITS = ("test", "validation")
 UNKNOWN_LICENSE = "unknown"
+GENERATED_DATASET = "scenes"
 
 _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")

@@ -8,7 +8,7 @@ from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 
 from processing.records import query_title
 from reporting.markdown import as_code, one_line, plain
-from reporting.model_facts import ModelFacts
+from reporting.model_facts import GENERATED_DATASET, ModelFacts
 from reporting.report import ABSENT, RECALLS, SUM_OF_RECALLS, markdown_table
 
 EVAL_RESULTS_FOLDER = ".eval_results"
@@ -84,11 +84,10 @@ def protocol_lines(facts: ModelFacts) -> list[str]:
         lines.append(f"Split: {as_code(protocol.get('split', facts.split))}.")
     if protocol:
         kinds = {language.endswith("_mt") for language in facts.evaluated_languages}
-        texts = {frozenset({True}): "machine translations", frozenset({False}): "human captions"}
-        lines.append(
-            f"Queries: {texts.get(frozenset(kinds), 'human captions, or machine translations where the table says so')}"
-            f", against all items of the split; all texts of an item count as correct."
-        )
+        human = "captions written by rules" if facts.dataset == GENERATED_DATASET else "human captions"
+        both = f"{human}, or machine translations where the table says so"
+        queries = both if len(kinds) > 1 else "machine translations" if True in kinds else human
+        lines.append(f"Queries: {queries}, against all items of the split; all texts of an item count as correct.")
     if scoring := protocol.get("scoring"):
         weight = protocol.get("global_weight")
         share = ""
