@@ -9,6 +9,7 @@ import pytest
 import torch
 from huggingface_hub import HfApi, snapshot_download
 from safetensors.torch import load_file, save_file
+from transformers import AutoModel
 
 from hub_scripts.dataset_card import dataset_card
 from modeling_leccr.export import save_for_hub
@@ -145,6 +146,23 @@ def test_with_the_package_nothing_is_asked_and_no_code_of_the_repository_runs(pu
     assert [outcome.get("mark") for outcome in result["outcomes"]] == [None] * 3
     assert result["remote_code"] == [] and not result["asked"]
     assert not [path for path in (tmp_path / "home").rglob("*.py") if path.name != "__init__.py"]
+
+
+@pytest.mark.parametrize("memory", [100_000, 200_000, 300_000])
+def test_a_model_larger_than_a_device_is_split_where_it_may_be(tmp_path: Path, memory: int) -> None:
+    """A block whose halves lie on two devices adds tensors of both; each of our parts and of the towers is cut once."""
+    model = tiny_model(description_dropout=0.2)
+    model.save_pretrained(tmp_path / "model")
+    settings: dict[str, Any] = {"device_map": "auto", "max_memory": {"cpu": memory}, "offload_folder": tmp_path / "off"}
+    split = AutoModel.from_pretrained(tmp_path / "model", **settings)
+    assert set(split.hf_device_map.values()) == {"cpu", "disk"}
+    whole = {"CrossAttentionBlock", "BertLayer", "CLIPEncoderLayer"}
+    assert not [name for name in split.hf_device_map for part in whole if type(parent(split, name)).__name__ == part]
+    torch.testing.assert_close(embed(split, tiny_processor()), embed(model, tiny_processor()), atol=1e-6, rtol=0)
+
+
+def parent(model: Any, name: str) -> Any:
+    return model.get_submodule(name.rpartition(".")[0])
 
 
 def test_pushed_descriptions_load_in_map_and_in_streaming_style(tmp_path: Path) -> None:
