@@ -20,7 +20,9 @@ from reporting.model_card import eval_result_files, model_card, read_facts
 from reporting.model_record import ModelRecord
 
 DEFAULT_SHARD_SIZE = "50GB"  # as in transformers
-CONFIG_FILE, PROCESSOR_FILE = "config.json", "processor_config.json"
+CONFIG_FILE, PROCESSOR_FILE, TOKENIZER_FILE = "config.json", "processor_config.json", "tokenizer_config.json"
+# How somebody loaded the tokenizer, which transformers saves with it.
+_LOADING_SETTINGS = frozenset({"is_local", "local_files_only", "name_or_path"})
 
 
 def save_for_hub(
@@ -66,8 +68,11 @@ def save_for_hub(
         config = _read_json(fresh / CONFIG_FILE)
         # What the zero-shot pipeline asks for; `register_for_auto_class` keeps one name alone.
         config["auto_map"]["AutoModelForZeroShotImageClassification"] = config["auto_map"]["AutoModel"]
-        write_json_atomic(fresh / CONFIG_FILE, without_local_origins(config))
+        write_json_atomic(fresh / CONFIG_FILE, without_local_origins(_canonical(config)))
         processor.save_pretrained(fresh)
+        tokenizer = _read_json(fresh / TOKENIZER_FILE)
+        left = {name: value for name, value in tokenizer.items() if name not in _LOADING_SETTINGS}
+        write_json_atomic(fresh / TOKENIZER_FILE, left)
         for name, content in sentence_files(config, _read_json(fresh / PROCESSOR_FILE)).items():
             write_text_atomic(fresh / name, content)
         if record is not None:
@@ -86,6 +91,15 @@ def save_for_hub(
 def _public(record: ModelRecord) -> ModelRecord:
     texts = ("protocol", "checkpoint_choice", "settings", "environment")
     return dataclasses.replace(record, **{name: without_traces(getattr(record, name)) for name in texts})
+
+
+def _canonical(config: dict[str, Any]) -> dict[str, Any]:
+    """The same for a trained model (the trainer adds `use_cache`) and a loaded one (where each part has a type)."""
+    parts = {name: value for name, value in config.items() if name != "use_cache"}
+    for name, value in parts.items():
+        if isinstance(value, dict):
+            parts[name] = {key: entry for key, entry in value.items() if key != "dtype"}
+    return parts
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -66,7 +66,9 @@ def _embeds(model: LeccrModel, texts_in: BatchFeature, items_in: BatchFeature) -
 def _float_copy(model: LeccrModel) -> LeccrModel:
     # From the dictionary, which leaves out what fits one machine alone, such as the kernels for attention.
     config: Any = type(model.config).from_dict(model.config.to_dict())
+    for part in (config, config.vision_config, config.text_config):
+        part.dtype = torch.float32
     with torch.random.fork_rng(devices=()):
         copy = type(model)(config)
     copy.load_state_dict(model.state_dict())
-    return copy.float().eval()
+    return copy.eval()

@@ -2,10 +2,14 @@
 
 import getpass
 import json
+import multiprocessing
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,7 @@ from transformers import AutoModel, AutoProcessor
 from modeling_leccr import LeccrModel
 from modeling_leccr.check_embeddings import largest_difference
 from modeling_leccr.export import save_for_hub
+from modeling_leccr.publishing import push_model
 from modeling_leccr.training.building import build_model, build_processor
 from processing.scenes import ScenesConfig, load_scenes
 from reporting.model_record import ModelRecord
@@ -168,23 +173,72 @@ def test_a_failed_save_leaves_the_older_model_or_nothing(
     if older:
         save_for_hub(tiny_model(), tiny_processor(), tmp_path / "model")
     before = files_of(tmp_path)
-    fail_at(step, monkeypatch)
+    fail_at(step, monkeypatch, no_space)
     with pytest.raises(OSError, match="no space left"):
         save_for_hub(tiny_model(seed=1), tiny_processor(), tmp_path / "model")
     assert files_of(tmp_path) == before
     assert [path.name for path in tmp_path.iterdir()] == (["model"] if older else [])
 
 
-def fail_at(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let one step of a save fail as on a full disk."""
+def test_a_loaded_model_is_saved_to_the_same_bytes(exported: Path, tmp_path: Path):
+    """Otherwise each push of the same model would change the repository."""
+    model, processor = AutoModel.from_pretrained(exported), AutoProcessor.from_pretrained(exported)
+    assert files_of(save_for_hub(model, processor, tmp_path / "model", record=RECORD)) == files_of(exported)
 
-    def fail(*_: Any, **__: Any) -> None:
-        raise OSError("no space left")
 
+@pytest.mark.parametrize("step", ["processor", "card", "rename"])
+@pytest.mark.parametrize("older", [False, True])
+def test_a_save_that_was_killed_leaves_the_older_model_or_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, older: bool
+):
+    """Nothing is cleaned up after a kill, and half a folder must not be loaded, nor pushed, as a model."""
+    target = tmp_path / "model"
+    if older:
+        save_for_hub(tiny_model(), tiny_processor(), target)
+    before = files_of(target)
+    fail_at(step, monkeypatch, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
+    process = multiprocessing.get_context("fork").Process(
+        target=save_for_hub, args=(tiny_model(seed=1), tiny_processor(), target)
+    )
+    process.start()
+    process.join(timeout=60)
+    assert process.exitcode == -signal.SIGKILL
+    monkeypatch.undo()
+    # Between the two renames there is no model in that place.
+    assert files_of(target) == ({} if step == "rename" else before)
+    if not target.exists():
+        with pytest.raises(ValueError, match="is not a folder"):
+            push_model(target, "owner/x", dry_run=True)
+    save_for_hub(tiny_model(seed=1), tiny_processor(), target)
+    assert largest_difference(target) <= 1e-6
+
+
+def test_the_check_runs_from_the_cache_of_the_hub(exported: Path, tmp_path: Path, root_dir: Path):
+    """There, each file is a link to one in another folder, in which nothing has its name."""
+    for name, data in files_of(exported).items():
+        blob, link = tmp_path / "blobs" / name.replace("/", "-"), tmp_path / "snapshot" / name
+        blob.parent.mkdir(exist_ok=True)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        blob.write_bytes(data)
+        link.symlink_to(blob)
+    command = [sys.executable, "-I", str(tmp_path / "snapshot" / "check_embeddings.py")]
+    variables = {**os.environ, "HF_HOME": str(tmp_path / "home")}
+    result = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found["tolerance"] == 1e-4 and found["max_difference"] <= 1e-6
+
+
+def no_space(*_: Any, **__: Any) -> None:
+    raise OSError("no space left")
+
+
+def fail_at(step: str, monkeypatch: pytest.MonkeyPatch, fail: Callable[..., None]) -> None:
+    """Let one step of a save end as on a full disk, or in a kill."""
     if step == "processor":
         monkeypatch.setattr("processing.processing_leccr.LeccrProcessor.save_pretrained", fail)
     elif step == "card":
-        monkeypatch.setattr("modeling_leccr.export.write_text_atomic", fail)
+        monkeypatch.setattr("modeling_leccr.export.model_card", fail)
     else:
         rename = Path.rename
         monkeypatch.setattr(Path, "rename", lambda self, to: fail() if self.name.endswith(".new") else rename(self, to))

@@ -24,6 +24,7 @@ from modeling_leccr.publishing import push_model
 from modeling_leccr.training.arguments import LeccrTrainingArguments, build_recipe
 from modeling_leccr.training.building import build_model, build_processor
 from modeling_leccr.training.outputs import push_main_system
+from modeling_leccr.training.trainer import LeccrTrainer
 from processing import hub_upload
 from reporting.model_record import ModelRecord
 from tests.hub_server import HubServer, hub
@@ -215,6 +216,16 @@ def test_a_push_of_the_trainer_that_cannot_succeed_fails_before_training(server:
             LeccrTrainingArguments(output_dir=str(tmp_path), **settings | changes)
     with pytest.raises(ValueError, match="hub_model_id must name the repository"):
         tiny_trainer(tmp_path, tiny_model()).push_to_hub()
+
+
+def test_every_process_but_the_main_one_leaves_the_hub_alone(
+    server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight processes that push at once make eight commits, or refuse each other's."""
+    monkeypatch.setattr(LeccrTrainer, "is_world_process_zero", lambda self: False)
+    settings = {"push_to_hub": True, "hub_model_id": REPO, "hub_token": server.token}
+    assert tiny_trainer(tmp_path, tiny_model(), **settings).push_to_hub() is None
+    assert server.requests == []
 
 
 def test_a_failed_push_after_training_says_how_to_push_again(

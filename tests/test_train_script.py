@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from PIL import Image
 from transformers import AutoModel, AutoProcessor
 
 from modeling_leccr import LeccrModel
+from tests.hub_server import HubServer, environment
 from tests.test_training_building import data_set_folder
 from tests.training_parts import tiny_recipe, tiny_split
 from train import main
 
+REPO = "owner/leccr-scenes"
 PICTURES = ("training.png", "retrieval.png", "comparison.png")
 
 
@@ -26,19 +29,27 @@ def write_recipe(folder: Path, **changes: Any) -> Path:
     return path
 
 
-def train(root_dir: Path, cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def train(root_dir: Path, cwd: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run the script from a folder that is not the repository."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     command = [sys.executable, str(root_dir / "train.py"), *arguments]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, cwd=cwd, env=inherited | variables, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture(scope="module")
-def scenes_run(tmp_path_factory: pytest.TempPathFactory, root_dir: Path) -> Path:
-    """Output of a run on scenes with a control."""
+def server() -> Iterator[HubServer]:
+    with HubServer() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def scenes_run(tmp_path_factory: pytest.TempPathFactory, root_dir: Path, server: HubServer) -> Path:
+    """Output of a run on scenes with a control, pushed at its end."""
     folder = tmp_path_factory.mktemp("scenes")
     controls = {"two streams": {"model": {"item_source": "image", "interaction": "none"}}}
-    result = train(root_dir, folder, str(write_recipe(folder, controls=controls)), "--model.num_slots", "3")
+    recipe = write_recipe(folder, controls=controls, push_to_hub=True, hub_model_id=REPO, hub_license="mit")
+    variables = environment(server, folder / "home") | {"HF_TOKEN": server.token}
+    result = train(root_dir, folder, str(recipe), "--model.num_slots", "3", **variables)
     assert result.returncode == 0, result.stderr[-4000:]
     return folder / "out"
 
@@ -94,6 +105,26 @@ def test_the_saved_model_embeds_and_is_the_best_checkpoint(scenes_run: Path):
     record = json.loads((scenes_run / "metrics.json").read_text(encoding="utf-8"))
     assert own["metrics"] == record["systems"]["LECCR"]
     assert own["protocol"] == record["protocol"] and "tie_rule" in own["protocol"]["test"]
+
+
+def test_the_pushed_model_is_the_saved_one(scenes_run: Path, server: HubServer):
+    """A push of a control, of a checkpoint or of the whole folder would publish another thing than was reported."""
+    assert [name for _, name in server.repositories] == [REPO]
+    sent = server.files(REPO, "models")
+    saved = {
+        path.relative_to(scenes_run / "model").as_posix(): path.read_bytes()
+        for path in (scenes_run / "model").rglob("*")
+        if path.is_file()
+    }
+    # The card in the folder names the folder, the one on the Hub the repository.
+    assert {name: data for name, data in sent.items() if name != "README.md"} == {
+        name: data for name, data in saved.items() if name != "README.md"
+    }
+    card = sent["README.md"].decode()
+    assert f'"{REPO}"' in card and "license: mit" in card and "pessimistic" in card
+    assert len(server.repositories["models", REPO].commits) == 2
+    private = [str(scenes_run.parent), scenes_run.parent.name, server.token, server.url]
+    assert not [word for word in private for data in sent.values() if word.encode() in data]
 
 
 def test_a_search_was_made_in_each_language(scenes_run: Path):
