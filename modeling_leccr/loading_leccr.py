@@ -6,14 +6,55 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PureWindowsPath
 from pickle import UnpicklingError
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
+from transformers import PreTrainedModel
 
 _MISFITS = ("missing_keys", "unexpected_keys", "mismatched_keys")
 _SAFE_ONLY = (
     "LECCR reads weights as safetensors alone, because files of other formats (pytorch_model.bin) can run code as "
     "they are read"
 )
+
+
+class CheckedLoading(PreTrainedModel):
+    """A model that is loaded whole, or not at all."""
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
+        """As `PreTrainedModel.from_pretrained`, but of safetensors alone, and what does not fit is an error.
+
+        Raises:
+            ValueError: the checkpoint lacks weights, holds unknown ones, or has some of another shape; such a model
+                would embed with random numbers. Or a weight file is damaged or is a pickle, which could run code.
+            FileNotFoundError: there are no safetensors, or one of them is missing.
+        """
+        name = (args[0] if args else kwargs.get("pretrained_model_name_or_path")) or ""
+        kwargs.setdefault("use_safetensors", True)
+        kwargs["ignore_mismatched_sizes"] = True  # `check_loading` names them, transformers' error does not
+        with readable_weights(name, kwargs.get("subfolder", "")):
+            loaded: Any = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        model, info = loaded
+        check_loading(name, info)
+        return (model, info) if output_loading_info else model
+
+    @staticmethod
+    def _finalize_model_loading(*args: Any) -> Any:
+        # Of a model with an adapter, `from_pretrained` is told of the weights of the adapter alone.
+        info: Any = PreTrainedModel._finalize_model_loading(*args)
+        check_loading(args[0].name_or_path, info.to_dict())
+        return info
+
+    def load_adapter(self, peft_model_id: str | None = None, *args: Any, **kwargs: Any) -> Any:
+        """As `PreTrainedModel.load_adapter`, but weights that the adapter lacks are an error, not random numbers.
+
+        Raises:
+            ValueError: the file of the adapter lacks weights, holds unknown ones, or has some of another shape.
+        """
+        info = super().load_adapter(peft_model_id, *args, **kwargs)
+        check_loading(peft_model_id or "adapter", info.to_dict())
+        return info
 
 
 def check_loading(name: str | os.PathLike, info: Mapping[str, Collection]) -> None:

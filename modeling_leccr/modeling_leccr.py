@@ -9,12 +9,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize, pad
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from .configuration_leccr import LeccrConfig
-from .loading_leccr import check_loading, readable_weights
+from .loading_leccr import CheckedLoading
 from .matching_leccr import fused_scores
 from .outputs_leccr import LeccrImageFeatures, LeccrOutput
 from .packing_leccr import text_states
@@ -42,7 +42,7 @@ class LogitScale(nn.Module):
             self.value.clamp_(max=self.max_log)
 
 
-class LeccrPreTrainedModel(PreTrainedModel):
+class LeccrPreTrainedModel(CheckedLoading):
     """Initialisation and loading for LECCR models."""
 
     config_class = LeccrConfig
@@ -71,24 +71,6 @@ class LeccrPreTrainedModel(PreTrainedModel):
                 init.normal_(module.null_description, mean=0.0, std=self.config.slot_dim**-0.5)
         elif isinstance(module, LogitScale):
             init.constant_(module.value, module.initial_value)
-
-    @classmethod
-    def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
-        """As `PreTrainedModel.from_pretrained`, but of safetensors alone, and what does not fit is an error.
-
-        Raises:
-            ValueError: the checkpoint lacks weights, holds unknown ones, or has some of another shape; such a model
-                would embed with random numbers. Or a weight file is damaged or is a pickle, which could run code.
-            FileNotFoundError: there are no safetensors, or one of them is missing.
-        """
-        name = (args[0] if args else kwargs.get("pretrained_model_name_or_path")) or ""
-        kwargs.setdefault("use_safetensors", True)
-        kwargs["ignore_mismatched_sizes"] = True  # `check_loading` names them, transformers' error does not
-        with readable_weights(name, kwargs.get("subfolder", "")):
-            loaded: Any = super().from_pretrained(*args, output_loading_info=True, **kwargs)
-        model, info = loaded
-        check_loading(name, info)
-        return (model, info) if output_loading_info else model
 
 
 class LeccrModel(LeccrPreTrainedModel):
