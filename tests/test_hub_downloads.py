@@ -54,7 +54,7 @@ def assert_whole(model: Any, loaded_processor: Any) -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_a_download_with_ten_random_faults_ends_whole(server: HubServer, tmp_path: Path, seed: int) -> None:
     """What arrives after a fault must be the model, or an error: never a part of it, nor another processor."""
     draw = random.Random(seed)

@@ -95,7 +95,8 @@ def test_a_stranger_loads_what_was_pushed_and_again_without_a_connection(pushed:
         {"name": "owner/broken", **TRUST},
     ]
     variables = environment(pushed.server, tmp_path / "home")
-    *whole, eager, sdpa, bfloat, half, broken = run(tmp_path / "online", steps, variables)["outcomes"]
+    result = run(tmp_path / "online", steps, variables)
+    *whole, eager, sdpa, bfloat, half, broken = result["outcomes"]
     for outcome in whole:
         assert_embeds(outcome, pushed.second)
         assert (outcome["class"], outcome["mark"], outcome["dtype"]) == ("LeccrModel", 2, "torch.float32")
@@ -105,6 +106,11 @@ def test_a_stranger_loads_what_was_pushed_and_again_without_a_connection(pushed:
     for outcome, dtype in ((bfloat, "torch.bfloat16"), (half, "torch.float16")):
         assert_embeds(outcome, pushed.first, atol=0.05)
         assert outcome["dtype"] == dtype
+    shipped = {Path(name).stem for name in pushed.server.files("owner/model", "models") if name.endswith(".py")}
+    # transformers_modules.owner.<repository>.<commit>.<module>
+    modules = {name.split(".")[-1] for name in result["remote_code"] if name.count(".") == 4}
+    assert {"modeling_leccr", "processing_leccr"} <= modules <= shipped
+    assert all(name.startswith("transformers_modules.owner") for name in result["remote_code"])
     assert "does not fit its configuration" in broken["error"] and "slot_projection.bias" in broken["error"]
 
     before = len(pushed.server.requests)
