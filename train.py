@@ -34,6 +34,8 @@ def main(arguments: list[str]) -> None:
         return
     is_first = os.environ.get("RANK", "0") == "0"
     logging.basicConfig(level=logging.INFO if is_first else logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
+    for client in ("httpx", "httpx2"):  # each request of a push would be a line
+        logging.getLogger(client).setLevel(logging.WARNING)
     use_all_cores()
     start = time.perf_counter()
     recipe = parse_recipe(arguments)

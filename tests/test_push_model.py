@@ -185,6 +185,9 @@ def test_the_trainer_pushes_what_the_command_pushes(server: HubServer, tmp_path:
     result = trainer.push_to_hub()
     assert len(commits(server)) == 1 and commits(server)[0].title == "End of training"
     torch.testing.assert_close(AutoModel.from_pretrained(REPO).state_dict(), weights_of(trainer.model), rtol=0, atol=0)
+    # With push_to_hub, transformers' `save_model` pushes too; the same model is not sent again.
+    trainer.save_model(str(tmp_path / "saved"))
+    assert len(commits(server)) == 1
     assert f"checkpoint-{trainer.state.best_global_step}" in str(trainer.state.best_model_checkpoint)
     best = Path(str(trainer.state.best_model_checkpoint))
     push(server, best, "owner/command", license_id="mit")

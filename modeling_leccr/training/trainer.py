@@ -161,7 +161,7 @@ class LeccrTrainer(Trainer):
             for name, value in entry.items()
             if entry["step"] == step and name.startswith("eval_")
         }
-        choice = f"step {step} of {self.state.max_steps}"
+        choice = f"step {step} of {self.state.max_steps}" if self.state.max_steps else None
         if self._best_step is not None:
             metric = "SumR" if self.args.metric_for_best_model == "sum_r" else self.args.metric_for_best_model
             choice = f"best {metric} on validation"
@@ -174,7 +174,7 @@ class LeccrTrainer(Trainer):
         )
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """As the parent."""
+        """As the parent; from here on the model is no longer the best checkpoint that an earlier call left."""
         self._best_step = None
         return super().train(*args, **kwargs)
 
