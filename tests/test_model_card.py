@@ -29,6 +29,7 @@ REPO = "owner/leccr-mine"
 ALWAYS = ["Use", "Model", "Limits", "Licence", "Citation"]
 # Marks of Markdown, YAML, Jinja and HTML, the end of a front matter, of a table cell and of a block of code.
 POISON = "{{ 7 * 7 }} {% raw %} | `x` ```\n---\n\n\n\n```\n# Title\n<script> *b* [a](b) \"q\" 'r' \\ : #\r\n\u2028end"
+FENCE = "a\n\n\n```\n## b"
 # Runs all blocks of a card in one session, as somebody without this project's packages would.
 STRANGER = """
 import re, sys
@@ -207,7 +208,7 @@ def test_the_card_tells_how_the_model_was_made(folder: Path) -> None:
     recipe = yaml.safe_load(blocks(text, "yaml")[0])
     assert recipe == {name: value for name, value in full_record().settings.items() if name != "controls"}
     versions = section(text, "Versions and machine")
-    assert "| python | 3.11.7 |" in versions and "| torch | 2.13.0 |" in versions and "None" not in versions
+    assert "| python | 3.11.7 |" in versions and "| torch | 2.13.0 |" in versions and "accelerator" not in versions
 
 
 @pytest.mark.parametrize("settings", [{"description_dropout": 0.1}, {}, {"item_source": "description"}])
@@ -217,6 +218,10 @@ def test_the_limits_say_whether_descriptions_are_needed(tmp_path: Path, settings
     limits, use = (section(model_card(read_facts(folder, REPO)), name) for name in ("Limits", "Use"))
     needs = "description_dropout" not in settings
     assert ("Every picture needs an English description" in limits) is needs
+    architecture = section(model_card(read_facts(folder, REPO)), "Model")
+    assert (
+        ("slots an item" in architecture) is ("share of the global" in architecture) is ("item_source" not in settings)
+    )
     # The pipeline has no place for a description.
     assert ("import pipeline" in use) is not needs
 
@@ -307,7 +312,14 @@ def test_no_text_from_outside_breaks_the_card(folder: Path, server: HubServer) -
     """Captions and names are anybody's: one with a fence or a front matter would rewrite the rest of the card."""
     plain = model_card(read_facts(folder, REPO))
     poisoned = {name: POISON for name in ("split", "scoring", "tie_rule")}
-    settings = {**full_record().settings, "dataset": POISON, POISON: POISON, "list": [POISON], "deep": {POISON: POISON}}
+    settings = {
+        **full_record().settings,
+        "dataset": POISON,
+        POISON: POISON,
+        "list": [POISON],
+        "fence": FENCE,
+        "deep": {POISON: POISON},
+    }
     text_facts = facts_of(
         folder,
         languages=("de", POISON),
@@ -330,6 +342,8 @@ def test_no_text_from_outside_breaks_the_card(folder: Path, server: HubServer) -
     assert re.findall(r"^# .*", outside, flags=re.MULTILINE) == [outside.strip().split("\n")[0]]
     assert not re.search(r"(?<!\\)<script|(?<!\\)\*b|(?<!\\)\[a\]", re.sub(r"`[^`\n]*`", "", outside))
     assert "49" not in outside
+    spans = next(line for line in section(text, "Results").splitlines() if line.startswith("- Data: "))
+    assert spans.count("`") == 4
     table = [line for line in section(text, "Results").splitlines() if line.startswith("|")]
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in table} == {12}
     session: dict[str, Any] = {}
