@@ -90,14 +90,15 @@ def readable_weights(name: str | os.PathLike, subfolder: str = "") -> Iterator[N
     """
     folder = Path(name, subfolder)
     if folder.is_dir():
-        for index in sorted(folder.glob("*.index.json")):
+        for index in sorted(folder.glob("*.safetensors.index.json")):
             _check_index(index)
     try:
         yield
     except SafetensorError as error:
+        file = _unreadable_file(folder)
         raise ValueError(
-            f"the weights of {str(name)!r} are truncated or no safetensors ({error}; {_unreadable_file(folder)}); "
-            f"copy or download them again."
+            f"{file or 'a weight file'} of {str(name)!r} is truncated or no safetensors ({error}); "
+            f"{'copy it again' if file else 'its author has to push it again'}."
         ) from error
     except UnpicklingError:
         # Without the cause, whose text advises to read the file without protection.
@@ -130,11 +131,11 @@ def _check_index(index: Path) -> None:
         )
 
 
-def _unreadable_file(folder: Path) -> str:
+def _unreadable_file(folder: Path) -> str | None:
     for path in sorted(folder.glob("*.safetensors")):
         try:
             with safe_open(path, framework="pt"):
                 pass
         except SafetensorError:
-            return f"see {path.name}"
-    return "downloaded whole, so its author has to repair it"
+            return path.name
+    return None

@@ -143,11 +143,11 @@ WEIGHTS: dict[str, tuple[Callable[[Scene], Files], str]] = {
     "harmless-torch-file": (lambda scene: scene.without_weights(pytorch_model__bin=state_file()), SAFE),
     "pickle-as-safetensors": (
         lambda scene: {**scene.files, "model.safetensors": scene.pickle},
-        "are truncated or no safetensors",
+        "is truncated or no safetensors",
     ),
     "torch-file-as-safetensors": (
         lambda scene: {**scene.files, "model.safetensors": scene.torch_file},
-        "are truncated or no safetensors",
+        "is truncated or no safetensors",
     ),
     "pickle-in-config": (
         lambda scene: {
