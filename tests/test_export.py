@@ -249,7 +249,11 @@ def test_nothing_of_this_machine_is_in_the_folder(tmp_path: Path):
     vision, text = tower_folders(tmp_path / "towers")
     arguments = scratch_arguments(vision_tower=vision, text_tower=text)
     processor = build_processor(arguments, tiny_split(), ["de"])
-    save_for_hub(build_model(arguments, processor.tokenizer), processor, tmp_path / "first", record=RECORD)
+    model = build_model(arguments, processor.tokenizer)
+    # As of configurations that somebody loaded without our help, from a folder and from the Hub.
+    model.config.vision_config._name_or_path, model.config.text_config._name_or_path = str(vision), "org/text-tower"
+    save_for_hub(model, processor, tmp_path / "first", record=RECORD)
+    assert AutoModel.from_pretrained(tmp_path / "first").config.text_config._name_or_path == "org/text-tower"
     # Once more from the folder, as after fine-tuning what was saved.
     model, processor = AutoModel.from_pretrained(tmp_path / "first"), AutoProcessor.from_pretrained(tmp_path / "first")
     save_for_hub(model, processor, tmp_path / "second", record=RECORD)
