@@ -52,8 +52,8 @@ def save_for_hub(
         `folder`.
 
     Raises:
-        ValueError: `folder` exists and holds something else than a saved model, or the metadata of its card are not
-            what the Hub takes.
+        ValueError: `folder` exists and holds something else than a saved model, the model has an adapter, or the
+            metadata of its card are not what the Hub takes.
     """
     target = Path(folder)
     if target.exists() and not (target / CONFIG_FILE).is_file():
@@ -65,6 +65,11 @@ def save_for_hub(
     try:
         fresh.mkdir(parents=True)
         model.save_pretrained(fresh, max_shard_size=max_shard_size)
+        if (fresh / "adapter_config.json").is_file():
+            raise ValueError(
+                "the model has an adapter, beside which its own weights are not saved; merge it into them with "
+                "`PeftModel.merge_and_unload()`, or push the adapter with `push_to_hub`."
+            )
         config = _read_json(fresh / CONFIG_FILE)
         # What the zero-shot pipeline asks for; `register_for_auto_class` keeps one name alone.
         config["auto_map"]["AutoModelForZeroShotImageClassification"] = config["auto_map"]["AutoModel"]

@@ -151,6 +151,16 @@ def test_a_merged_adapter_is_a_model_for_the_hub(server: HubServer, tmp_path: Pa
     assert (embeds(AutoModel.from_pretrained(tmp_path / "merged")) - expected).abs().max() <= TOLERANCE
 
 
+def test_a_model_with_an_adapter_is_not_saved_as_a_model(base_folder: Path, tmp_path: Path):
+    """Both kinds save the adapter alone; a folder without the other weights is no model."""
+    attached = AutoModel.from_pretrained(base_folder)
+    attached.add_adapter(lora())
+    for model in (attached, adapted(base_folder)):
+        with pytest.raises(ValueError, match=r"has an adapter.*merge_and_unload"):
+            save_for_hub(model, tiny_processor(), tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_adapter_trained_without_peft_model_is_saved_alone(server: HubServer, tmp_path: Path):
     """`add_adapter` is the way of transformers' own Trainer; saved in whole, the adapter would not be found."""
     model = AutoModel.from_pretrained(BASE)
