@@ -142,7 +142,7 @@ def prepare_repository(
     try:
         # None leaves the choice for a public repository to the settings of the organisation.
         sdk = "gradio" if repo_type == "space" else None
-    api.create_repo(repo_id, repo_type=repo_type, private=private or None, exist_ok=True, space_sdk=sdk)
+        api.create_repo(repo_id, repo_type=repo_type, private=private or None, exist_ok=True, space_sdk=sdk)
         # `create_repo` is content with a repository that is there, whoever it belongs to.
         api.auth_check(repo_id, repo_type=repo_type, write=True)
         if revision is not None:
