@@ -12,14 +12,15 @@ from torch.nn.functional import normalize, pad
 from transformers import PreTrainedConfig
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.utils import can_return_tuple
 
 from .configuration_leccr import LeccrConfig
 from .loading_leccr import CheckedLoading
 from .matching_leccr import fused_scores
 from .outputs_leccr import LeccrImageFeatures, LeccrOutput
-from .packing_leccr import text_states
+from .packing_leccr import text_outputs, text_states
 from .slots_leccr import SemanticSlots, VisualSemanticInteraction
-from .towers_leccr import build_tower, load_text_tower, load_vision_tower, output_width, tower_config, visual_tokens
+from .towers_leccr import build_tower, load_text_tower, load_vision_tower, output_width, tower_config, vision_outputs
 
 
 class LogitScale(nn.Module):
@@ -140,29 +141,62 @@ class LeccrModel(LeccrPreTrainedModel):
             load_vision_tower(model.vision_model, model.visual_projection, vision, tower_kwargs)
         return model
 
+    def get_input_embeddings(self) -> nn.Module:
+        """The token embeddings of the text tower."""
+        return self.text_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the token embeddings of the text tower."""
+        self.text_model.set_input_embeddings(value)
+
+    @can_return_tuple
     def get_text_features(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: Any
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        *,
+        token_type_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | list[int] | None = None,
     ) -> BaseModelOutputWithPooling:
         """Embed captions or queries.
 
         Args:
             input_ids: (num_texts, length).
             attention_mask: (num_texts, length), 1 = keep.
+            token_type_ids: not read: a caption is one segment. Tokenizers give them.
+            inputs_embeds: (num_texts, length, text_dim) token embeddings instead of `input_ids`.
+            output_attentions, output_hidden_states: return those of the text tower; None leaves it to its
+                configuration.
 
         Returns:
             `pooler_output` (num_texts, embed_dim), unit norm, and `last_hidden_state` (num_texts, length, text_dim).
         """
-        states = text_states(self.text_model, input_ids, attention_mask)
+        outputs = text_outputs(
+            self.text_model,
+            input_ids,
+            attention_mask,
+            inputs_embeds=inputs_embeds,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+        )
         return BaseModelOutputWithPooling(
-            last_hidden_state=states, pooler_output=self._text_embeds(states, attention_mask)
+            last_hidden_state=outputs.last_hidden_state,
+            pooler_output=self._text_embeds(outputs.last_hidden_state, attention_mask),
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
         )
 
+    @can_return_tuple
     def get_image_features(
         self,
         pixel_values: Tensor | None = None,
         description_input_ids: Tensor | None = None,
         description_attention_mask: Tensor | None = None,
-        **_: Any,
+        *,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | list[int] | None = None,
     ) -> LeccrImageFeatures:
         """Embed items: images with their descriptions.
 
@@ -170,6 +204,8 @@ class LeccrModel(LeccrPreTrainedModel):
             pixel_values: (batch, channels, height, width). Not read when `item_source` is "description".
             description_input_ids: (batch, description_length), or None for items without descriptions.
             description_attention_mask: (batch, description_length), 1 = keep; a row of zeros has no description.
+            output_attentions, output_hidden_states: return those of the tower that reads the item (vision, or text
+                when `item_source` is "description"); None leaves it to its configuration.
 
         Returns:
             `LeccrImageFeatures`.
@@ -177,13 +213,19 @@ class LeccrModel(LeccrPreTrainedModel):
         Raises:
             ValueError: an image or a description that the model needs is missing.
         """
+        asked = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
         if not self.config.reads_image:
-            return self._description_features(description_input_ids, description_attention_mask)
-        patch_states = self._patch_states(pixel_values)
+            return self._description_features(description_input_ids, description_attention_mask, asked)
+        if pixel_values is None:
+            raise ValueError(f"item_source={self.config.item_source!r} embeds images, but pixel_values is None.")
+        outputs = vision_outputs(self.vision_model, pixel_values, **asked)
+        patch_states = self.visual_projection(outputs.last_hidden_state)
+        # Convolutional towers have no attentions.
+        layers = {"hidden_states": outputs.hidden_states, "attentions": getattr(outputs, "attentions", None)}
+        if not self.config.has_slots:
+            return LeccrImageFeatures(patch_states, self._image_embeds(patch_states), **layers)
         if description_input_ids is not None and description_attention_mask is None:
             description_attention_mask = torch.ones_like(description_input_ids)
-        if not self.config.has_slots:
-            return LeccrImageFeatures(last_hidden_state=patch_states, pooler_output=self._image_embeds(patch_states))
         description_states = self._description_states(description_input_ids, description_attention_mask)
         slots = self.semantic_slots(description_states, description_attention_mask, patch_states.shape[0])
         class_token_only = self.config.image_pooling == "cls"
@@ -194,8 +236,10 @@ class LeccrModel(LeccrPreTrainedModel):
             pooler_output=self._image_embeds(enhanced),
             slot_embeds=normalize(slot_embeds, dim=-1) if self.config.normalize_slots else slot_embeds,
             slots=slots,
+            **layers,
         )
 
+    @can_return_tuple
     def forward(
         self,
         pixel_values: Tensor | None = None,
@@ -208,9 +252,11 @@ class LeccrModel(LeccrPreTrainedModel):
         source_attention_mask: Tensor | None = None,
         target_input_ids: Tensor | None = None,
         target_attention_mask: Tensor | None = None,
-        return_dict: bool | None = None,
-        **_: Any,
-    ) -> LeccrOutput | tuple:
+        token_type_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | list[int] | None = None,
+    ) -> LeccrOutput:
         """Embed items with training pairs (`source_*`, `target_*`) or with any texts (`input_ids`).
 
         Args: shapes as in `get_image_features` and `get_text_features`.
@@ -219,7 +265,10 @@ class LeccrModel(LeccrPreTrainedModel):
             `LeccrOutput`: with `input_ids` the logits of all items against all texts, with pairs the embeddings and
             states from which the losses are computed.
         """
-        items = self.get_image_features(pixel_values, description_input_ids, description_attention_mask)
+        asked = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
+        items = self.get_image_features(
+            pixel_values, description_input_ids, description_attention_mask, **asked, return_dict=True
+        )
         logit_scale = self.logit_scale()
         output = LeccrOutput(image_embeds=items.pooler_output, slot_embeds=items.slot_embeds, logit_scale=logit_scale)
         if source_input_ids is not None:
@@ -230,16 +279,20 @@ class LeccrModel(LeccrPreTrainedModel):
                 output.slots = items.slots
                 output.slot_states = self.slot_vision_slots(items.slots)
                 output.patch_states = self.slot_vision_patches(items.last_hidden_state)
-        if input_ids is not None:
-            text_embeds = self._text_embeds(text_states(self.text_model, input_ids, attention_mask), attention_mask)
+        if input_ids is not None or inputs_embeds is not None:
+            texts = self.get_text_features(
+                input_ids, attention_mask, inputs_embeds=inputs_embeds, **asked, return_dict=True
+            )
+            text_embeds = texts.pooler_output
             weight = self.config.global_weight if items.slot_embeds is not None else 1.0
             # Autocast would compute the logits in bf16, too coarse for a softmax.
             with torch.autocast(text_embeds.device.type, enabled=False):
                 scores = fused_scores(items.pooler_output, items.slot_embeds, text_embeds, weight)
                 output.logits_per_image = scores * logit_scale.exp()
             output.text_embeds, output.logits_per_text = text_embeds, output.logits_per_image.T
-        use_dict = self.config.return_dict if return_dict is None else return_dict
-        return output if use_dict else output.to_tuple()
+            output.text_model_output = _if_recorded(texts)
+        output.vision_model_output = _if_recorded(items)
+        return LeccrOutput(**output)  # in the order of the fields, which a tuple keeps: logits first, as from CLIP
 
     @torch.no_grad()
     def _align(self) -> None:
@@ -263,11 +316,6 @@ class LeccrModel(LeccrPreTrainedModel):
         )
         embeds = self._text_embeds(text_states(self.text_model, input_ids, attention_mask), attention_mask)
         return list(embeds.chunk(len(texts)))
-
-    def _patch_states(self, pixel_values: Tensor | None) -> Tensor:
-        if pixel_values is None:
-            raise ValueError(f"item_source={self.config.item_source!r} embeds images, but pixel_values is None.")
-        return self.visual_projection(visual_tokens(self.vision_model, pixel_values))
 
     def _image_embeds(self, patch_states: Tensor) -> Tensor:
         pooled = patch_states[:, 0] if self.config.image_pooling == "cls" else patch_states.mean(dim=1)
@@ -294,14 +342,20 @@ class LeccrModel(LeccrPreTrainedModel):
         ):
             return text_states(self.text_model, input_ids, attention_mask)
 
-    def _description_features(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> LeccrImageFeatures:
+    def _description_features(
+        self, input_ids: Tensor | None, attention_mask: Tensor | None, asked: dict[str, Any]
+    ) -> LeccrImageFeatures:
         if input_ids is None or attention_mask is None or not bool(attention_mask.any(dim=-1).all()):
             raise ValueError(
                 "item_source='description' embeds descriptions, but an item has none; make them with "
                 "`python -m hub_scripts.describe`."
             )
-        states = text_states(self.text_model, input_ids, attention_mask)
-        return LeccrImageFeatures(last_hidden_state=states, pooler_output=self._text_embeds(states, attention_mask))
+        return LeccrImageFeatures(**self.get_text_features(input_ids, attention_mask, **asked, return_dict=True))
+
+
+def _if_recorded(features: Any) -> Any:
+    """The features where they hold what was asked for of their tower, else None: most callers want the scores alone."""
+    return None if features.hidden_states is None and features.attentions is None else features
 
 
 @contextlib.contextmanager

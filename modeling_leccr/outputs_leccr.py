@@ -14,6 +14,7 @@ class LeccrImageFeatures(BaseModelOutputWithPooling):
     `pooler_output` (batch, embed_dim) is the image embedding, unit norm; `slot_embeds` (batch, num_slots, embed_dim)
     are its slots in the same space, or None without slots; `last_hidden_state` (batch, num_patches, slot_dim) are the
     projected visual tokens and `slots` (batch, num_slots, slot_dim) the slots, both before the interaction.
+    `hidden_states` and `attentions` are those of the vision tower, when asked for.
     """
 
     # Always set; the parent's fields are optional, and a default must stand before those that are.
@@ -39,6 +40,9 @@ class LeccrOutput(ModelOutput):
         slots: (batch, num_slots, slot_dim) before the interaction, for `slot_diversity`.
         slot_states: (batch, num_slots, slot_dim) slots through the head of `slot_vision`.
         patch_states: (batch, num_patches, slot_dim) visual tokens through the head of `slot_vision`.
+        text_model_output: what `get_text_features` gives for `input_ids`; only when `output_hidden_states` or
+            `output_attentions` is asked for.
+        vision_model_output: what `get_image_features` gives, likewise.
     """
 
     logits_per_image: Tensor | None = None
@@ -52,3 +56,5 @@ class LeccrOutput(ModelOutput):
     slots: Tensor | None = None
     slot_states: Tensor | None = None
     patch_states: Tensor | None = None
+    text_model_output: BaseModelOutputWithPooling | None = None
+    vision_model_output: LeccrImageFeatures | None = None

@@ -1,10 +1,12 @@
 """Texts without their padding: several texts share one row, and attention keeps them apart."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
 
 # Encoders that take positions, which start at 0, and a mask for each pair of tokens.
 PACKABLE_TOWERS = frozenset({"bert"})
@@ -31,17 +33,40 @@ def text_states(tower: PreTrainedModel, input_ids: Tensor, attention_mask: Tenso
         (batch, length, hidden_size). The states of padding are arbitrary but finite.
     """
     if attention_mask is None or not _can_pack(tower, attention_mask):
-        return _padded_states(tower, input_ids, attention_mask)
+        return _padded_outputs(tower, input_ids, attention_mask).last_hidden_state
     lengths = attention_mask.sum(dim=1).tolist()
     rows = fill_rows(lengths)
     width = max(sum(lengths[text] for text in row) for row in rows)
     if len(rows) * width > (1 - MIN_PADDING) * attention_mask.numel():
-        return _padded_states(tower, input_ids, attention_mask)
+        return _padded_outputs(tower, input_ids, attention_mask).last_hidden_state
     owners = torch.full((len(rows), width), -1)
     for row, texts in enumerate(rows):
         filled = torch.repeat_interleave(torch.tensor(texts), torch.tensor([lengths[text] for text in texts]))
         owners[row, : len(filled)] = filled
     return _packed_states(tower, input_ids, owners)
+
+
+def text_outputs(
+    tower: PreTrainedModel, input_ids: Tensor | None, attention_mask: Tensor | None, **options: Any
+) -> Any:
+    """Token states of a text encoder, with what else it is asked for.
+
+    Args:
+        tower: any text encoder.
+        input_ids: (batch, length), or None where `options` hold `inputs_embeds`.
+        attention_mask: (batch, length), 1 = keep; None keeps all.
+        options: arguments of the encoder, such as `output_hidden_states` and `output_attentions`; None leaves them to
+            its configuration.
+
+    Returns:
+        `BaseModelOutput`: `last_hidden_state` as in `text_states`; `hidden_states` and `attentions`
+        when asked for, else None.
+    """
+    options = {name: value for name, value in options.items() if value is not None}
+    records = (options.get(name, getattr(tower.config, name)) for name in ("output_hidden_states", "output_attentions"))
+    if input_ids is None or any(records):
+        return _padded_outputs(tower, input_ids, attention_mask, **options)
+    return BaseModelOutput(last_hidden_state=text_states(tower, input_ids, attention_mask))
 
 
 def fill_rows(lengths: list[int]) -> list[list[int]]:
@@ -79,12 +104,14 @@ def _can_pack(tower: PreTrainedModel, attention_mask: Tensor) -> bool:
     return bool((attention_mask[:, 1:] <= attention_mask[:, :-1]).all())  # padding on the right only
 
 
-def _padded_states(tower: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+def _padded_outputs(
+    tower: PreTrainedModel, input_ids: Tensor | None, attention_mask: Tensor | None, **options: Any
+) -> Any:
     if attention_mask is not None:
         # A row without text attends to its padding: nobody reads its states, but NaN would spread.
         is_empty = ~attention_mask.any(dim=-1, keepdim=True)
         attention_mask = torch.where(is_empty, torch.ones_like(attention_mask), attention_mask)
-    return tower(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+    return tower(input_ids=input_ids, attention_mask=attention_mask, **options)
 
 
 def _packed_states(tower: PreTrainedModel, input_ids: Tensor, owners: Tensor) -> Tensor:

@@ -34,11 +34,26 @@ def visual_tokens(tower: PreTrainedModel, pixel_values: Tensor) -> Tensor:
     Returns:
         (batch, num_patches, hidden_size); the class token, where there is one, comes first.
     """
-    states = tower(pixel_values=pixel_values).last_hidden_state
+    return vision_outputs(tower, pixel_values).last_hidden_state
+
+
+def vision_outputs(tower: PreTrainedModel, pixel_values: Tensor, **options: Any) -> Any:
+    """`visual_tokens` as `last_hidden_state` of the encoder's own output, with what else it is asked for.
+
+    Args:
+        tower, pixel_values: as in `visual_tokens`.
+        options: arguments of the encoder, such as `output_hidden_states` and `output_attentions`; None leaves them to
+            its configuration.
+    """
+    options = {name: value for name, value in options.items() if value is not None}
+    # A processor gives fp32, and not every encoder casts it to the type of its weights.
+    outputs = tower(pixel_values=pixel_values.to(tower.dtype), **options)
+    states = outputs.last_hidden_state
     if states.ndim == 4:  # convolutional towers return a map (batch, channels, height, width)
         states = states.flatten(2).transpose(1, 2)
     norm = TOWERS_WITH_POOLED_NORM_ONLY.get(tower.config.model_type)
-    return states if norm is None else tower.get_submodule(norm)(states)
+    outputs.last_hidden_state = states if norm is None else tower.get_submodule(norm)(states)
+    return outputs
 
 
 def output_width(vision_config: PreTrainedConfig) -> int:
