@@ -91,6 +91,16 @@ def test_search_finds_the_facts_that_it_needs(encoder: SentenceTransformer):
     assert encoder.max_seq_length == MAX_LENGTH
 
 
+def test_half_precision_needs_no_care(tmp_path: Path):
+    """Of the vision encoders some cast their input and some stop with an error about types, as Swin does."""
+    saved = saved_model(tmp_path / "model", vision="swin", image_pooling="mean", description_dropout=0.2)
+    half = SentenceTransformer(str(saved), model_kwargs={"dtype": torch.bfloat16})
+    assert half.dtype == torch.bfloat16
+    whole = SentenceTransformer(str(saved))
+    assert np.abs(half.encode(ITEMS) - whole.encode(ITEMS)).max() < 0.02
+    assert np.abs(half.encode(TEXTS) - whole.encode(TEXTS)).max() < 0.02
+
+
 def test_a_shorter_limit_is_obeyed_and_saved(folder: Path, tmp_path: Path):
     """`max_seq_length` is the setting for it; ignored, it would promise a speed that does not come."""
     encoder = SentenceTransformer(str(folder))
