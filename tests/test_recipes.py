@@ -207,11 +207,45 @@ def test_settings_are_kept_for_the_record():
     assert build_recipe(settings).settings == settings
 
 
+def test_settings_are_published_without_places_and_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """They travel with the model: a relative folder looks like a name on the Hub, and a token is read by everybody."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("data/mine", "towers/clip"):
+        (tmp_path / name).mkdir(parents=True)
+    recipe = build_recipe(
+        {
+            "dataset": "data/mine",
+            "images": str(tmp_path / "pictures" / "flickr"),
+            "vision_tower": "towers/clip",
+            "text_tower": "org/text-tower",
+            "target_languages": ["de"],
+            "learning_rate": 1e-4,
+            "hub_model_id": "org/name",
+            "hub_token": "hf_abcdefghijklmnop",
+            "controls": {"other": {"vision_tower": "towers/clip", "hub_token": "secret", "model": {"num_slots": 2}}},
+            "output_dir": "runs/mine",
+            "use_cpu": True,
+        }
+    )
+    assert recipe.public_settings() == {
+        "dataset": "mine",
+        "images": "flickr",
+        "vision_tower": "clip",
+        "text_tower": "org/text-tower",
+        "target_languages": ["de"],
+        "learning_rate": 1e-4,
+        "controls": {"other": {"vision_tower": "clip", "model": {"num_slots": 2}}},
+        "use_cpu": True,
+    }
+    assert recipe.settings["dataset"] == "data/mine"
+
+
 @pytest.mark.parametrize(
     ("name", "changes"),
     [
         ("smaller pictures", {"image_size": 16}),
         ("other data", {"dataset": "elsewhere"}),
+        ("pushed too", {"push_to_hub": True}),
         ("LECCR", {"model": {"num_slots": 2}}),
         ("a/b", {"model": {"num_slots": 2}}),
     ],

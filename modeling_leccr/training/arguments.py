@@ -137,11 +137,9 @@ class Recipe:
 
     def public_settings(self) -> dict[str, Any]:
         """The settings as they may be published: no folder of this machine, no token, no place of the results."""
-        public = {name: value for name, value in self.settings.items() if not _PRIVATE_SETTINGS.fullmatch(name)}
-        for name in _PLACES & public.keys():
-            # A relative folder looks like a name on the Hub, and is nobody's business.
-            if isinstance(public[name], str) and Path(public[name]).exists():
-                public[name] = Path(public[name]).resolve().name
+        public = _without_places(self.settings)
+        if controls := public.get("controls"):
+            public["controls"] = {name: _without_places(changes) for name, changes in controls.items()}
         return without_traces(public)
 
 
@@ -219,6 +217,15 @@ def build_recipe(settings: dict[str, Any]) -> Recipe:
     # With default towers: fields that contradict each other, of a control above all, show before hours of training.
     LeccrConfig(**model.model)
     return Recipe(model, data, training, filled)
+
+
+def _without_places(settings: dict[str, Any]) -> dict[str, Any]:
+    public = {name: value for name, value in settings.items() if not _PRIVATE_SETTINGS.fullmatch(name)}
+    for name in _PLACES & public.keys():
+        # A relative folder looks like a name on the Hub, and is nobody's business.
+        if isinstance(public[name], str) and Path(public[name]).exists():
+            public[name] = Path(public[name]).resolve().name
+    return public
 
 
 def _check_section(section: str, values: Any, names: frozenset[str]) -> None:

@@ -35,7 +35,7 @@ from retrieval.items import read_column
 logger = logging.getLogger(__name__)
 
 MAIN_SYSTEM = "LECCR"
-# Splits and processor are made once, so that systems are compared on the same inputs.
+# Splits and processor are made once, so that systems are compared on the same inputs; the main system alone is pushed.
 _SHARED_SETTINGS = {entry.name for entry in dataclasses.fields(DataArguments)} | {
     "image_size",
     "vocab_size",
@@ -82,7 +82,7 @@ def control_recipes(recipe: Recipe) -> dict[str, Recipe]:
                 f"the control {name!r} must have a name of its own without '/', and share the data and the processor "
                 f"with the main system; got changes of {refused or 'the name'}. Train it as a recipe of its own."
             )
-    shared = {name: value for name, value in recipe.settings.items() if name not in ("controls", "push_to_hub")}
+    shared = {name: value for name, value in recipe.settings.items() if name != "controls"}
     return {name: build_recipe(merged(shared, changes)) for name, changes in recipe.training.controls.items()}
 
 
