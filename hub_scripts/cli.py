@@ -11,6 +11,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "describe": ("hub_scripts.describe", "descriptions of pictures by a multimodal language model"),
     "translate": ("hub_scripts.translate", "machine translations of the English captions"),
     "inspect_dataset": ("hub_scripts.inspect_dataset", "a report on the quality of a data set"),
+    "convert_checkpoint": ("hub_scripts.convert_checkpoint", "a checkpoint of the released code as a model folder"),
     "push_dataset": ("hub_scripts.push_dataset", "a data set folder to the Hub, with a card"),
     "push_metric": ("hub_scripts.push_metric", "the recalls to the Hub, for evaluate.load"),
     "push_model": ("hub_scripts.push_model", "a saved model or a checkpoint to the Hub, with a card"),
@@ -24,7 +25,7 @@ USER_ERRORS = (ValueError, FileNotFoundError, ConnectionError)
 def main(argv: Sequence[str] | None = None) -> None:
     """Hand the rest of the command line to the script that the first word names."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    listing = "\n".join(f"  {name:<16} {help_line}" for name, (_, help_line) in sorted(COMMANDS.items()))
+    listing = "\n".join(f"  {name:<18} {help_line}" for name, (_, help_line) in sorted(COMMANDS.items()))
     parser = argparse.ArgumentParser(
         prog="leccr",
         description="Cross-lingual image-text retrieval, from data to search.",

@@ -14,12 +14,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import BertConfig, CLIPVisionConfig, get_linear_schedule_with_warmup
+from transformers import BertConfig, get_linear_schedule_with_warmup
 
-from modeling_leccr import LeccrConfig, LeccrModel, LeccrOutput, losses_leccr
+from modeling_leccr import LeccrModel, LeccrOutput, losses_leccr
 from modeling_leccr.losses_leccr import LeccrCriterion, LossConfig, MatchingBatch
 from modeling_leccr.matching_leccr import global_scores, slot_scores
-from modeling_leccr.official_checkpoint import convert_official_state
+from modeling_leccr.official_checkpoint import convert_official_state, official_config, official_sizes
 from modeling_leccr.towers_leccr import resize_position_grid
 from retrieval import ranks_from_scores, recall_metrics
 from tests.make_golden import write_golden
@@ -79,28 +79,20 @@ def suffix(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def run(folder: Path, suffix: str) -> GoldenRun:
     """One step of our model, shared by the tests that look at its parts."""
-    return run_golden_step(folder, suffix)
+    model = build_model(folder)
+    if suffix:
+        nn.init.zeros_(model.semantic_slots.slot_queries)
+    return run_golden_step(model, folder)
 
 
 def read_json(folder: Path, name: str) -> Any:
     return json.loads((folder / name).read_text())
 
 
-def build_model(folder: Path) -> LeccrModel:
-    """The official preset with the sizes of config.json and the weights of image_state."""
-    config = read_json(folder, "config.json")
-    geometry, settings = config["geom"], config["cfg"]
-    width = geometry["clip_v_width"]
-    vision_config = CLIPVisionConfig(
-        hidden_size=width,
-        intermediate_size=4 * width,
-        num_hidden_layers=geometry["clip_v_layers"],
-        num_attention_heads=width // 64,
-        image_size=geometry["image_res"],
-        patch_size=geometry["patch"],
-        projection_dim=geometry["clip_embed"],
-    )
-    text_config = BertConfig(
+def text_tower_config(folder: Path) -> BertConfig:
+    """The text tower that config.json tells of."""
+    geometry = read_json(folder, "config.json")["geom"]
+    return BertConfig(
         vocab_size=geometry["vocab"],
         hidden_size=geometry["t_width"],
         num_hidden_layers=geometry["t_layers"],
@@ -108,19 +100,13 @@ def build_model(folder: Path) -> LeccrModel:
         intermediate_size=geometry["t_inter"],
         max_position_embeddings=geometry["t_maxpos"],
     )
-    model = LeccrModel(
-        LeccrConfig.official(
-            vision_config=vision_config,
-            text_config=text_config,
-            slot_dim=geometry["clip_embed"],
-            embed_dim=settings["embed_dim"],
-            num_slots=settings["num_queries"],
-            num_slot_layers=settings["caption_ca_layer"],
-            num_interaction_layers=settings["caption_interaction_layer"],
-            initial_temperature=settings["temp"],
-        )
-    )
-    state, _ = convert_official_state(load_file(folder / "image_state.safetensors"))
+
+
+def build_model(folder: Path) -> LeccrModel:
+    """The official preset with the weights of image_state."""
+    official = load_file(folder / "image_state.safetensors")
+    model = LeccrModel(official_config(official_sizes(official), text_tower_config(folder)))
+    state, _ = convert_official_state(official)
     model.load_state_dict(state, strict=True)
     return model.eval()
 
@@ -138,10 +124,8 @@ def build_criterion(folder: Path) -> LeccrCriterion:
     )
 
 
-def run_golden_step(folder: Path, suffix: str) -> GoldenRun:
-    model, criterion = build_model(folder), build_criterion(folder)
-    if suffix:
-        nn.init.zeros_(model.semantic_slots.slot_queries)
+def run_golden_step(model: LeccrModel, folder: Path) -> GoldenRun:
+    criterion = build_criterion(folder)
     inputs = load_file(folder / "inputs.safetensors")
     descriptions = {"description_input_ids": inputs["d_ids"], "description_attention_mask": inputs["d_mask"]}
     output = model(

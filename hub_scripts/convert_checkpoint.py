@@ -1,0 +1,147 @@
+"""Turn a checkpoint of the released LECCR code (`.pth`, image form) into a model folder of this library.
+
+    python -m hub_scripts.convert_checkpoint --checkpoint checkpoint_best.pth --out models/leccr-multi30k-de
+
+The file is read without running anything in it. Each of its weights is converted, or dropped because the released
+code never reads it; a missing, unknown or mis-shaped one is an error, and then nothing is written. Sizes are read off
+the weights; the text tower gives its tokenizer and its number of attention heads. Prints a report as JSON: the sizes,
+what was dropped and why, and the sha256 of the file. `leccr push_model` sends the folder to the Hub.
+"""
+
+import argparse
+import json
+import logging
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub.utils.sha import sha_fileobj
+from transformers import AutoConfig, AutoTokenizer, CLIPImageProcessorPil, PreTrainedConfig, PreTrainedTokenizerBase
+
+from modeling_leccr import LeccrModel
+from modeling_leccr.export import save_for_hub
+from modeling_leccr.official_checkpoint import (
+    OfficialSizes,
+    check_official_state,
+    convert_official_state,
+    drop_reason,
+    official_config,
+    official_sizes,
+)
+from modeling_leccr.official_file import read_official_file
+from processing.processing_leccr import DEFAULT_MAX_LENGTH, LeccrProcessor
+
+logger = logging.getLogger("leccr.convert_checkpoint")
+
+_TEXT_TOWER = "google-bert/bert-base-multilingual-cased"
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Options of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="leccr convert_checkpoint", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--checkpoint", required=True, metavar="FILE", help=".pth of the released code, or .safetensors with its names"
+    )
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="the model folder to write")
+    parser.add_argument(
+        "--text-tower",
+        default=_TEXT_TOWER,
+        metavar="NAME",
+        help="folder or Hub name of the text tower that it was trained from (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--vision-heads",
+        type=int,
+        metavar="N",
+        help="attention heads of the vision tower (default: one for each 64 channels, as in CLIP)",
+    )
+    parser.add_argument(
+        "--license", help="licence of the weights by its name on the Hub, for the card; unknown if left out"
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read, check, convert, save, report."""
+    options = parse_arguments(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    text_config, tokenizer = load_text_tower(options.text_tower)
+    logger.info("reading %s", options.checkpoint)
+    try:
+        state = read_official_file(options.checkpoint)
+        sizes = official_sizes(state)
+        check_official_state(state, sizes)
+        config = official_config(sizes, text_config, vision_heads=options.vision_heads)
+        processor = official_processor(sizes, tokenizer)
+    except ValueError as error:
+        raise ValueError(f"{options.checkpoint}: {error}") from error
+    converted, dropped = convert_official_state(state)
+    logger.info("converting %d weights, dropping %d", len(state) - len(dropped), len(dropped))
+    model = LeccrModel(config)
+    model.load_state_dict(converted, strict=True)
+    logger.info("saving %s", options.out)
+    save_for_hub(model.eval(), processor, options.out, license_id=options.license)
+    report = {
+        "checkpoint": Path(options.checkpoint).name,
+        "sha256": _sha256(options.checkpoint),
+        "out": options.out,
+        "sizes": asdict(sizes),
+        "converted": len(state) - len(dropped),
+        "dropped": _by_reason(dropped),
+    }
+    print(json.dumps(report, indent=2, ensure_ascii=False))
+
+
+def load_text_tower(name: str) -> tuple[PreTrainedConfig, PreTrainedTokenizerBase]:
+    """Configuration and tokenizer of a text tower; its weights are not needed.
+
+    Raises:
+        FileNotFoundError: there is no such tower, or the Hub cannot be reached; the message tells.
+    """
+    try:
+        return AutoConfig.from_pretrained(name), AutoTokenizer.from_pretrained(name)
+    except OSError as error:
+        reason = " ".join(str(error).split())
+        raise FileNotFoundError(f"the text tower {name!r} cannot be read: {reason}") from error
+
+
+def official_processor(sizes: OfficialSizes, tokenizer: PreTrainedTokenizerBase) -> LeccrProcessor:
+    """The preprocessing of the released code at test time: square pictures, cleaned captions of at most 30 words.
+
+    Raises:
+        ValueError: the tokenizer has tokens that the checkpoint has no embedding for.
+    """
+    if len(tokenizer) > sizes.vocab_size:
+        raise ValueError(
+            f"the tokenizer of the text tower has {len(tokenizer)} tokens and the checkpoint embeds "
+            f"{sizes.vocab_size}; name the text tower that it was trained from."
+        )
+    side = {"height": sizes.image_size, "width": sizes.image_size}
+    return LeccrProcessor(
+        # CLIP's own means and bicubic resize are the defaults; its centre crop is not part of the released code.
+        CLIPImageProcessorPil(size=side, crop_size=side, do_center_crop=False),
+        tokenizer,
+        max_length=min(DEFAULT_MAX_LENGTH, int(tokenizer.model_max_length), sizes.max_positions),
+        clean_captions=True,
+        max_words=30,
+    )
+
+
+def _sha256(path: str) -> str:
+    with open(path, "rb") as file:
+        return sha_fileobj(file).hex()
+
+
+def _by_reason(dropped: Sequence[str]) -> dict[str, list[str]]:
+    reasons: dict[str, Any] = defaultdict(list)
+    for key in dropped:
+        reasons[str(drop_reason(key))].append(key)
+    return dict(reasons)
+
+
+if __name__ == "__main__":
+    main()
