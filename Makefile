@@ -16,16 +16,20 @@ LAUNCH := CUDA_VISIBLE_DEVICES=$${CUDA_VISIBLE_DEVICES-0} $(VENV)/bin/accelerate
 	--num_cpu_threads_per_process $(THREADS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format clean
+.PHONY: help demo test conformance lint format clean
 
 help:  ## Show this list
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 demo: $(STAMP)  ## Train, evaluate, export and search on generated scenes; see outputs/demo
 	$(LAUNCH) train.py $(RECIPE) $(ARGS)
 
 test: lint  ## Lint, types and the offline tests
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest -q -n $(WORKERS) --dist loadfile $(TESTS)
+
+# Without the options of our own tests: the common ones use marks that we do not declare.
+conformance: $(STAMP)  ## The common tests of transformers, fetched from its source archive
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -o addopts= -q -n $(WORKERS) --disable-warnings -r fE conformance
 
 lint: $(STAMP)  ## Ruff (no fixes) and mypy
 	$(VENV)/bin/ruff check .
@@ -37,7 +41,7 @@ format: $(STAMP)  ## Sort imports, fix and format
 	$(VENV)/bin/ruff format .
 
 clean:  ## Remove .venv and the caches; outputs stay
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache
 
 # Touched last: an install that stops half-way is repeated.
 $(STAMP): pyproject.toml constraints.txt
