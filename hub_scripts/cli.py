@@ -5,6 +5,8 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from huggingface_hub.errors import StrictDataclassError
+
 # Name of a command → (module with `main(argv)`, one line of help). A module is imported when its command is called.
 COMMANDS: dict[str, tuple[str, str]] = {
     "read_dataset": ("hub_scripts.read_dataset", "a benchmark, a table or your pictures as a data set folder"),
@@ -19,7 +21,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("hub_scripts.evaluate", "recalls of a saved model on a data set"),
 }
 
-USER_ERRORS = (ValueError, FileNotFoundError, ConnectionError)
+# OSError: files, connections, and what the clients of the Hub raise. StrictDataclassError: a malformed config.json.
+USER_ERRORS = (ValueError, OSError, StrictDataclassError)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -6,10 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from transformers import pipeline
 
 from modeling_leccr.export import save_for_hub
-from tests.tiny import SENTENCES, tiny_image, tiny_model, tiny_processor
+from tests.tiny import tiny_model, tiny_processor
 
 # What a stranger has who installed torch and transformers for images.
 ALLOWED = {"torch", "transformers", "huggingface_hub", "PIL", "numpy", "safetensors"} | set(sys.stdlib_module_names)
@@ -59,13 +58,3 @@ def test_relative_imports_in_docstrings_are_none(exported: Path) -> None:
         source = path.read_text(encoding="utf-8")
         by_line = set(re.findall(r"^\s*from\s+\.(\S+)\s+import", source, flags=re.MULTILINE))
         assert by_line == imports_of(source)[0], path.name
-
-
-def test_zero_shot_pipeline_ranks_labels_in_any_language(exported: Path) -> None:
-    """The widget and the pipeline of the Hub call the model with images and labels alone."""
-    classify = pipeline("zero-shot-image-classification", model=str(exported))
-    labels = [german for _, german, _ in SENTENCES[:3]]
-    results = classify(tiny_image(0), candidate_labels=labels, hypothesis_template="{}")
-    assert sorted(result["label"] for result in results) == sorted(labels)
-    assert sum(result["score"] for result in results) == pytest.approx(1, abs=1e-5)
-    assert [result["score"] for result in results] == sorted((r["score"] for r in results), reverse=True)

@@ -59,7 +59,7 @@ def test_the_commands_of_the_readme_name_what_exists(readme: str, root_dir: Path
     for target in re.findall(r"^make (\w+)", code, flags=re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
     launched = [line.split("train.py mine.yaml")[1] for line in code.splitlines() if "train.py mine.yaml" in line]
-    assert len(launched) == 3
+    assert len(launched) == 4
     for rest in launched:
         read_overrides(rest.partition("#")[0].split())
 

@@ -44,7 +44,6 @@ def installed(root_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "site"
 
 
-@pytest.mark.xfail(strict=True, reason='package-data in pyproject.toml lacks "*.txt"; add it and take this mark away')
 def test_the_wheel_holds_every_file_of_the_packages(installed: Path, root_dir: Path):
     """An editable install reads a template from the repository, and so hides that the wheel has none."""
     missing = [
@@ -56,7 +55,6 @@ def test_the_wheel_holds_every_file_of_the_packages(installed: Path, root_dir: P
     assert not missing
 
 
-@pytest.mark.xfail(strict=True, reason='package-data in pyproject.toml lacks "*.txt"; add it and take this mark away')
 def test_what_is_installed_works_from_any_folder(installed: Path, tmp_path: Path):
     """Paths relative to the repository work for us alone."""
     done = subprocess.run(
