@@ -12,6 +12,7 @@ from transformers import AutoModel, AutoProcessor
 
 import modeling_leccr  # noqa: F401 - registers the Auto classes
 from processing.files import write_json_atomic
+from processing.local_models import chosen_device
 from retrieval.evaluation import Scoring, evaluate_retrieval, evaluation_protocol
 from retrieval.items import open_items
 
@@ -31,6 +32,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--global-weight", type=float, help="share of the image embedding in fused scores")
     parser.add_argument("--skip-corrupt", action="store_true", help="leave out pictures that cannot be read")
     parser.add_argument("--no-descriptions", action="store_true", help="leave descriptions out")
+    parser.add_argument("--device", help="where the model runs: cpu, cuda, cuda:1 (default: a GPU if there is one)")
     parser.add_argument("--batch-size", type=int, default=64, help="items encoded at a time (default: %(default)s)")
     parser.add_argument("--output", metavar="FILE", help="also write the JSON to a file")
     return parser.parse_args(argv)
@@ -39,7 +41,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Load, evaluate, print."""
     options = parse_arguments(argv)
-    model = AutoModel.from_pretrained(options.model)
+    device = chosen_device(options.device)
+    model = AutoModel.from_pretrained(options.model).to(device)
     processor = AutoProcessor.from_pretrained(options.model)
     split = open_items(
         options.dataset,

@@ -14,6 +14,7 @@ from transformers import AutoModel, AutoProcessor
 
 import modeling_leccr  # noqa: F401 - registers the Auto classes
 from processing.files import atomic_write, write_json_atomic
+from processing.local_models import chosen_device
 from retrieval.evaluation import Scoring
 from retrieval.index import ItemIndex, is_index
 from retrieval.items import open_items, pictures_of, read_image
@@ -39,6 +40,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--no-descriptions", action="store_true", help="leave descriptions out")
     parser.add_argument("--scoring", choices=get_args(Scoring), default="fused", help="(default: %(default)s)")
     parser.add_argument("--global-weight", type=float, help="share of the image embedding in fused scores")
+    parser.add_argument("--device", help="where the model runs: cpu, cuda, cuda:1 (default: a GPU if there is one)")
     parser.add_argument("--batch-size", type=int, default=64, help="items encoded at a time (default: %(default)s)")
     parser.add_argument("--save-index", metavar="FOLDER", help="keep the encoded items for later searches")
     parser.add_argument("--save-results", metavar="FILE", help="write the hits as JSON")
@@ -49,7 +51,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Load, index, search, and show the hits."""
     options = parse_arguments(argv)
-    model = AutoModel.from_pretrained(options.model)
+    device = chosen_device(options.device)
+    model = AutoModel.from_pretrained(options.model).to(device)
     processor = AutoProcessor.from_pretrained(options.model)
     if is_index(options.items):
         index = ItemIndex.load(options.items)

@@ -72,3 +72,25 @@ def process_device() -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+
+
+def chosen_device(name: str | None) -> torch.device:
+    """The device that an option names; the GPU of this process, or the CPU, where it names none.
+
+    Args:
+        name: such as "cpu", "cuda" or "cuda:1".
+
+    Raises:
+        ValueError: this machine has no such device.
+    """
+    if name is None:
+        return process_device()
+    try:
+        torch.zeros(1, device=name).cpu()
+    except (RuntimeError, AssertionError) as error:  # builds of torch without CUDA assert
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(
+            f"device must be one of this machine, such as cpu, cuda or cuda:1, got {name!r} ({reason}); "
+            f"leave it out to take what there is."
+        ) from error
+    return torch.device(name)

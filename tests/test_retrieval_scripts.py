@@ -3,9 +3,12 @@
 import json
 
 import pytest
+import torch
 from PIL import Image
 
 from hub_scripts import cli, evaluate, search
+from modeling_leccr import LeccrModel
+from processing import local_models
 from tests.test_retrieval_encode import make_split
 from tests.tiny import tiny_image, tiny_model, tiny_processor
 
@@ -54,6 +57,64 @@ def test_evaluate_prints_the_protocol_and_the_recalls_as_json(model_folder, tmp_
     assert report["protocol"]["scoring"] == "slots"
     assert report["protocol"]["split"] == "test"
     assert 0 <= report["metrics"]["de/sum_r"] <= 600
+
+
+@pytest.fixture
+def devices(monkeypatch):
+    """Where each model embedded a text, in order."""
+    seen, original = [], LeccrModel.get_text_features
+
+    def spy(model, *args, **kwargs):
+        seen.append(str(model.device))
+        return original(model, *args, **kwargs)
+
+    monkeypatch.setattr(LeccrModel, "get_text_features", spy)
+    return seen
+
+
+def test_search_and_evaluate_run_on_the_device_asked_for(model_folder, pictures, tmp_path, monkeypatch):
+    """A GPU that nobody uses, or one that is busy with another job."""
+    make_split().to_parquet(str(tmp_path / "test-00000-of-00001.parquet"))
+    asked, moved, to = [], [], LeccrModel.to
+    monkeypatch.setattr(LeccrModel, "to", lambda model, *args: moved.append(args) or to(model, *args))
+    for module in (search, evaluate):
+        monkeypatch.setattr(module, "chosen_device", lambda name: asked.append(name) or torch.device("cpu"))
+    searching = ["--model", model_folder, "--items", pictures, "--query", "ein boot"]
+    evaluating = ["--model", model_folder, "--dataset", str(tmp_path), "--languages", "de"]
+    search.main([*searching, "--device", "cuda:1"])
+    search.main(searching)
+    evaluate.main([*evaluating, "--device", "cuda:1"])
+    evaluate.main(evaluating)
+    assert asked == ["cuda:1", None, "cuda:1", None]
+    assert moved == 4 * [(torch.device("cpu"),)]
+
+
+@pytest.mark.parametrize("command", ["search", "evaluate"])
+@pytest.mark.parametrize("name", ["cuda:99", "gpu", "meta"])
+def test_a_device_that_is_not_there_is_refused_before_the_model_is_loaded(command, name):
+    """torch tells of an assertion, after minutes of loading."""
+    options = ["--items", "none", "--query", "x"] if command == "search" else ["--dataset", "none", "--languages", "de"]
+    with pytest.raises(SystemExit, match=rf"device must be one of this machine, .* got '{name}' \(") as refused:
+        cli.main([command, "--model", "nobody/nothing", *options, "--device", name])
+    assert "\n" not in str(refused.value)
+
+
+def test_the_device_is_the_one_of_the_process_unless_named(monkeypatch):
+    """One rule for all commands: the GPU that a launcher gave, else the CPU."""
+    monkeypatch.setattr(local_models, "process_device", lambda: torch.device("cuda", 3))
+    assert local_models.chosen_device(None) == torch.device("cuda", 3)
+    assert local_models.chosen_device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.gpu
+def test_a_gpu_finds_what_the_cpu_finds(model_folder, pictures, devices, capsys):
+    """Inputs left on the CPU stop the search; embeddings left on the GPU stop the index."""
+    printed = []
+    for options in ([], ["--device", "cuda"], ["--device", "cpu"]):
+        search.main(["--model", model_folder, "--items", pictures, "--query", "ein boot", "--top-k", "1", *options])
+        printed.append(capsys.readouterr().out)
+    assert devices == ["cuda:0", "cuda:0", "cpu"]
+    assert printed[0] == printed[1] == printed[2]
 
 
 @pytest.mark.parametrize("command", sorted(cli.COMMANDS))
