@@ -12,6 +12,20 @@ def test_an_error_of_the_user_is_one_line(tmp_path):
     assert str(exit_info.value).startswith("leccr read_dataset: ") and "is not a folder" in str(exit_info.value)
 
 
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [(None, "config.json"), ("no JSON", "config.json"), ('{"model_type": "leccr", "num_slots": "four"}', "num_slots")],
+)
+def test_a_model_that_cannot_be_loaded_needs_no_stack_trace(tmp_path, config: str | None, named: str):
+    """The clients of the Hub raise kinds of errors of their own, beside ValueError."""
+    (tmp_path / "model").mkdir()
+    if config is not None:
+        (tmp_path / "model" / "config.json").write_text(config, encoding="utf-8")
+    with pytest.raises(SystemExit) as exit_info:
+        cli.main(["search", "--model", str(tmp_path / "model"), "--items", str(tmp_path), "--query", "ein Hund"])
+    assert str(exit_info.value).startswith("leccr search: ") and named in str(exit_info.value)
+
+
 def test_each_command_is_listed_with_its_line(capsys: pytest.CaptureFixture[str]):
     """A command that is not listed does not exist for whoever asks for help."""
     with pytest.raises(SystemExit):
