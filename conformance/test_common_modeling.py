@@ -84,7 +84,7 @@ class CommonModelTests(ModelTesterMixin):
     """The common tests; a method here stands for the one of the same name there, and says why."""
 
     all_model_classes = (LeccrModel,)
-    additional_model_inputs = ("input_ids", "description_input_ids")
+    additional_model_inputs = ("input_ids", "description_input_ids", "description_attention_mask")
     test_can_init_all_missing_weights_before_2023 = True
     _is_composite = True
     fields: dict[str, Any] = {}  # noqa: RUF012
