@@ -14,6 +14,7 @@ from torch.nn.functional import normalize
 from modeling_leccr import LeccrModel, LeccrOutput
 from modeling_leccr.losses_leccr import LeccrCriterion, MatchingBatch, shared_targets, soft_cross_entropy
 from modeling_leccr.slots_leccr import VisualSemanticInteraction
+from modeling_leccr.towers_leccr import visual_tokens
 from retrieval.ranks import ROUNDING_MARGIN
 
 PADDED_LENGTH = 200  # tokens that the released code pads every caption to at evaluation
@@ -57,7 +58,7 @@ def description_states(model: LeccrModel, input_ids: Tensor, attention_mask: Ten
 def forward(model: LeccrModel, batch: Mapping[str, Tensor]) -> LeccrOutput:
     """A training forward: descriptions in one padded block, source and target captions in a forward each."""
     ids, mask = batch["description_input_ids"], batch["description_attention_mask"]
-    patch_states = model._patch_states(batch["pixel_values"])
+    patch_states = model.visual_projection(visual_tokens(model.vision_model, batch["pixel_values"]))
     slots = model.semantic_slots(description_states(model, ids, mask), mask, len(ids))
     visual, enhanced_slots = interaction(model.interaction, patch_states, slots)
     return LeccrOutput(
@@ -120,7 +121,7 @@ def encode_items(
             max_length=PADDED_LENGTH,
         )
         mask = inputs["description_attention_mask"]
-        patch_states = model._patch_states(inputs["pixel_values"])
+        patch_states = model.visual_projection(visual_tokens(model.vision_model, inputs["pixel_values"]))
         states = description_states(model, inputs["description_input_ids"], mask)
         slots = model.semantic_slots(states, mask, len(part))
         visual, enhanced_slots = interaction(model.interaction, patch_states, slots)

@@ -110,7 +110,7 @@ class Step:
         """Let the towers' passes add their time to `seconds`."""
         owner, names = (self.model, OUR_STAGES) if self.form == "ours" else (official_form, OFFICIAL_STAGES)
         with contextlib.ExitStack() as stack:
-            stack.enter_context(_timed(self.model, "_patch_states", seconds, "vision"))
+            stack.enter_context(_timed(self.model.vision_model, "forward", seconds, "vision"))
             for stage, name in names.items():
                 stack.enter_context(_timed(owner, name, seconds, stage))
             yield
@@ -120,9 +120,9 @@ class Step:
 def _timed(owner: Any, name: str, seconds: dict[str, float], stage: str) -> Iterator[None]:
     function = getattr(owner, name)
 
-    def timed(*args: Any) -> Any:
+    def timed(*args: Any, **kwargs: Any) -> Any:
         start = time.perf_counter()
-        result = function(*args)
+        result = function(*args, **kwargs)
         seconds[stage] += time.perf_counter() - start
         return result
 

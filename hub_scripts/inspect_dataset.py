@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import torch
 
 from processing.files import atomic_write
+from processing.local_models import process_device
 from processing.media import attach_images
 from processing.quality import DEFAULT_SAMPLE, inspect_texts
 from processing.records import IMAGE_COLUMN
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parse_arguments(argv)
     splits = _open(options)
     # Before the long part: an encoder that cannot be used should not cost a reading of all texts.
-    encoder = None if options.encoder is None else load_dual_encoder(options.encoder, device=_device())
+    encoder = None if options.encoder is None else load_dual_encoder(options.encoder, device=process_device())
     pictures = None if encoder is None else _with_pictures(splits, options.images)
     quality = inspect_texts(splits, sample=options.sample, seed=options.seed)
     picture = None
@@ -122,10 +122,6 @@ def _draw(agreement: Agreement, rows: Any, folder: Path) -> str | None:
     with atomic_write(folder / PICTURE_FILE) as path:
         sheet.save(path)
     return PICTURE_FILE
-
-
-def _device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 if __name__ == "__main__":
