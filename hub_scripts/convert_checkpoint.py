@@ -31,7 +31,9 @@ from modeling_leccr.official_checkpoint import (
     official_sizes,
 )
 from modeling_leccr.official_file import read_official_file
+from processing.languages import LANGUAGES, SOURCE_LANGUAGE
 from processing.processing_leccr import DEFAULT_MAX_LENGTH, LeccrProcessor
+from reporting.model_record import ModelRecord
 
 logger = logging.getLogger("leccr.convert_checkpoint")
 
@@ -60,6 +62,14 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="attention heads of the vision tower (default: one for each 64 channels, as in CLIP)",
     )
     parser.add_argument(
+        "--languages",
+        nargs="+",
+        default=[],
+        choices=sorted(set(LANGUAGES) - {SOURCE_LANGUAGE}),
+        metavar="CODE",
+        help="what it was trained for beside English, such as de, for the card",
+    )
+    parser.add_argument(
         "--license", help="licence of the weights by its name on the Hub, for the card; unknown if left out"
     )
     return parser.parse_args(argv)
@@ -84,7 +94,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     model = LeccrModel(config)
     model.load_state_dict(converted, strict=True)
     logger.info("saving %s", options.out)
-    save_for_hub(model.eval(), processor, options.out, license_id=options.license)
+    record = ModelRecord(languages=tuple(options.languages)) if options.languages else None
+    save_for_hub(model.eval(), processor, options.out, record=record, license_id=options.license)
     report = {
         "checkpoint": Path(options.checkpoint).name,
         "sha256": _sha256(options.checkpoint),

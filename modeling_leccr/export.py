@@ -70,6 +70,8 @@ def save_for_hub(
                 "the model has an adapter, beside which its own weights are not saved; merge it into them with "
                 "`PeftModel.merge_and_unload()`, or push the adapter with `push_to_hub`."
             )
+        for path in fresh.glob("*.safetensors"):
+            shutil.copymode(fresh / CONFIG_FILE, path)  # safetensors makes files that only their owner can read
         config = _read_json(fresh / CONFIG_FILE)
         # What the zero-shot pipeline asks for; `register_for_auto_class` keeps one name alone.
         config["auto_map"]["AutoModelForZeroShotImageClassification"] = config["auto_map"]["AutoModel"]

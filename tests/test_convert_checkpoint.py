@@ -363,11 +363,12 @@ def test_a_folder_of_something_else_is_never_replaced(state: State, tower: str, 
     assert [path.name for path in (tmp_path / "work").iterdir()] == ["notes.txt"]
 
 
-def test_the_licence_and_the_heads_are_those_asked_for(golden_dir: Path, state: State, tower: str, tmp_path: Path):
+def test_licence_languages_and_heads_are_those_asked_for(golden_dir: Path, state: State, tower: str, tmp_path: Path):
     """The weights do not tell them."""
     checkpoint = save_checkpoint(state, tmp_path / "checkpoint.pth")
-    convert(checkpoint, tmp_path / "model", tower, "--license", "cc-by-4.0", "--vision-heads", "4")
-    assert "license: cc-by-4.0" in (tmp_path / "model" / "README.md").read_text()
+    convert(checkpoint, tmp_path / "model", tower, "--license", "cc-by-4.0", "--vision-heads", "4", "--languages", "de")
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "license: cc-by-4.0" in card and "language:\n- en\n- de\n" in card
     model = AutoModel.from_pretrained(tmp_path / "model")
     assert isinstance(model, LeccrModel)
     assert model.config.vision_config.num_attention_heads == 4

@@ -63,6 +63,12 @@ def test_the_folder_holds_what_a_stranger_needs(exported: Path):
     assert config["auto_map"]["AutoModel"] == "modeling_leccr.LeccrModel"
 
 
+def test_whoever_can_read_the_configuration_can_read_the_weights(exported: Path):
+    """safetensors makes files for their owner alone, and colleagues share a folder."""
+    modes = {path.name: path.stat().st_mode for path in exported.iterdir() if path.is_file()}
+    assert modes["model.safetensors"] == modes["config.json"]
+
+
 def test_with_the_package_the_folder_needs_no_flag(exported: Path):
     """`trust_remote_code` runs foreign code; who has the package should not have to ask for it."""
     model = AutoModel.from_pretrained(exported)
