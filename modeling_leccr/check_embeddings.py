@@ -3,11 +3,13 @@
     hf download ORG/NAME --local-dir NAME && python NAME/check_embeddings.py
 
 Needs torch, transformers and Pillow. Embeds the pictures and captions of golden/ with the code in this folder, in
-float32 on the CPU, and prints the largest difference as JSON; exits with 1 above the tolerance.
+float32 on the CPU, and prints the largest difference as JSON, null where it is not a number; exits with 1 unless it is
+within the tolerance.
 """
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -22,7 +24,11 @@ TOLERANCE = 1e-4
 
 @torch.no_grad()
 def largest_difference(folder: Path) -> float:
-    """Largest absolute difference between the embeddings in golden/ and those of the loaded model."""
+    """Largest absolute difference between the embeddings in golden/ and those of the loaded model; NaN if one is.
+
+    Raises:
+        ValueError: the model gives other embeddings, or other shapes of them, than golden/ holds.
+    """
     model = AutoModel.from_pretrained(folder, trust_remote_code=True, dtype=torch.float32).eval()
     processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
     golden = folder / "golden"
@@ -35,11 +41,16 @@ def largest_difference(folder: Path) -> float:
         "image_embeds": features.pooler_output,
         "slot_embeds": features.slot_embeds,
     }
-    expected = load_file(golden / "embeds.safetensors")
-    if "image_embeds_without_description" in expected:
+    if model.config.description_dropout > 0:
         alone = model.get_image_features(pixel_values=items["pixel_values"])
         found["image_embeds_without_description"] = alone.pooler_output
-    return max(float((found[name] - value).abs().max()) for name, value in expected.items())
+    found = {name: value for name, value in found.items() if value is not None}
+    expected = load_file(golden / "embeds.safetensors")
+    shapes, saved = ({name: tuple(embeds[name].shape) for name in sorted(embeds)} for embeds in (found, expected))
+    if shapes != saved:
+        raise ValueError(f"golden/ holds embeddings of the shapes {saved}, and the model gives {shapes}.")
+    # Unlike max() of Python, that of torch keeps NaN.
+    return float(torch.stack([(found[name] - value).abs().max() for name, value in expected.items()]).max())
 
 
 if __name__ == "__main__":
@@ -48,5 +59,6 @@ if __name__ == "__main__":
     tolerance = parser.parse_args().tolerance
     # Not resolved: in the cache of the Hub this file is a link to another folder.
     difference = largest_difference(Path(__file__).absolute().parent)
-    sys.stdout.write(json.dumps({"max_difference": difference, "tolerance": tolerance}) + "\n")
+    told = difference if math.isfinite(difference) else None
+    sys.stdout.write(json.dumps({"max_difference": told, "tolerance": tolerance}) + "\n")
     sys.exit(0 if difference <= tolerance else 1)

@@ -2,8 +2,10 @@
 
 import getpass
 import json
+import math
 import multiprocessing
 import os
+import runpy
 import shutil
 import signal
 import socket
@@ -100,6 +102,52 @@ def test_a_changed_weight_is_found(exported: Path, tmp_path: Path, root_dir: Pat
     result = verify(changed, root_dir)
     assert result.returncode == 1
     assert json.loads(result.stdout.splitlines()[-1])["max_difference"] > 1e-6
+
+
+EMBEDS = ("text_embeds", "image_embeds", "slot_embeds", "image_embeds_without_description")
+
+
+def copy_of(exported: Path, folder: Path, **embeds: torch.Tensor | None) -> Path:
+    """The folder with changed golden embeddings; None leaves one out."""
+    shutil.copytree(exported, folder)
+    path = folder / "golden" / "embeds.safetensors"
+    changed = load_file(path) | embeds
+    save_file({name: value for name, value in changed.items() if value is not None}, path)
+    return folder
+
+
+@pytest.mark.parametrize("name", EMBEDS)
+def test_each_golden_embedding_is_compared(exported: Path, tmp_path: Path, name: str):
+    """One that is compared with itself, or not at all, vouches for nothing."""
+    value = load_file(exported / "golden" / "embeds.safetensors")[name]
+    moved = value.clone()
+    moved.view(-1)[-1] += 0.01
+    assert largest_difference(copy_of(exported, tmp_path / "moved", **{name: moved})) == pytest.approx(0.01, abs=1e-4)
+    broken = copy_of(exported, tmp_path / "broken", **{name: torch.full_like(value, float("nan"))})
+    assert math.isnan(largest_difference(broken))
+    for number, other in enumerate((None, value[:1].clone())):
+        with pytest.raises(ValueError, match="golden/ holds embeddings of the shapes .* and the model gives"):
+            largest_difference(copy_of(exported, tmp_path / str(number), **{name: other}))
+
+
+@pytest.mark.parametrize("fault", ["nan", "inf"])
+def test_a_model_that_is_not_finite_is_refused(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], fault: str
+):
+    """No comparison with NaN is true, so that a model of nothing else passed; and NaN is no JSON."""
+    broken = copy_of(exported, tmp_path / "model")
+    weights = load_file(broken / "model.safetensors")
+    weights["slot_projection.weight"].fill_(float(fault))
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    script = str(broken / "check_embeddings.py")
+    monkeypatch.setattr(sys, "argv", [script])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(script, run_name="__main__")
+    assert ended.value.code == 1
+    assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail) == {
+        "max_difference": None,
+        "tolerance": 1e-4,
+    }
 
 
 def test_the_golden_file_covers_every_way_in(exported: Path):
