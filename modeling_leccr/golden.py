@@ -29,9 +29,9 @@ def write_golden(model: LeccrModel, processor: LeccrProcessor, folder: Path, lan
         model: in any precision, on any device; it stays as it is.
         processor: its processor.
         folder: for `inputs.json`, `0.png`, ..., `embeds.safetensors`.
-        languages: captions are in English and in those of these that the scenes have, or in all where there is none.
+        languages: captions are in English and in those of these that the scenes have; in all if none is known.
     """
-    known = [language for language in languages if language in TARGET_LANGUAGES] or list(TARGET_LANGUAGES)
+    known = [language for language in languages or TARGET_LANGUAGES if language in TARGET_LANGUAGES]
     sizes: dict[str, Any] = {"train_size": 1, "validation_size": 1, "test_size": NUM_ITEMS, "captions_per_item": 1}
     split = load_scenes(ScenesConfig(**sizes, image_size=IMAGE_SIZE))["test"]
     images = [image.convert("RGB") for image in split[IMAGE_COLUMN]]

@@ -23,6 +23,7 @@ from transformers import AutoModel, AutoProcessor
 from modeling_leccr import LeccrModel
 from modeling_leccr.check_embeddings import largest_difference
 from modeling_leccr.export import save_for_hub
+from modeling_leccr.golden import write_golden
 from modeling_leccr.publishing import push_model
 from modeling_leccr.training.building import build_model, build_processor
 from processing.scenes import ScenesConfig, load_scenes
@@ -126,7 +127,7 @@ def test_each_golden_embedding_is_compared(exported: Path, tmp_path: Path, name:
     broken = copy_of(exported, tmp_path / "broken", **{name: torch.full_like(value, float("nan"))})
     assert math.isnan(largest_difference(broken))
     for number, other in enumerate((None, value[:1].clone())):
-        with pytest.raises(ValueError, match="golden/ holds embeddings of the shapes .* and the model gives"):
+        with pytest.raises(ValueError, match=r"golden/ holds embeddings of the shapes .* and the model gives"):
             largest_difference(copy_of(exported, tmp_path / str(number), **{name: other}))
 
 
@@ -169,6 +170,17 @@ def test_the_golden_texts_are_ours_in_the_languages_of_the_model(exported: Path)
     expected = [row[0] for language in ("en", "de", "zh") for row in split[f"caption_{language}"]]
     assert inputs["texts"] == expected
     assert inputs["descriptions"] == list(split["description"])
+
+
+@pytest.mark.parametrize(("languages", "expected"), [(("ko",), ["en"]), ((), ["en", "de", "fr", "cs", "zh", "ja"])])
+def test_golden_texts_of_a_language_that_is_not_drawn_are_english(
+    tmp_path: Path, languages: tuple[str, ...], expected: list[str]
+):
+    """The example of the card would ask a Korean model in German, and people would think that it knows it."""
+    write_golden(tiny_model(), tiny_processor(), tmp_path, languages)
+    inputs = json.loads((tmp_path / "inputs.json").read_text(encoding="utf-8"))
+    split = load_scenes(ScenesConfig(train_size=1, validation_size=1, test_size=3, captions_per_item=1))["test"]
+    assert inputs["texts"] == [row[0] for language in expected for row in split[f"caption_{language}"]]
 
 
 @pytest.mark.parametrize("fields", [{"item_source": "image"}, {"item_source": "description"}, {}])
