@@ -2,7 +2,6 @@
 
 import getpass
 import json
-import random
 import shlex
 import shutil
 import socket
@@ -251,45 +250,6 @@ def test_a_failed_push_after_training_says_how_to_push_again(
     assert json.loads(capsys.readouterr().out)["commits"] == 1
     assert "license: mit" in remote_files(server, revision="trial")["README.md"].decode()
     assert server.repositories["models", REPO].private
-
-
-STEPS = {
-    "create": "POST /api/repos/create",
-    "look": "GET /api/models/.*/revision|GET /api/models/[^/]+/[^/]+$",
-    "compare": "GET .*/tree/",
-    "card": "POST /api/validate-yaml",
-    "ask": "POST .*/preupload/",
-    "lfs": "POST .*/objects/batch",
-    "send": "PUT /lfs-objects",
-    "commit": "POST .*/commit/",
-}
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_ten_random_faults_end_complete_and_show_no_half_model(
-    server: HubServer, saved: Path, tmp_path: Path, seed: int
-) -> None:
-    """Weights in several files, cut at the worst moments: whatever arrives before the end must load nothing."""
-    draw = random.Random(seed)
-    # What was committed is not sent once more, so a commit that is lost comes last.
-    for step in draw.choices(list(STEPS), k=14):
-        kind = draw.choice(["429", "500", "cut"] + ["lost"] * (step != "commit"))
-        server.fail(STEPS[step], kind, times=draw.randrange(1, 4))
-    server.fail(STEPS["commit"], "lost")
-    for _ in range(20):
-        try:
-            push(server, saved, max_shard_size=SHARDS, staging=tmp_path / "staging")
-            break
-        except (HTTPError, RuntimeError):
-            if ("models", REPO) in server.repositories:
-                assert remote_files(server) in ({}, files_of(tmp_path / "staging"))
-    assert server.count(" (429|500|cut)$") >= 10
-    server.faults.clear()
-    staging = tmp_path / "staging"
-    assert push(server, saved, max_shard_size=SHARDS, staging=staging)["sent_files"] == 0
-    assert remote_files(server) == files_of(staging)
-    assert len([name for name in files_of(staging) if name.endswith(".safetensors")]) > 4
-    assert_loads_as(saved)
 
 
 def test_a_push_that_gave_up_shows_no_model_and_sends_no_file_again(server: HubServer, saved: Path) -> None:

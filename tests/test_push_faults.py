@@ -1,0 +1,65 @@
+"""Pushes of a model that are cut, refused and lost on the way: the repository ends equal, and never shows a part."""
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from huggingface_hub.errors import HTTPError
+
+from modeling_leccr.export import save_for_hub
+from processing import hub_upload
+from tests.hub_server import HubServer, hub
+from tests.test_push_model import REPO, SHARDS, assert_loads_as, files_of, push, remote_files
+from tests.tiny import tiny_model, tiny_processor
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    monkeypatch.setattr(hub_upload.time, "sleep", lambda seconds: None)
+    with hub(tmp_path / "home") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_for_hub(tiny_model(vision="vit"), tiny_processor(), tmp_path_factory.mktemp("saved") / "model")
+
+
+STEPS = {
+    "create": "POST /api/repos/create",
+    "look": "GET /api/models/.*/revision|GET /api/models/[^/]+/[^/]+$",
+    "compare": "GET .*/tree/",
+    "card": "POST /api/validate-yaml",
+    "ask": "POST .*/preupload/",
+    "lfs": "POST .*/objects/batch",
+    "send": "PUT /lfs-objects",
+    "commit": "POST .*/commit/",
+}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_ten_random_faults_end_complete_and_show_no_half_model(
+    server: HubServer, saved: Path, tmp_path: Path, seed: int
+) -> None:
+    """Weights in several files, cut at the worst moments: whatever arrives before the end must load nothing."""
+    draw = random.Random(seed)
+    # What was committed is not sent once more, so a commit that is lost comes last.
+    for step in draw.choices(list(STEPS), k=14):
+        kind = draw.choice(["429", "500", "cut"] + ["lost"] * (step != "commit"))
+        server.fail(STEPS[step], kind, times=draw.randrange(1, 4))
+    server.fail(STEPS["commit"], "lost")
+    for _ in range(20):
+        try:
+            push(server, saved, max_shard_size=SHARDS, staging=tmp_path / "staging")
+            break
+        except (HTTPError, RuntimeError):
+            if ("models", REPO) in server.repositories:
+                assert remote_files(server) in ({}, files_of(tmp_path / "staging"))
+    assert server.count(" (429|500|cut)$") >= 10
+    server.faults.clear()
+    staging = tmp_path / "staging"
+    assert push(server, saved, max_shard_size=SHARDS, staging=staging)["sent_files"] == 0
+    assert remote_files(server) == files_of(staging)
+    assert len([name for name in files_of(staging) if name.endswith(".safetensors")]) > 4
+    assert_loads_as(saved)
