@@ -1,18 +1,23 @@
 """LeccrProcessor: pictures, captions and descriptions of pictures in, the batch keys of the model out."""
 
+import os
 import re
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from transformers import AutoImageProcessor
 from transformers.feature_extraction_utils import BatchFeature
+from transformers.image_utils import load_image
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, TextKwargs, Unpack
 
 MIN_VOCABULARY = 10  # beside the special tokens; the letters of any script are more
 DEFAULT_MAX_LENGTH = 200  # tokens; the cut of the released evaluation code
 
+_ADDRESSES = ("http://", "https://", "data:image/")  # what `load_image` knows; a text like these is no path
+_FETCH_SECONDS = 30.0  # without a limit, a server that answers nothing would hold up the program for ever
+_SHOWN = 200  # characters of a path or an address in a message; a picture may be written out in its address
 _PUNCTUATION = re.compile(r"[,.'!?\"()*#:;~/-]")
 _REPEATED_SPACE = re.compile(r"\s{2,}")
 
@@ -143,7 +148,8 @@ class LeccrProcessor(ProcessorMixin):
         """Pictures, captions and descriptions → tensors; each group is optional and padded on its own.
 
         Args:
-            images: a PIL image or a list of them (arrays pass through); converted to RGB, camera rotation applied.
+            images: a PIL image, the path or URL of one, or a list of them (arrays pass through); converted to RGB,
+                camera rotation applied. Nothing else is opened or fetched: a text is never taken for a path.
             text: captions or queries; any number of them.
             descriptions: what an MLLM wrote about each image; None or an empty text is a missing description.
             **kwargs: as of any transformers processor, checked: `return_tensors` (default "pt"), `padding`,
@@ -155,8 +161,8 @@ class LeccrProcessor(ProcessorMixin):
             missing description is all zero.
 
         Raises:
-            ValueError: no input at all, an unreadable image, an empty caption, or descriptions and images differ
-                in number; the message names the index.
+            ValueError: no input at all, an image that is missing, unreachable or unreadable, an empty caption, or
+                descriptions and images differ in number; the message names the index.
             TypeError: an unknown keyword argument, or an input of the wrong type.
         """
         if images is None and text is None and descriptions is None:
@@ -280,17 +286,24 @@ def _as_list(values: Any, name: str) -> list[Any]:
 
 def _rgb_image(image: Any, index: int) -> Any:
     """An RGB picture, upright; decoding happens here, so that a broken file is reported with its index."""
-    if isinstance(image, Image.Image):
-        try:
-            return ImageOps.exif_transpose(image).convert("RGB")
-        except (OSError, SyntaxError, ValueError, EOFError) as error:
-            raise ValueError(
-                f"images[{index}] must be a readable image, got one that cannot be decoded ({error}); "
-                f"replace or remove it."
-            ) from error
     if isinstance(image, torch.Tensor) or type(image).__module__ == "numpy":
         return image
-    raise TypeError(f"images[{index}] must be a PIL image or an array, got {type(image).__name__}; open files first.")
+    if not isinstance(image, str | Image.Image):
+        raise TypeError(f"images[{index}] must be a PIL image, a path, a URL or an array, got {type(image).__name__}.")
+    name = repr(image[:_SHOWN]) if isinstance(image, str) else "one"
+    # `load_image` would try to read the name of a missing file as base64.
+    if isinstance(image, str) and not image.startswith(_ADDRESSES) and not os.path.isfile(image):
+        raise ValueError(
+            f"images[{index}] must be an image, a path or a URL, got {name}, which is no file; correct it."
+        )
+    try:
+        return load_image(image, timeout=_FETCH_SECONDS)
+    # Pillow and the client that fetches have errors of many kinds, not all of which are OSError or ValueError.
+    except Exception as error:
+        raise ValueError(
+            f"images[{index}] must be a readable image, got {name} that cannot be decoded ({str(error)[:_SHOWN]}); "
+            f"replace or remove it."
+        ) from error
 
 
 __all__ = ["LeccrProcessor", "LeccrProcessorKwargs", "clean_caption"]

@@ -1,6 +1,8 @@
+import base64
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,11 +11,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import HfApi
 from PIL import Image
 from processing_parts import TEXTS, picture, png_bytes, tiny_processor, tiny_tokenizer
 from transformers import CLIPImageProcessorPil, ProcessorMixin, ViTImageProcessorPil
 
+from processing import processing_leccr
 from processing.processing_leccr import LeccrProcessor
+from tests.hub_server import hub
 
 _LOAD_ELSEWHERE = """
 import json, sys, torch
@@ -151,6 +156,61 @@ def test_a_corrupt_image_is_named_by_its_index():
         tiny_processor()(images=[picture(), truncated])
 
 
+def test_paths_and_addresses_of_pictures_are_opened(tmp_path: Path):
+    """Tools hand over what people typed; a turned photo must come upright from there as well."""
+    processor = tiny_processor()
+    tag = Image.Exif()
+    tag[0x0112] = 6
+    picture(1).save(tmp_path / "turned.png", exif=tag)
+    data = (tmp_path / "turned.png").read_bytes()
+    expected = processor(images=[Image.open(tmp_path / "turned.png"), picture(0)])["pixel_values"]
+    with hub(tmp_path / "home") as server:
+        api = HfApi(token=server.token)
+        api.create_repo("owner/pictures")
+        api.upload_file(repo_id="owner/pictures", path_or_fileobj=data, path_in_repo="turned.png")
+        address = f"{server.url}/owner/pictures/resolve/main/turned.png"
+        written_out = f"data:image/png;base64,{base64.b64encode(data).decode()}"
+        for name in (str(tmp_path / "turned.png"), address, written_out):
+            assert torch.equal(processor(images=[name, picture(0)])["pixel_values"], expected), name
+        assert torch.equal(processor(images=address)["pixel_values"], expected[:1])
+        asked = len(server.requests)
+        # Only `images` are opened: a caption from anywhere must not make this machine ask an address.
+        processor(images=[picture(0)], text=[address], descriptions=[address])
+        processor(images=[picture(0)], text=[address], text_kwargs={"describes_images": True})
+        assert len(server.requests) == asked
+
+
+def test_a_picture_that_cannot_be_opened_is_named(tmp_path: Path):
+    """Of a thousand names one is wrong; the errors below are of many kinds and name neither place nor picture."""
+    (tmp_path / "text.png").write_text("no picture")
+    with hub(tmp_path / "home") as server:
+        gone = f"{server.url}/x.png"
+        reasons = {
+            str(tmp_path / "absent.png"): "which is no file",
+            str(tmp_path / "text.png"): "cannot identify",
+            gone: "cannot identify",  # the answer is an error page
+            "http://[broken": "cannot be decoded",
+            "data:image/png": "cannot be decoded",
+        }
+        for name, reason in reasons.items():
+            with pytest.raises(ValueError, match=rf"images\[1\] must be .*got {re.escape(repr(name))}.*{reason}"):
+                tiny_processor()(images=[picture(), name])
+    with pytest.raises(ValueError, match=rf"images\[1\] must be .*got {re.escape(repr(gone))}.*refused"):
+        tiny_processor()(images=[picture(), gone])
+    with pytest.raises(ValueError, match=r"images\[0\] must be a readable image") as refused:
+        tiny_processor()(images="data:image/png;base64," + "A" * 100_000)
+    assert len(str(refused.value)) < 1000
+
+
+def test_a_server_that_does_not_answer_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The client waits for ever by default, and so would the program."""
+    monkeypatch.setattr(processing_leccr, "_FETCH_SECONDS", 0.2)
+    with hub(tmp_path / "home") as server:
+        server.fail("GET /x.png", "stall")
+        with pytest.raises(ValueError, match=r"images\[0\] must be a readable image, got .*/x\.png.*timed out"):
+            tiny_processor()(images=f"{server.url}/x.png")
+
+
 def test_wrong_inputs_are_refused():
     """Each of these would otherwise fail far away, or be ignored."""
     processor = tiny_processor()
@@ -160,8 +220,8 @@ def test_wrong_inputs_are_refused():
         processor(text=[])
     with pytest.raises(ValueError, match="got 1 for 2 images"):
         processor(images=[picture(), picture()], descriptions=["dogs"])
-    with pytest.raises(TypeError, match=r"images\[0\] must be a PIL image"):
-        processor(images="photo.jpg")
+    with pytest.raises(TypeError, match=r"images\[0\] must be a PIL image, a path, a URL or an array, got dict"):
+        processor(images={"path": "photo.jpg"})
     with pytest.raises(TypeError, match=r"text\[0\] must be a string"):
         processor(text=[None])
     with pytest.raises(TypeError, match=r"descriptions\[0\] must be a string or None"):

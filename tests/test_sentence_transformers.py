@@ -80,6 +80,17 @@ def test_a_description_counts_and_a_missing_one_is_none(encoder: SentenceTransfo
     assert_equal(encoder.encode(ITEMS[0]), described[0])
 
 
+def test_names_of_pictures_are_opened(encoder: SentenceTransformer, tmp_path: Path):
+    """Its users give paths and addresses as often as opened pictures; it hands them on as they are."""
+    paths = [str(tmp_path / f"{i}.png") for i in range(len(IMAGES))]
+    for image, path in zip(IMAGES, paths, strict=True):
+        image.save(path)
+    assert_equal(encoder.encode(paths), item_embeds(None))
+    assert_equal(encoder.encode([{"image": path} for path in paths]), item_embeds(None))
+    described = [{"image": path, "text": text} for path, text in zip(paths, DESCRIPTIONS, strict=True)]
+    assert_equal(encoder.encode(described), item_embeds(DESCRIPTIONS))
+
+
 def test_search_finds_the_facts_that_it_needs(encoder: SentenceTransformer):
     """Vector stores make their tables by the dimension, and compare by the similarity that the model names."""
     queries, items = encoder.encode_query(TEXTS), encoder.encode_document(ITEMS)
