@@ -7,6 +7,8 @@ from typing import Any
 
 from PIL import Image
 
+from processing.extras import install_hint
+
 
 def sample_frames(
     path: str | Path, num_frames: int, *, start: float | None = None, end: float | None = None
@@ -33,7 +35,7 @@ def sample_frames(
     try:
         import av
     except ImportError as error:
-        raise ImportError("reading videos needs PyAV: pip install 'leccr[data]'") from error
+        raise ImportError(f"reading videos needs PyAV: {install_hint('data')}.") from error
     if num_frames < 1 or (start or 0) < 0 or (end is not None and end <= (start or 0)):
         raise ValueError(f"num_frames must be at least 1, 0 <= start < end, got {num_frames}, {start}, {end}.")
     if not Path(path).is_file():

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import cache, lru_cache
 from typing import Any
 
+from processing.extras import install_hint
 from processing.languages import find_language
 
 # py3langid knows every language of the table; it names this one by its older code.
@@ -52,7 +53,7 @@ def _identifier() -> Any:
     try:
         from py3langid.langid import MODEL_FILE, LanguageIdentifier
     except ImportError as error:
-        raise ImportError("finding the language of a text needs py3langid: pip install 'leccr[data]'") from error
+        raise ImportError(f"finding the language of a text needs py3langid: {install_hint('data')}.") from error
     return LanguageIdentifier.from_model_file(MODEL_FILE)
 
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import datasets
 
 from processing.chat_server import ChatServer
+from processing.extras import install_hint
 from processing.generation import (
     EMPTY_FLAG,
     ERROR_FLAG,
@@ -191,7 +192,7 @@ def similarity(source: str, back_translation: str) -> float:
     try:
         from sacrebleu.metrics.chrf import CHRF
     except ImportError as error:
-        raise ImportError("comparing back-translations needs sacrebleu: pip install 'leccr[data]'") from error
+        raise ImportError(f"comparing back-translations needs sacrebleu: {install_hint('data')}.") from error
     return float(CHRF().sentence_score(back_translation, [source]).score)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer
 
+from processing.extras import install_hint
 from processing.generation import Answer, Request
 from processing.languages import SOURCE_LANGUAGE
 from processing.local_models import FOLDER_VERSION, process_device, resolve_revision
@@ -45,7 +46,7 @@ def load_model(name: str, *, revision: str | None = None, dtype: str = "float32"
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
     except ImportError as error:
-        raise ImportError(f"the tokenizer of {name} needs sentencepiece: pip install 'leccr[data]'") from error
+        raise ImportError(f"the tokenizer of {name} needs sentencepiece: {install_hint('data')}.") from error
     model = AutoModelForSeq2SeqLM.from_pretrained(name, revision=revision, dtype=getattr(torch, dtype))
     # Marian ends every text that reaches the limit with an end token, so that it would not look cut off.
     model.generation_config.forced_eos_token_id = None

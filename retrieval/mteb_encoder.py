@@ -11,7 +11,8 @@ given the encoder, it needs none.
 """
 
 import hashlib
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -20,8 +21,9 @@ from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled
 from huggingface_hub.utils.sha import sha_fileobj
 
 import modeling_leccr  # noqa: F401 - registers the Auto classes
+from processing.extras import install_hint
 from processing.languages import LANGUAGES, SOURCE_LANGUAGE
-from reporting.model_facts import read_facts
+from reporting.model_facts import ModelFacts, read_facts
 
 try:
     from mteb.models import ModelMeta, SentenceTransformerEncoderWrapper
@@ -29,15 +31,15 @@ try:
     from mteb.types import Licenses
     from sentence_transformers import SentenceTransformer
 except ImportError as error:
-    raise ImportError(f"benchmarks need mteb, which is not there ({error}); run `pip install leccr[mteb]`.") from error
+    raise ImportError(f"benchmarks need mteb, which is not there ({error}); {install_hint('mteb')}.") from error
 
-# Part of the name of a data set -> tasks of mteb whose pictures have the same source.
+# Word in the name of a data set -> tasks of mteb whose pictures have the same source.
 _TASKS_BY_SOURCE = {
-    "30k": ("Flickr30k{}Retrieval", "Multi30k{}Retrieval", "XFlickr30kCo{}Retrieval"),
-    "coco": ("MSCOCO{}Retrieval",),
+    "(flickr|multi)30k": ("Flickr30k{}Retrieval", "Multi30k{}Retrieval", "XFlickr30kCo{}Retrieval"),
+    "(ms)?coco": ("MSCOCO{}Retrieval",),
 }
-# Written by `save_for_hub`; sentence-transformers then gives a description to the model together with its image.
-_NEEDED_FILE = "modules.json"
+# Written by `save_for_hub`; by the first sentence-transformers gives a description to the model beside its image.
+_NEEDED_FILES = ("modules.json", "processor_config.json")
 
 
 def load_mteb_encoder(
@@ -57,8 +59,8 @@ def load_mteb_encoder(
     is_folder = Path(name).is_dir()
     folder = Path(name).resolve() if is_folder else Path(snapshot_download(name, revision=revision))
     meta = model_meta(folder, None if is_folder else name)
-    if not (folder / _NEEDED_FILE).is_file():
-        raise ValueError(f"{name} has no {_NEEDED_FILE}, by which descriptions are read; save it with `save_for_hub`.")
+    if missing := [file for file in _NEEDED_FILES if not (folder / file).is_file()]:
+        raise ValueError(f"{name} has no {missing}, by which pictures and texts are read; save it with `save_for_hub`.")
     encoder = SentenceTransformerEncoderWrapper(SentenceTransformer(str(folder), device=device))
     encoder.mteb_model_meta = meta
     return encoder
@@ -88,8 +90,8 @@ def model_meta(folder: Path, repo_id: str | None = None) -> ModelMeta:
         languages=[language.flores.replace("_", "-") for language in languages] if facts.record.languages else None,
         n_parameters=facts.num_parameters,
         memory_usage_mb=sum(path.stat().st_size for path in weights) / 2**20,
-        max_tokens=facts.processor["max_length"],
-        embed_dim=facts.config["embed_dim"],
+        max_tokens=facts.processor.get("max_length"),
+        embed_dim=facts.config.get("embed_dim"),
         license=facts.license_id if facts.license_id in get_args(Licenses) else None,
         open_weights=_is_public(repo_id) if repo_id else None,
         public_training_code=None,
@@ -98,20 +100,26 @@ def model_meta(folder: Path, repo_id: str | None = None) -> ModelMeta:
         reference=f"{constants.ENDPOINT}/{repo_id}" if repo_id else None,
         similarity_fn_name=ScoringFunction.COSINE,
         use_instructions=False,
-        training_datasets=_training_tasks(facts.dataset),
+        training_datasets=_training_tasks(facts),
+        adapted_from=facts.base_models[0] if len(facts.base_models) == 1 else None,  # mteb has room for one
         modalities=["image", "text"] if facts.reads_image else ["text"],
     )
 
 
-def _training_tasks(dataset: str | None) -> set[str] | None:
+def _training_tasks(facts: ModelFacts) -> set[str] | None:
     """Tasks of mteb whose pictures it was trained on.
 
-    None where they are not known: of an empty set mteb would say that nothing of a benchmark was seen in training.
+    None where they are not known. Of any set, the empty one above all, mteb says that no other task was seen in
+    training; so nothing is said of a model that started from weights of others, whose pictures nobody listed here.
     """
+    towers = ("vision", "text") if facts.reads_image else ("text",)
+    # What starts from scratch is recorded as its configuration.
+    if not all(isinstance(facts.record.settings.get(f"{tower}_tower"), Mapping) for tower in towers):
+        return None
     found = {
         task.format(direction)
         for source, tasks in _TASKS_BY_SOURCE.items()
-        if source in (dataset or "").lower()
+        if re.search(rf"(?<![a-z0-9]){source}(?![a-z0-9])", (facts.dataset or "").lower())
         for task in tasks
         for direction in ("T2I", "I2T")
     }

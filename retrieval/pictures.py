@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from PIL import Image, ImageDraw
 
+from processing.extras import install_hint
 from processing.records import query_title
 from retrieval.fonts import font_for, plain_font
 from retrieval.results import Hit, QueryResult
@@ -78,7 +79,7 @@ def _draw_query(draw: ImageDraw.ImageDraw, result: QueryResult, corner: tuple[in
     text = result.query
     font = font_for(text, QUERY_SIZE)
     if font is None:
-        text = f"[{result.language or 'query'}: no installed font has this script; pip install 'leccr[demo]']"
+        text = f"[{result.language or 'query'}: no installed font has this script; {install_hint('demo')}]"
         font = plain_font(QUERY_SIZE)
     line_height = int(QUERY_SIZE * 1.4)
     max_lines = max(1, (height - LABEL_SIZE - 8) // line_height)

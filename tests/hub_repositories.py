@@ -57,6 +57,7 @@ class Repository:
 
     name: str
     private: bool
+    gated: bool | str = False
     commits: dict[str, Commit] = field(default_factory=dict)
     branches: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
@@ -83,7 +84,7 @@ def refs(folder: str, names: Mapping[str, str]) -> list[dict[str, str]]:
 
 def repository_info(found: Repository, commit: Commit) -> dict[str, Any]:
     """What `model_info`, `dataset_info` and `space_info` read."""
-    facts = {"gated": False, "disabled": False, "downloads": 0, "likes": 0, "tags": [], "lastModified": DATE}
+    facts = {"gated": found.gated, "disabled": False, "downloads": 0, "likes": 0, "tags": [], "lastModified": DATE}
     siblings = [{"rfilename": path} for path in commit.files]
     return {"id": found.name, "sha": commit.oid, "private": found.private, "siblings": siblings, **facts}
 

@@ -133,7 +133,7 @@ def test_a_part_without_frames_is_refused(
 def test_without_pyav_the_message_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A bare "No module named av" does not name the extra."""
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(ImportError, match=r"leccr\[data\]"):
+    with pytest.raises(ImportError, match=r'pip install -e "\.\[data\]"'):
         sample_frames(tmp_path / "clip.mp4", 2)
 
 

@@ -94,7 +94,7 @@ def test_a_missing_package_is_named_with_its_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "py3langid.langid", None)
     language_id._identifier.cache_clear()
     language_id._restricted_identifier.cache_clear()
-    with pytest.raises(ImportError, match=r"pip install 'leccr\[data\]'"):
+    with pytest.raises(ImportError, match=r'`pip install -e "\.\[data\]"` in the checkout'):
         identify(["a"], ["de", "en"])
 
 

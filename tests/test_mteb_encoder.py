@@ -1,8 +1,9 @@
 """A saved model in mteb: its embeddings and scores are ours, and its metadata claim nothing that is not known."""
 
 import importlib
+import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import mteb
 import numpy as np
 import pytest
 import torch
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, constants
 from mteb.abstasks.retrieval import AbsTaskRetrieval
 from mteb.abstasks.retrieval_dataset_loaders import RetrievalSplitData
 from mteb.abstasks.task_metadata import TaskMetadata
@@ -33,7 +34,10 @@ CUTOFFS = (1, 3, 5)
 OWNERS = [3, 0, 1, 7, 2, 5, 4, 6, 0, 3, 2, 1, 6, 5, 7, 4]
 CAPTIONS = [f"{SENTENCES[owner][1]} {'x' * (position // 8)}".strip() for position, owner in enumerate(OWNERS)]
 ROWS = [{"image": tiny_image(i), "description": SENTENCES[i][2]} for i in range(len(SENTENCES))]
-RECORD = ModelRecord(languages=("de", "zh"), settings={"dataset": "org/multi30k-leccr"})
+DATASET = "org/multi30k-leccr"
+# As a recipe has towers that start from scratch.
+FROM_SCRATCH = {"vision_tower": {"model_type": "clip_vision_model"}, "text_tower": {"model_type": "bert"}}
+RECORD = ModelRecord(languages=("de", "zh"), settings={"dataset": DATASET, **FROM_SCRATCH})
 
 
 class CaptionsToItems(AbsTaskRetrieval):
@@ -143,7 +147,7 @@ def test_metadata_tell_what_the_files_tell(folder: Path):
     assert ModelMeta.model_validate(meta.model_dump()) == meta
     weights = sum(parameter.numel() for parameter in tiny_model(description_dropout=0.2).parameters())
     assert meta.n_parameters == weights
-    assert meta.memory_usage_mb == pytest.approx(4 * weights / 2**20, rel=0.2)
+    assert meta.memory_usage_mb == pytest.approx((folder / "model.safetensors").stat().st_size / 1024 / 1024)
     assert (meta.embed_dim, meta.max_tokens, meta.license) == (16, 48, "cc-by-4.0")
     assert meta.languages == ["eng-Latn", "deu-Latn", "zho-Hans"]
     assert meta.similarity_fn_name == "cosine" and meta.use_instructions is False
@@ -153,12 +157,64 @@ def test_metadata_tell_what_the_files_tell(folder: Path):
     assert meta.open_weights is None and meta.reference is None
 
 
-def test_pictures_seen_in_training_are_named(folder: Path):
+@pytest.fixture(scope="module")
+def changed(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., ModelMeta]:
+    """Metadata of the model with other settings in its record."""
+    copy = tmp_path_factory.mktemp("changed") / "model"
+    shutil.copytree(folder, copy)
+
+    def meta(**settings: Any) -> ModelMeta:
+        ModelRecord(settings={"dataset": DATASET, **FROM_SCRATCH, **settings}).write(copy)
+        return model_meta(copy)
+
+    return meta
+
+
+def test_pictures_seen_in_training_are_named(changed: Callable[..., ModelMeta]):
     """Multi30K and Flickr30K share pictures; a model of the one is not untrained for the other."""
-    names = ["Multi30kT2IRetrieval", "Flickr30kI2TRetrieval", "XM3600T2IRetrieval"]
-    assert [model_meta(folder).is_zero_shot_on([name]) for name in names] == [False, False, True]
-    tasks = model_meta(folder).training_datasets
-    assert tasks and all(mteb.get_task(name) for name in tasks)
+    names = ["Multi30kT2IRetrieval", "Flickr30kI2TRetrieval", "MSCOCOT2IRetrieval", "XM3600T2IRetrieval"]
+    for dataset, expected in [
+        ("org/multi30k-leccr", [False, False, True, True]),
+        ("Flickr30K_zh", [False, False, True, True]),
+        ("org/MSCOCO.de", [True, True, False, True]),
+        ("coco", [True, True, False, True]),
+        ("org/coco-and-multi30k", [False, False, False, True]),
+    ]:
+        meta = changed(dataset=dataset)
+        assert [meta.is_zero_shot_on([name]) for name in names] == expected, dataset
+        assert meta.training_datasets and all(mteb.get_task(name) for name in meta.training_datasets)
+
+
+def test_a_name_that_only_looks_like_a_source_tells_nothing(changed: Callable[..., ModelMeta]):
+    """One wrong source would make "never seen" of "unknown" for every other benchmark."""
+    for dataset in ("org/cocoa-pests", "130k-images", "org/flickr30kids", "org/rococo", "org/pets", None):
+        assert changed(dataset=dataset).training_datasets is None, dataset
+    assert changed(dataset="130k-images").is_zero_shot_on(["Flickr30kT2IRetrieval"]) is None
+
+
+def test_towers_of_others_make_the_training_pictures_unknown(changed: Callable[..., ModelMeta]):
+    """CLIP may have seen any benchmark; "never seen" would then be our invention."""
+    clip, bert = "openai/clip-vit-base-patch32", "google-bert/bert-base-multilingual-cased"
+    for settings, base in [
+        ({"vision_tower": clip}, clip),
+        ({"text_tower": bert}, bert),
+        ({"vision_tower": clip, "text_tower": clip}, clip),
+        ({"vision_tower": clip, "text_tower": bert}, None),  # mteb has room for one
+        ({"vision_tower": "a-folder"}, None),
+        ({"text_tower": None}, None),
+    ]:
+        meta = changed(**settings)
+        assert meta.training_datasets is None and meta.is_zero_shot_on(["XM3600T2IRetrieval"]) is None, settings
+        assert meta.adapted_from == base
+    assert changed().adapted_from is None
+
+
+def test_the_vision_tower_does_not_count_where_no_picture_is_read(tmp_path: Path):
+    """The recipe has one all the same, by default from the Hub; such a model has no part of it."""
+    settings = {"dataset": DATASET, **FROM_SCRATCH, "vision_tower": "openai/clip-vit-base-patch32"}
+    folder = tmp_path / "run" / "model"
+    save_for_hub(tiny_model(item_source="description"), tiny_processor(), folder, record=ModelRecord(settings=settings))
+    assert model_meta(folder).training_datasets
 
 
 def test_what_is_not_known_is_not_claimed(tmp_path: Path):
@@ -190,7 +246,9 @@ def server(tmp_path: Path) -> Iterator[HubServer]:
         yield running
 
 
-def test_a_model_on_the_hub_has_its_commit_as_revision(folder: Path, server: HubServer):
+def test_a_model_on_the_hub_has_its_commit_as_revision(
+    folder: Path, server: HubServer, monkeypatch: pytest.MonkeyPatch
+):
     """Scores without the commit cannot be repeated."""
     api, name = HfApi(token=server.token), "owner/leccr-x"
     api.create_repo(name)
@@ -202,8 +260,33 @@ def test_a_model_on_the_hub_has_its_commit_as_revision(folder: Path, server: Hub
     assert meta.languages == ["eng-Latn", "deu-Latn", "zho-Hans"]
     newest = load_mteb_encoder(name).mteb_model_meta
     assert newest.revision != commit and newest.languages is None
-    server.repositories["models", name].private = True
-    assert model_meta(folder, name).open_weights is None
+    # Given the metadata alone, mteb loads the same model by itself; of every model of pictures it wants torchvision.
+    monkeypatch.setattr(ModelMeta, "_check_requirements", lambda meta: None)
+    loaded = meta.load_model()
+    assert loaded.mteb_model_meta.revision == commit
+    expected = encode_texts(tiny_model(description_dropout=0.2), tiny_processor(), CAPTIONS, progress=False)
+    np.testing.assert_allclose(loaded.model.encode(CAPTIONS), expected.numpy(), rtol=0, atol=1e-6)
+
+
+def test_weights_are_open_where_everybody_can_read_them(
+    folder: Path, server: HubServer, monkeypatch: pytest.MonkeyPatch
+):
+    """Whoever is logged in sees more than others, and would call a private model open."""
+    HfApi(token=server.token).create_repo("owner/leccr-x")
+    repository = server.repositories["models", "owner/leccr-x"]
+    monkeypatch.setenv("HF_TOKEN", server.token)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_IMPLICIT_TOKEN", False)
+    assert HfApi().whoami()["name"] == "owner"
+    assert model_meta(folder, "owner/leccr-x").open_weights is True
+    repository.gated = "auto"
+    assert model_meta(folder, "owner/leccr-x").open_weights is False
+    repository.gated, repository.private = False, True
+    assert model_meta(folder, "owner/leccr-x").open_weights is None
+
+
+def test_the_device_is_the_chosen_one(folder: Path):
+    """On a machine with a GPU that others use, the default would take it."""
+    assert load_mteb_encoder(str(folder), device="meta").model.device.type == "meta"
 
 
 def test_a_folder_that_would_lose_descriptions_is_refused(tmp_path: Path):
@@ -211,13 +294,17 @@ def test_a_folder_that_would_lose_descriptions_is_refused(tmp_path: Path):
     model = tiny_model()
     model.save_pretrained(tmp_path / "bare")
     tiny_processor().save_pretrained(tmp_path / "bare")
-    with pytest.raises(ValueError, match=r"no modules\.json.*save_for_hub"):
+    with pytest.raises(ValueError, match=r"no \['modules\.json'\].*save_for_hub"):
         load_mteb_encoder(str(tmp_path / "bare"))
+    (tmp_path / "bare" / "processor_config.json").unlink()
+    with pytest.raises(ValueError, match=r"no \['modules\.json', 'processor_config\.json'\].*save_for_hub"):
+        load_mteb_encoder(str(tmp_path / "bare"))
+    assert model_meta(tmp_path / "bare").max_tokens is None
 
 
 def test_without_mteb_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
     """The extra is optional; "No module named mteb" would send people to another package's page."""
     monkeypatch.delitem(sys.modules, "retrieval.mteb_encoder")
     monkeypatch.setitem(sys.modules, "mteb.models", None)
-    with pytest.raises(ImportError, match=r"run `pip install leccr\[mteb\]`"):
+    with pytest.raises(ImportError, match=r'run `pip install -e "\.\[mteb\]"` in the checkout'):
         importlib.import_module("retrieval.mteb_encoder")

@@ -262,7 +262,7 @@ def test_without_the_package_the_languages_are_left_out_with_a_note(monkeypatch)
     report = inspect(make_split())
     assert all("language_id" not in column for column in report["columns"].values())
     assert len(report["notes"]) == 1
-    assert "leccr[data]" in report["notes"][0]
+    assert 'pip install -e ".[data]"' in report["notes"][0]
 
 
 def test_a_data_set_without_texts_and_a_bad_sample_are_refused():

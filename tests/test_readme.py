@@ -71,3 +71,15 @@ def test_links_to_files_of_the_repository_lead_somewhere(readme: str, root_dir: 
     assert not [name for name in names if not (root_dir / name).exists()]
     for name in ("LICENSE", "CITATION.cff"):
         assert f"`{name}`" in readme and (root_dir / name).is_file()
+
+
+def test_nobody_is_told_to_install_a_package_of_our_name_from_an_index(readme: str, root_dir: Path):
+    """Nobody here has published one; what an index holds under the name may be a stranger's."""
+    packages = ("hub_scripts", "modeling_leccr", "processing", "reporting", "retrieval")
+    sources = {path: path.read_text(encoding="utf-8") for name in packages for path in (root_dir / name).rglob("*.py")}
+    texts = {root_dir / "README.md": readme, **sources}
+    assert not [path for path, text in texts.items() if re.search(r"pip install\W+(-\S+ )*\W*leccr\b", text)]
+    project = (root_dir / "pyproject.toml").read_text(encoding="utf-8")
+    named = {name for text in sources.values() for name in re.findall(r"install_hint\(['\"](\w+)", text)}
+    assert {"data", "demo", "mteb"} <= named
+    assert not [name for name in named if not re.search(rf"^{name} = \[", project, flags=re.MULTILINE)]

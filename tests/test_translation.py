@@ -149,7 +149,7 @@ def test_similarity_is_chrf_with_the_caption_as_reference(other):
 def test_a_missing_sacrebleu_is_named_with_its_remedy(monkeypatch):
     """The extra is optional."""
     monkeypatch.setitem(sys.modules, "sacrebleu.metrics.chrf", None)
-    with pytest.raises(ImportError, match=r"pip install 'leccr\[data\]'"):
+    with pytest.raises(ImportError, match=r'`pip install -e "\.\[data\]"` in the checkout'):
         similarity("a", "b")
 
 

@@ -199,7 +199,7 @@ def test_a_missing_sentencepiece_is_named_with_its_remedy(tmp_path, monkeypatch)
         raise ImportError("requires the SentencePiece library")
 
     monkeypatch.setattr(translation_models.AutoTokenizer, "from_pretrained", refuse)
-    with pytest.raises(ImportError, match=r"pip install 'leccr\[data\]'"):
+    with pytest.raises(ImportError, match=r'`pip install -e "\.\[data\]"` in the checkout'):
         load_model(name)
 
 

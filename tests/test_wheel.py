@@ -1,4 +1,4 @@
-"""What `pip install leccr` gives: all files that the packages read, and commands that work from any folder."""
+"""What an installed wheel gives: all files that the packages read, and commands that work from any folder."""
 
 import json
 import os
