@@ -74,6 +74,8 @@ def test_the_evaluate_module_refuses_what_has_no_rank(metric_module):
         (nan, owners, "NaN, first in text 7"),
         (torch.randn(10, 5), [0] * 10, "4 items have no text"),
         (torch.randn(2, 2), [0, 2], "references must be positions of items"),
+        # Python counts -1 from the end, so it would be scored as the last item.
+        (torch.randn(3, 2), [0, 1, -1], "references must be positions of items"),
         (torch.randn(2, 1), [0, 0], "2 items or more"),
     ]:
         with pytest.raises(ValueError, match=message):
