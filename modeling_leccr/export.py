@@ -2,17 +2,16 @@
 
 import dataclasses
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 from modeling_leccr import check_embeddings
-from modeling_leccr.configuration_leccr import LeccrConfig
 from modeling_leccr.golden import GOLDEN_FOLDER, write_golden
+from modeling_leccr.model_files import CONFIG_FILE, PROCESSOR_FILE, TOKENIZER_FILE, foreign_files
 from modeling_leccr.modeling_leccr import LeccrModel
 from modeling_leccr.sentence_files import sentence_files
-from processing.files import replace_folder, write_json_atomic, write_text_atomic
+from processing.files import atomic_folder, write_json_atomic, write_text_atomic
 from processing.hub_upload import CARD_FILE
 from processing.processing_leccr import LeccrProcessor
 from processing.traces import without_local_origins, without_traces
@@ -20,7 +19,6 @@ from reporting.model_card import eval_result_files, model_card, read_facts
 from reporting.model_record import ModelRecord
 
 DEFAULT_SHARD_SIZE = "50GB"  # as in transformers
-CONFIG_FILE, PROCESSOR_FILE, TOKENIZER_FILE = "config.json", "processor_config.json", "tokenizer_config.json"
 # How somebody loaded the tokenizer, which transformers saves with it.
 _LOADING_SETTINGS = frozenset({"is_local", "local_files_only", "name_or_path"})
 
@@ -37,12 +35,13 @@ def save_for_hub(
 ) -> Path:
     """Write everything that a stranger needs to load the model, with and without this package.
 
-    The folder is complete or absent: it is written beside its place and renamed, and an older one is replaced.
+    The folder is complete or absent: it is written beside its place and renamed, and an older one is replaced. What a
+    kill leaves beside it is told in `processing.files.atomic_folder`: `.NAME-*`, in the worst moment the older model.
 
     Args:
         model: to be saved; it stays as it is.
         processor: its processor.
-        folder: absent, or a saved model.
+        folder: absent or empty, or what an earlier call wrote there and nothing else.
         record: what is known about it, for `metrics.json` and the card; there is no such file without it.
         repo_id: its name on the Hub, for the card; the name of the folder by default.
         license_id: licence of the weights by its name on the Hub.
@@ -52,47 +51,61 @@ def save_for_hub(
         `folder`.
 
     Raises:
-        ValueError: `folder` exists and holds something else than a saved model, the model has an adapter, or the
-            metadata of its card are not what the Hub takes.
+        ValueError: `folder` holds something else or is the current folder, the model has an adapter, or the metadata
+            of its card are not what the Hub takes.
     """
     target = Path(folder)
-    if target.exists() and not (target / CONFIG_FILE).is_file():
-        raise ValueError(f"{target} exists and is not a saved model; choose another folder to save the model in.")
-    fresh = target.with_name(f".{target.name}.{os.getpid()}.new")
-    LeccrConfig.register_for_auto_class()
-    LeccrModel.register_for_auto_class("AutoModel")
-    LeccrProcessor.register_for_auto_class("AutoProcessor")
-    try:
-        fresh.mkdir(parents=True)
-        model.save_pretrained(fresh, max_shard_size=max_shard_size)
-        if (fresh / "adapter_config.json").is_file():
-            raise ValueError(
-                "the model has an adapter, beside which its own weights are not saved; merge it into them with "
-                "`PeftModel.merge_and_unload()`, or push the adapter with `push_to_hub`."
-            )
-        for path in fresh.glob("*.safetensors"):
-            shutil.copymode(fresh / CONFIG_FILE, path)  # safetensors makes files that only their owner can read
-        config = _read_json(fresh / CONFIG_FILE)
-        # What the zero-shot pipeline asks for; `register_for_auto_class` keeps one name alone.
-        config["auto_map"]["AutoModelForZeroShotImageClassification"] = config["auto_map"]["AutoModel"]
-        write_json_atomic(fresh / CONFIG_FILE, without_local_origins(_canonical(config)))
-        processor.save_pretrained(fresh)
-        tokenizer = _read_json(fresh / TOKENIZER_FILE)
-        left = {name: value for name, value in tokenizer.items() if name not in _LOADING_SETTINGS}
-        write_json_atomic(fresh / TOKENIZER_FILE, left)
-        for name, content in sentence_files(config, _read_json(fresh / PROCESSOR_FILE)).items():
+    _check_replaceable(target)
+    with atomic_folder(target) as fresh:
+        _write_model(model, fresh, max_shard_size)
+        _write_processor(processor, fresh)
+        config, settings = (_read_json(fresh / name) for name in (CONFIG_FILE, PROCESSOR_FILE))
+        for name, content in sentence_files(config, settings).items():
             write_text_atomic(fresh / name, content)
         if record is not None:
             _public(record).write(fresh)
         write_golden(model, processor, fresh / GOLDEN_FOLDER, () if record is None else record.languages)
         shutil.copyfile(check_embeddings.__file__, fresh / Path(check_embeddings.__file__).name)
-        facts = read_facts(fresh, repo_id or target.name, license_id=license_id)
-        for name, content in {CARD_FILE: model_card(facts), **eval_result_files(facts)}.items():
-            write_text_atomic(fresh / name, content)
-        replace_folder(target, fresh)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        _write_card(fresh, repo_id or target.name, license_id)
+        for path in fresh.rglob("*.safetensors"):
+            shutil.copymode(fresh / CONFIG_FILE, path)  # safetensors makes files that only their owner can read
     return target
+
+
+def _check_replaceable(folder: Path) -> None:
+    if folder.is_file():
+        raise ValueError(f"a model is saved in a folder, got the file {folder}.")
+    if foreign := foreign_files(folder):
+        raise ValueError(
+            f"{folder} would be replaced, and holds {len(foreign)} files that `save_for_hub` did not write there "
+            f"(first: {foreign[:3]}); choose another folder to save the model in."
+        )
+
+
+def _write_model(model: LeccrModel, folder: Path, max_shard_size: str | int) -> None:
+    model.save_pretrained(folder, max_shard_size=max_shard_size)
+    if (folder / "adapter_config.json").is_file():
+        raise ValueError(
+            "the model has an adapter, beside which its own weights are not saved; merge it into them with "
+            "`PeftModel.merge_and_unload()`, or push the adapter with `push_to_hub`."
+        )
+    config = _read_json(folder / CONFIG_FILE)
+    # What the zero-shot pipeline asks for; `register_for_auto_class` keeps one name alone.
+    config["auto_map"]["AutoModelForZeroShotImageClassification"] = config["auto_map"]["AutoModel"]
+    write_json_atomic(folder / CONFIG_FILE, without_local_origins(_canonical(config)))
+
+
+def _write_processor(processor: LeccrProcessor, folder: Path) -> None:
+    processor.save_pretrained(folder)
+    tokenizer = _read_json(folder / TOKENIZER_FILE)
+    left = {name: value for name, value in tokenizer.items() if name not in _LOADING_SETTINGS}
+    write_json_atomic(folder / TOKENIZER_FILE, left)
+
+
+def _write_card(folder: Path, repo_id: str, license_id: str | None) -> None:
+    facts = read_facts(folder, repo_id, license_id=license_id)
+    for name, content in {CARD_FILE: model_card(facts), **eval_result_files(facts)}.items():
+        write_text_atomic(folder / name, content)
 
 
 def _public(record: ModelRecord) -> ModelRecord:

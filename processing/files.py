@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: written under a temporary name and renamed at the end."""
+"""Files and folders that are either whole or absent: written under a temporary name and renamed at the end."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     if target.is_dir():
         raise IsADirectoryError(f"path must name a file, got the folder {target}; add a file name.")
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.stem}-{uuid.uuid4().hex}{target.suffix}")
+    temporary = _beside(target)
     try:
         yield temporary
         if not temporary.exists():
@@ -58,12 +58,42 @@ def write_json_atomic(path: str | Path, data: Any) -> Path:
     return write_text_atomic(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Give a temporary folder that becomes `path` on success and disappears on an error.
+
+    It lies beside `path` as `.NAME-*` with a random name. A process that is killed leaves it there, half written. If
+    that happens between the two renames in which it replaces an older folder, nothing is at `path`, and the older
+    one lies beside it in the same way; such folders are never used nor removed, whoever finds them may.
+
+    Args:
+        path: the folder to write; the one that it is in is made if needed, and an older one is replaced as a whole. Of
+            a link, the folder behind it.
+
+    Yields:
+        An empty folder to write to.
+
+    Raises:
+        ValueError: `path` is the current folder or one that it is in; it cannot be replaced under one's feet.
+    """
+    target = Path(path).resolve()
+    if Path.cwd().is_relative_to(target):
+        raise ValueError(f"{path} is the folder that the command runs in and would be replaced; choose another one.")
+    fresh = _beside(target)
+    fresh.mkdir(parents=True)
+    try:
+        yield fresh
+        replace_folder(target, fresh)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
 def replace_folder(target: Path, fresh: Path) -> None:
     """Move the finished folder `fresh` to `target`; an older one there makes room, and comes back if that fails."""
     if not target.exists():
         fresh.rename(target)
         return
-    stale = target.with_name(f".{target.name}-{uuid.uuid4().hex}")
+    stale = _beside(target)
     target.rename(stale)
     try:
         fresh.rename(target)
@@ -71,3 +101,8 @@ def replace_folder(target: Path, fresh: Path) -> None:
         stale.rename(target)
         raise
     shutil.rmtree(stale)
+
+
+def _beside(path: Path) -> Path:
+    """A name that no other process and no other thread gives, in the same folder and with the same suffix."""
+    return path.with_name(f".{path.stem}-{uuid.uuid4().hex}{path.suffix}")

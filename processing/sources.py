@@ -2,8 +2,6 @@
 
 import json
 import logging
-import shutil
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from datasets.table import embed_table_storage
 from huggingface_hub import hf_hub_download, is_offline_mode
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-from processing.files import atomic_write, replace_folder
+from processing.files import atomic_folder, atomic_write
 from processing.manifest import MANIFEST_FILE, Manifest, Step, read_manifest
 
 logger = logging.getLogger(__name__)
@@ -176,19 +174,12 @@ def write_splits(
     empty = sorted(name for name, split in splits.items() if len(split) == 0)
     if empty or not splits:
         raise ValueError(f"splits must have rows, got {empty or 'no split'}; leave out those without any.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    fresh = target.with_name(f".{target.name}-{uuid.uuid4().hex}")
-    try:
+    with atomic_folder(target) as fresh:
         for name, split in splits.items():
             parts = cut_rows(len(split), rows_per_shard)
             for position, part in enumerate(parts):
                 write_shard(split.select(part), fresh / shard_name(name, position, len(parts)))
         Manifest(tuple(steps), {name: len(split) for name, split in splits.items()}).write(fresh)
-        if target.is_dir() and not any(target.iterdir()):
-            target.rmdir()
-        replace_folder(target, fresh)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
     return target
 
 

@@ -1,8 +1,6 @@
 """An index of items for exact search: composite vectors, ids, and how they were made."""
 
 import json
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from processing.files import replace_folder
+from processing.files import atomic_folder
 from retrieval.encode import encode_items, encode_texts
 from retrieval.evaluation import Scoring, item_composites
 from retrieval.items import read_ids
@@ -158,10 +156,7 @@ class ItemIndex:
         target = Path(folder)
         if target.exists() and not (target / SETTINGS_FILE).is_file():
             raise ValueError(f"{target} exists and is not an index; choose another folder to save the index in.")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        fresh = target.with_name(f".{target.name}.{os.getpid()}.new")
-        fresh.mkdir()
-        try:
+        with atomic_folder(target) as fresh:
             tensors = {"composites": self.composites.contiguous()}
             if self.probe_embed is not None:
                 tensors["probe_embed"] = self.probe_embed.contiguous()
@@ -169,9 +164,6 @@ class ItemIndex:
             settings = {"format": FORMAT_VERSION, "item_ids": list(self.item_ids), "settings": dict(self.settings)}
             text = json.dumps(settings, ensure_ascii=False, indent=1)
             (fresh / SETTINGS_FILE).write_text(text, encoding="utf-8")
-            replace_folder(target, fresh)
-        finally:
-            shutil.rmtree(fresh, ignore_errors=True)
 
     @classmethod
     def load(cls, folder: str | Path) -> "ItemIndex":

@@ -3,15 +3,12 @@
 import getpass
 import json
 import math
-import multiprocessing
 import os
 import runpy
 import shutil
-import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +21,15 @@ from modeling_leccr import LeccrModel
 from modeling_leccr.check_embeddings import largest_difference
 from modeling_leccr.export import save_for_hub
 from modeling_leccr.golden import write_golden
-from modeling_leccr.publishing import push_model
 from modeling_leccr.training.building import build_model, build_processor
 from processing.scenes import ScenesConfig, load_scenes
 from reporting.model_record import ModelRecord
+from tests.hub_parts import files_of
 from tests.test_training_building import scratch_arguments, tower_folders
 from tests.tiny import tiny_model, tiny_processor
 from tests.training_parts import tiny_split, weights_of
 
 RECORD = ModelRecord(languages=("de", "zh"), metrics={"test": {"de/sum_r": 1.0}})
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +61,8 @@ def test_the_folder_holds_what_a_stranger_needs(exported: Path):
 
 def test_whoever_can_read_the_configuration_can_read_the_weights(exported: Path):
     """safetensors makes files for their owner alone, and colleagues share a folder."""
-    modes = {path.name: path.stat().st_mode for path in exported.iterdir() if path.is_file()}
-    assert modes["model.safetensors"] == modes["config.json"]
+    modes = {name: (exported / name).stat().st_mode for name in files_of(exported)}
+    assert modes == dict.fromkeys(modes, modes["config.json"])
 
 
 def test_with_the_package_the_folder_needs_no_flag(exported: Path):
@@ -210,73 +203,10 @@ def test_a_save_leaves_model_processor_and_random_state_as_they_were(tmp_path: P
     assert (processor.num_texts, processor.num_truncated) == (0, 0)
 
 
-def test_a_newer_model_replaces_the_older_one_whole(tmp_path: Path):
-    """A file that only the older model had would be loaded, or pushed, with the newer one."""
-    save_for_hub(tiny_model(), tiny_processor(), tmp_path / "model", record=RECORD)
-    (tmp_path / "model" / "stale.bin").write_bytes(b"x")
-    save_for_hub(tiny_model(seed=1), tiny_processor(), tmp_path / "model")
-    assert not {"stale.bin", "metrics.json"} & set(files_of(tmp_path / "model"))
-    found = LeccrModel.from_pretrained(tmp_path / "model").state_dict()
-    torch.testing.assert_close(found, tiny_model(seed=1).state_dict(), rtol=0, atol=0)
-    assert [path.name for path in tmp_path.iterdir()] == ["model"]
-
-
-def test_a_folder_of_something_else_is_not_touched(tmp_path: Path):
-    """A typo in the path must not delete somebody's files."""
-    (tmp_path / "thesis").mkdir()
-    (tmp_path / "thesis" / "chapter.tex").write_text("years", encoding="utf-8")
-    with pytest.raises(ValueError, match="exists and is not a saved model; choose another folder"):
-        save_for_hub(tiny_model(), tiny_processor(), tmp_path / "thesis")
-    assert files_of(tmp_path) == {"thesis/chapter.tex": b"years"}
-
-
-@pytest.mark.parametrize("step", ["processor", "card", "rename"])
-@pytest.mark.parametrize("older", [False, True])
-def test_a_failed_save_leaves_the_older_model_or_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, older: bool
-):
-    """A full disk must not cost the model that was there, nor leave half a folder that looks like one."""
-    if older:
-        save_for_hub(tiny_model(), tiny_processor(), tmp_path / "model")
-    before = files_of(tmp_path)
-    fail_at(step, monkeypatch, no_space)
-    with pytest.raises(OSError, match="no space left"):
-        save_for_hub(tiny_model(seed=1), tiny_processor(), tmp_path / "model")
-    assert files_of(tmp_path) == before
-    assert [path.name for path in tmp_path.iterdir()] == (["model"] if older else [])
-
-
 def test_a_loaded_model_is_saved_to_the_same_bytes(exported: Path, tmp_path: Path):
     """Otherwise each push of the same model would change the repository."""
     model, processor = AutoModel.from_pretrained(exported), AutoProcessor.from_pretrained(exported)
     assert files_of(save_for_hub(model, processor, tmp_path / "model", record=RECORD)) == files_of(exported)
-
-
-@pytest.mark.parametrize("step", ["processor", "card", "rename"])
-@pytest.mark.parametrize("older", [False, True])
-def test_a_save_that_was_killed_leaves_the_older_model_or_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, older: bool
-):
-    """Nothing is cleaned up after a kill, and half a folder must not be loaded, nor pushed, as a model."""
-    target = tmp_path / "model"
-    if older:
-        save_for_hub(tiny_model(), tiny_processor(), target)
-    before = files_of(target)
-    fail_at(step, monkeypatch, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
-    process = multiprocessing.get_context("fork").Process(
-        target=save_for_hub, args=(tiny_model(seed=1), tiny_processor(), target)
-    )
-    process.start()
-    process.join(timeout=60)
-    assert process.exitcode == -signal.SIGKILL
-    monkeypatch.undo()
-    # Between the two renames there is no model in that place.
-    assert files_of(target) == ({} if step == "rename" else before)
-    if not target.exists():
-        with pytest.raises(ValueError, match="is not a folder"):
-            push_model(target, "owner/x", dry_run=True)
-    save_for_hub(tiny_model(seed=1), tiny_processor(), target)
-    assert largest_difference(target) <= 1e-6
 
 
 def test_the_check_runs_from_the_cache_of_the_hub(exported: Path, tmp_path: Path, root_dir: Path):
@@ -293,21 +223,6 @@ def test_the_check_runs_from_the_cache_of_the_hub(exported: Path, tmp_path: Path
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
     assert found["tolerance"] == 1e-4 and found["max_difference"] <= 1e-6
-
-
-def no_space(*_: Any, **__: Any) -> None:
-    raise OSError("no space left")
-
-
-def fail_at(step: str, monkeypatch: pytest.MonkeyPatch, fail: Callable[..., None]) -> None:
-    """Let one step of a save end as on a full disk, or in a kill."""
-    if step == "processor":
-        monkeypatch.setattr("processing.processing_leccr.LeccrProcessor.save_pretrained", fail)
-    elif step == "card":
-        monkeypatch.setattr("modeling_leccr.export.model_card", fail)
-    else:
-        rename = Path.rename
-        monkeypatch.setattr(Path, "rename", lambda self, to: fail() if self.name.endswith(".new") else rename(self, to))
 
 
 def test_nothing_of_this_machine_is_in_the_folder(tmp_path: Path):
