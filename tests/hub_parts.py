@@ -1,5 +1,6 @@
-"""A small data set folder with all that a push meets: languages, flags, steps with traces of a machine."""
+"""What is pushed in tests: a small data set folder with all that a push meets, and the files of any folder."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,11 @@ from processing.sources import write_splits
 
 SPLITS = {"train": 7, "validation": 2}
 PROMPT = {"id": "image-v1", "text": "Describe objects/attributes.\nUse ``` for nothing."}
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """The content of a folder by relative path, as `HubServer.files` gives that of a repository."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def rows(split: str, count: int, **columns: list[Any]) -> datasets.Dataset:
@@ -56,3 +62,9 @@ def write_folder(folder: Path, *, splits: dict[str, int] = SPLITS, **columns: li
     """A finished data set folder; `columns` replace columns of every split."""
     made = {name: rows(name, count, **columns) for name, count in splits.items()}
     return write_splits(made, folder, steps=steps(str(folder.parent)), overwrite=True)
+
+
+def read_dry_run(text: str) -> tuple[dict[str, Any], str]:
+    """What a command printed in a dry run: the JSON, and the card after it."""
+    result, end = json.JSONDecoder().raw_decode(text)
+    return result, text[end:].strip()

@@ -13,6 +13,7 @@ the middle of their body, or carried out with the answer lost. Every request is 
 import base64
 import hashlib
 import json
+import random
 import re
 import socket
 import threading
@@ -64,12 +65,13 @@ class Reply:
 
 @dataclass
 class Fault:
-    """What happens to the next `times` requests that match, after `skip` of them went well."""
+    """What happens to the next `times` requests that match, after `skip` of them went well; see `HubServer.fail`."""
 
     pattern: re.Pattern[str]
     kind: str
     times: int
     skip: int
+    share: float
 
 
 class HubServer:
@@ -80,7 +82,8 @@ class HubServer:
         token: a token of the user "owner", who may write to every name space.
         repositories: (kind, name) -> repository; kinds are "models", "datasets", "spaces".
         objects: LFS objects by SHA-256.
-        requests: "METHOD path status" of every request so far; the status of a cut one is "cut".
+        requests: "METHOD path status" of every request so far; the status of one without a whole answer is "cut",
+            "lost" or "stalled".
         page_size: entries of one page of `tree`.
     """
 
@@ -106,7 +109,7 @@ class HubServer:
         self._server.shutdown()
         self._server.server_close()
 
-    def fail(self, pattern: str, kind: str, *, times: int = 1, skip: int = 0) -> None:
+    def fail(self, pattern: str, kind: str, *, times: int = 1, skip: int = 0, share: float = 0.5) -> None:
         """Plan a fault.
 
         Args:
@@ -116,12 +119,25 @@ class HubServer:
                 the client hangs up.
             times: how many matching requests fail.
             skip: how many matching requests go well before.
+            share: of the body that goes over the wire before a cut.
         """
         if kind not in FAULTS:
             raise ValueError(f"kind must be one of {FAULTS}, got {kind!r}.")
-        self.faults.append(Fault(re.compile(pattern), kind, times, skip))
+        self.faults.append(Fault(re.compile(pattern), kind, times, skip, share))
 
-    def due_fault(self, request: str) -> str | None:
+    def cut_ten_times(self, draw: random.Random, *bodies: str) -> None:
+        """Plan ten cuts at random places of bodies, with 429 and 500 twice each in between.
+
+        Args:
+            draw: of order and places.
+            bodies: patterns, taken in turn. All faults come if four requests go well in the end that match each.
+        """
+        kinds = ["cut"] * 10 + ["429", "500"] * 2
+        planned = [(bodies[position % len(bodies)], kind) for position, kind in enumerate(kinds)]
+        for pattern, kind in draw.sample(planned, len(planned)):
+            self.fail(pattern, kind, skip=draw.randrange(4), share=draw.random())
+
+    def due_fault(self, request: str) -> Fault | None:
         with self.lock:
             for fault in self.faults:
                 if fault.pattern.search(request) and fault.times:
@@ -129,7 +145,7 @@ class HubServer:
                         fault.skip -= 1
                         continue
                     fault.times -= 1
-                    return fault.kind
+                    return fault
         return None
 
     def count(self, pattern: str) -> int:
@@ -153,11 +169,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path)
-        request, fault = f"{self.command} {path}", self.hub.due_fault(f"{self.command} {path}")
+        request, planned = f"{self.command} {path}", self.hub.due_fault(f"{self.command} {path}")
+        fault, share = (planned.kind, planned.share) if planned else (None, 1.0)
         length = int(self.headers.get("Content-Length") or 0)
         if fault == "cut" and length:
-            self.rfile.read(length // 2)
-            return self._hang_up(request)
+            self.rfile.read(int(length * share))
+            return self._hang_up(request, "cut")
         self.content = self._read_chunked() if "chunked" in self.headers.get("Transfer-Encoding", "") else b""
         self.content += self.rfile.read(length)
         if fault in ("429", "500"):
@@ -165,14 +182,14 @@ class Handler(BaseHTTPRequestHandler):
         else:
             reply = self._answer()
         if fault == "lost":
-            return self._hang_up(request)
+            return self._hang_up(request, "lost")
         self.send_response(reply.status)
         for name, value in {"Content-Length": str(len(reply.body)), **reply.headers}.items():
             self.send_header(name, value)
         self.end_headers()
         if fault in ("cut", "stall"):
-            self.wfile.write(reply.body[: len(reply.body) // 2])
-            return self._hang_up(request) if fault == "cut" else self._stall(request)
+            self.wfile.write(reply.body[: int(len(reply.body) * share)])
+            return self._hang_up(request, "cut") if fault == "cut" else self._stall(request)
         self.hub.requests.append(f"{request} {reply.status}")
         if self.command != "HEAD":
             self.wfile.write(reply.body)
@@ -180,8 +197,8 @@ class Handler(BaseHTTPRequestHandler):
 
     do_HEAD = do_POST = do_PUT = do_DELETE = do_GET
 
-    def _hang_up(self, request: str) -> None:
-        self.hub.requests.append(f"{request} cut")
+    def _hang_up(self, request: str, status: str) -> None:
+        self.hub.requests.append(f"{request} {status}")
         self.close_connection = True
         self.wfile.flush()
         self.connection.shutdown(socket.SHUT_RDWR)

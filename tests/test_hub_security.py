@@ -21,6 +21,7 @@ from transformers import AutoModel, AutoProcessor
 from modeling_leccr import LeccrModel
 from modeling_leccr.export import save_for_hub
 from processing.processing_leccr import LeccrProcessor
+from tests.hub_parts import files_of
 from tests.hub_repositories import File, Repository
 from tests.hub_server import HubServer, environment, hub
 from tests.loading_worker import run
@@ -115,8 +116,7 @@ class Scene:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
-    folder = save_for_hub(tiny_model(), tiny_processor(), tmp_path_factory.mktemp("good") / "model")
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return files_of(save_for_hub(tiny_model(), tiny_processor(), tmp_path_factory.mktemp("good") / "model"))
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The test Hub, through the clients that it stands in for: what they rely on, it must do as the real one does."""
 
 import random
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -145,8 +146,7 @@ def test_planned_faults_happen_as_often_as_planned(server: HubServer, api: HfApi
     """A fault that never happens would make every test of recovery pass."""
     server.fail("PUT /lfs-objects", kind, times=2)
     commit(api, {"a.parquet": b"PAR1" * 1000})
-    status = "cut" if kind in ("cut", "lost") else kind
-    assert server.count(f"PUT .* {status}$") == 2
+    assert server.count(f"PUT .* {kind}$") == 2
     assert server.files("owner/data") == {"a.parquet": b"PAR1" * 1000}
 
 
@@ -161,6 +161,17 @@ def test_a_cut_download_goes_on_where_it_was(server: HubServer, api: HfApi) -> N
         "cut",
         "206",
     ]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_a_cut_comes_at_the_planned_place(server: HubServer, api: HfApi, share: float) -> None:
+    """Random places that all fell into the same half would leave the other untried."""
+    commit(api, {"a.bin": b"x" * 1000})
+    server.fail("GET .*a.bin", "cut", share=share)
+    with socket.create_connection((server.url.split(":")[1].strip("/"), int(server.url.split(":")[2]))) as client:
+        client.sendall(b"GET /datasets/owner/data/resolve/main/a.bin HTTP/1.1\r\nHost: here\r\n\r\n")
+        answer = b"".join(iter(lambda: client.recv(4096), b""))
+    assert len(answer.partition(b"\r\n\r\n")[2]) == 1000 * share
 
 
 def test_faults_are_skipped_and_checked(server: HubServer, api: HfApi) -> None:

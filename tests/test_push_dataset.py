@@ -239,12 +239,13 @@ def test_readers_see_the_old_rows_while_a_push_is_under_way(server: HubServer, f
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_ten_random_faults_and_as_many_runs_as_it_takes_end_complete(
+def test_ten_cuts_among_other_faults_and_as_many_runs_as_it_takes_end_complete(
     server: HubServer, folder: Path, seed: int
 ) -> None:
-    """Faults come together and at the worst moment."""
+    """Faults come together and at the worst moment; where the command gives up, it is run again."""
     draw = random.Random(seed)
-    for _ in range(10):
+    server.cut_ten_times(draw, STEPS["send"])
+    for _ in range(6):
         pattern = draw.choice(list(STEPS.values()))
         server.fail(
             pattern, draw.choice(["429", "500", "cut", "lost"]), skip=draw.randrange(3), times=draw.randrange(1, 9)
@@ -255,6 +256,8 @@ def test_ten_random_faults_and_as_many_runs_as_it_takes_end_complete(
             break
         except (HTTPError, RuntimeError):
             continue
+    assert server.count(r"^PUT /lfs-objects.* cut$") >= 10
+    assert server.count(r"^PUT /lfs-objects.* 429$") >= 2 and server.count(r"^PUT /lfs-objects.* 500$") >= 2
     server.faults.clear()
     assert push(server, folder)["sent_files"] == 0
     assert (

@@ -26,6 +26,7 @@ from modeling_leccr.training.outputs import push_main_system
 from modeling_leccr.training.trainer import LeccrTrainer
 from processing import hub_upload
 from reporting.model_record import ModelRecord
+from tests.hub_parts import files_of
 from tests.hub_server import HubServer, hub
 from tests.test_training_building import scratch_arguments, tower_folders
 from tests.tiny import tiny_model, tiny_processor
@@ -61,10 +62,6 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def push(server: HubServer, folder: Path, repo_id: str = REPO, **settings: Any) -> dict[str, Any]:
     return push_model(folder, repo_id, **{"token": server.token, "license_id": "apache-2.0", **settings})
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def remote_files(server: HubServer, repo_id: str = REPO, revision: str = "main") -> dict[str, bytes]:
@@ -296,23 +293,23 @@ def test_a_dry_run_tells_and_changes_nothing(
     monkeypatch.setenv("HF_TOKEN", server.token)
     arguments = ["--model", str(saved), "--repo", REPO, "--license", "mit", "--max-shard-size", SHARDS]
     main([*arguments, "--dry-run"])
-    plan = json.loads(capsys.readouterr().out)
+    plan, card = read_dry_run(capsys.readouterr().out)
     assert plan["would_send_bytes"] == sum(plan["would_send"].values())
-    assert plan["card"].startswith("---\n") and "license: mit" in plan["card"]
+    assert card.startswith("---\n") and "license: mit" in card
     assert server.repositories == {} and server.count("^(POST|PUT) (?!/api/validate-yaml)") == 0
     main(arguments)
     sent = json.loads(capsys.readouterr().out)
     assert sent["sent_bytes"] == plan["would_send_bytes"]
     assert {name: len(data) for name, data in remote_files(server).items()} == plan["would_send"]
     main([*arguments[:-2], "--dry-run"])
-    plan = json.loads(capsys.readouterr().out)
+    plan, _ = read_dry_run(capsys.readouterr().out)
     assert "model.safetensors" in plan["would_send"] and "model.safetensors.index.json" in plan["would_delete"]
 
 
 def test_a_dry_run_works_offline(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The machine that trains often has no network."""
     main(["--model", str(saved), "--repo", REPO, "--dry-run"])
-    assert "model.safetensors" in json.loads(capsys.readouterr().out)["would_send"]
+    assert "model.safetensors" in read_dry_run(capsys.readouterr().out)[0]["would_send"]
 
 
 def without(source: Path, target: Path, *names: str) -> Path:
@@ -335,7 +332,7 @@ def test_what_is_no_whole_model_is_refused_before_the_hub_is_asked(
         (tmp_path / "absent", "is not a folder"),
         (without(saved, tmp_path / "a", "config.json"), "no whole model, for it has no config.json"),
         (without(checkpoint, tmp_path / "b", "processor_config.json"), "has no processor_config.json"),
-        (without(checkpoint, tmp_path / "c", "*.safetensors"), "model.safetensors"),
+        (without(checkpoint, tmp_path / "c", "*.safetensors"), r"no model\*\.safetensors"),
         (without(sharded, tmp_path / "d", "model-00002*"), "model-00002"),
         (other, "model of the type 'bert'"),
         (cut, "truncated"),
