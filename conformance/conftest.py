@@ -5,6 +5,7 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
+from pathlib import Path
 
 # Set before torch and huggingface_hub are imported, for both read their environment once.
 _HUB_CACHE = tempfile.mkdtemp(prefix="leccr-conformance-")
@@ -16,7 +17,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import pytest  # noqa: E402
 
 from conformance.fetch import common_tests  # noqa: E402
-from conformance.skips import OUR_SKIPS  # noqa: E402
+from conformance.skips import OUR_SKIPS, check_skips  # noqa: E402
 
 sys.path.insert(0, str(common_tests()))
 
@@ -26,11 +27,12 @@ OURS = "ours: "
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what is in our list, and refuse an entry that names no test any more."""
-    classes = {item.cls.__name__: item.cls for item in items if getattr(item, "cls", None)}
-    for key in OUR_SKIPS:
-        class_name, _, test = key.partition("::")
-        if class_name in classes and not hasattr(classes[class_name], test):
-            raise pytest.UsageError(f"conformance/skips.py names {key}, which does not exist; remove it.")
+    modules = {item.path: vars(item.module) for item in items if isinstance(item, pytest.Function)}
+    classes = {name: value for module in modules.values() for name, value in module.items() if isinstance(value, type)}
+    try:
+        check_skips(OUR_SKIPS, classes, is_whole=set(modules) >= set(Path(__file__).parent.glob("test_*.py")))
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from error
     for item in items:
         reason = OUR_SKIPS.get("::".join(item.nodeid.split("::")[1:]))
         if reason is not None:

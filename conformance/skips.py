@@ -1,5 +1,7 @@
 """The common tests that LECCR does not run, each with its reason."""
 
+from collections.abc import Iterable, Mapping
+
 OUR_SKIPS: dict[str, str] = {
     "SwinBertTest::test_enable_input_require_grads_with_gradient_checkpointing": (
         "the patch embedding of Swin returns a tuple, which the hook of transformers cannot take"
@@ -15,3 +17,22 @@ OUR_SKIPS: dict[str, str] = {
         "an item is one image; there are no lists of images that belong to one text"
     ),
 }
+
+
+def check_skips(skips: Iterable[str], classes: Mapping[str, type], *, is_whole: bool) -> None:
+    """Refuse an entry that names no test any more.
+
+    Args:
+        skips: entries as of `OUR_SKIPS`.
+        classes: the classes of the collected files by name.
+        is_whole: all files were collected, so that an unknown class does not exist.
+
+    Raises:
+        ValueError: the class or the test of an entry does not exist.
+    """
+    for key in skips:
+        class_name, _, test = key.partition("::")
+        if class_name not in classes and not is_whole:
+            continue
+        if not hasattr(classes.get(class_name), test):
+            raise ValueError(f"conformance/skips.py names {key}, which does not exist; correct or remove it.")

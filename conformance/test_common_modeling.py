@@ -171,10 +171,8 @@ class VitBertTest(CommonModelTests, unittest.TestCase):
 
 
 class SwinBertTest(CommonModelTests, unittest.TestCase):
-    fields = {"vision": "swin", "image_pooling": "mean"}  # noqa: RUF012
-
-    # The common test takes the width of the first stage for that of the last; ours is `slot_dim`, whatever the tower.
-    skip_test_image_features_output_shape = True
+    # The common test expects the width of the first stage, 16; ours is `slot_dim`, whatever the tower.
+    fields = {"vision": "swin", "image_pooling": "mean", "slot_dim": 16}  # noqa: RUF012
 
     def test_image_features_are_as_wide_as_the_slots(self) -> None:
         config, inputs = self.model_tester.vision_model_tester.prepare_config_and_inputs_for_common()
