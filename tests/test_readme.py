@@ -1,13 +1,21 @@
 """What the README tells people to type must work."""
 
 import re
+import shlex
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
+from huggingface_hub import HfApi
 
-from modeling_leccr.training.arguments import parse_recipe, read_overrides
+from hub_scripts.cli import COMMANDS, main
+from modeling_leccr.export import save_for_hub
+from modeling_leccr.training.arguments import parse_recipe
 from modeling_leccr.training.run import control_recipes
+from tests.hub_parts import SPLITS, write_folder
+from tests.hub_server import hub
 from tests.tiny import tiny_image, tiny_model, tiny_processor
 
 
@@ -17,15 +25,31 @@ def readme(root_dir: Path) -> str:
 
 
 def blocks(text: str, language: str) -> list[str]:
-    """Fenced blocks of a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    """Fenced blocks of a language, those of lists as well, which are indented."""
+    found = re.findall(rf"^( *)```{language}\n(.*?)^\1```", text, flags=re.MULTILINE | re.DOTALL)
+    assert len(found) == len(re.findall(rf"```{language}", text))
+    return [dedent(code) for _, code in found]
+
+
+def command_lines(text: str) -> list[list[str]]:
+    """The words of each line of the shell, without comments."""
+    code = "\n".join(blocks(text, "bash")).replace("\\\n", " ")
+    return [words for line in code.splitlines() if (words := shlex.split(line, comments=True))]
+
+
+def parse(command: str, arguments: list[str]) -> None:
+    """Read the arguments of a command as the command does; whatever is wrong with them ends the test."""
+    try:
+        import_module(COMMANDS[command][0]).parse_arguments(arguments)
+    except SystemExit as error:
+        pytest.fail(f"leccr {command} {shlex.join(arguments)}: {error}")
 
 
 def test_the_python_of_the_readme_searches_a_folder_of_pictures(
     readme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     """The first thing that people try; a renamed argument would end their visit."""
-    (code,) = blocks(readme, "python")
+    (code,) = [block for block in blocks(readme, "python") if "outputs/demo/model" in block]
     assert len([line for line in code.splitlines() if line.strip()]) <= 20
     tiny_model(description_dropout=0.1).save_pretrained(tmp_path / "model")
     tiny_processor().save_pretrained(tmp_path / "model")
@@ -33,11 +57,37 @@ def test_the_python_of_the_readme_searches_a_folder_of_pictures(
     for i in range(6):
         tiny_image(i).save(tmp_path / "pictures" / "sub" / f"{i}.png")
     monkeypatch.chdir(tmp_path)
-    assert '"outputs/demo/model"' in code
     exec(compile(code.replace("outputs/demo/model", "model"), "README", "exec"), {})
     printed = capsys.readouterr().out
     assert len(re.findall(r"^  -?\d\.\d{3}  sub/\d\.png$", printed, flags=re.MULTILINE)) == 10
     assert (tmp_path / "pictures.index").is_dir()
+
+
+def test_the_other_python_of_the_readme_runs(
+    readme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """What is copied into other tools must work there, from the names on the Hub to the last line."""
+    codes = [code for code in blocks(readme, "python") if "outputs/demo/model" not in code]
+    for name in ("attach_images(", "pipeline(", "SentenceTransformer(", "get_peft_model("):
+        assert [code for code in codes if name in code], f"{name} is in no block any more"
+    model = save_for_hub(tiny_model(description_dropout=0.1), tiny_processor(), tmp_path / "model")
+    for split, count in SPLITS.items():
+        (tmp_path / "pictures" / split).mkdir(parents=True)
+        for number in range(count):
+            tiny_image(number).save(tmp_path / "pictures" / split / f"{number}.png")
+    tiny_image(0).save(tmp_path / "beach.jpg")
+    monkeypatch.chdir(tmp_path)
+    with hub(tmp_path / "home") as server:
+        monkeypatch.setenv("HF_TOKEN", server.token)
+        data = write_folder(tmp_path / "data")
+        main(["push_dataset", "--dataset", str(data), "--repo", "owner/pets", "--license", "cc-by-4.0"])
+        HfApi().create_repo("owner/leccr-demo")
+        HfApi().upload_folder(repo_id="owner/leccr-demo", folder_path=model)
+        for code in codes:
+            exec(compile(code.replace("YOUR-NAME", "owner"), f"README: {code[:40]!r}", "exec"), {})
+        assert "adapter_config.json" in server.files("owner/leccr-demo-lora", "models")
+    printed = capsys.readouterr().out
+    assert "'label': 'zwei Sterne'" in printed and re.search(r"tensor\(\[\[-?\d\.", printed)
 
 
 def test_the_recipe_of_the_readme_builds_with_its_control(readme: str, tmp_path: Path):
@@ -51,17 +101,51 @@ def test_the_recipe_of_the_readme_builds_with_its_control(readme: str, tmp_path:
 
 def test_the_commands_of_the_readme_name_what_exists(readme: str, root_dir: Path):
     """A command that was renamed fails at the reader's, not here."""
-    code = "\n".join(blocks(readme, "bash"))
     modules = set(re.findall(r"-m ([\w.]+)", readme))
     assert {"hub_scripts.search", "hub_scripts.evaluate", "benchmarks.ranks"} <= modules
     assert not [module for module in modules if find_spec(module) is None]
     makefile = (root_dir / "Makefile").read_text(encoding="utf-8")
-    for target in re.findall(r"^make (\w+)", code, flags=re.MULTILINE):
-        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
-    launched = [line.split("train.py mine.yaml")[1] for line in code.splitlines() if "train.py mine.yaml" in line]
-    assert len(launched) == 4
-    for rest in launched:
-        read_overrides(rest.partition("#")[0].split())
+    for words in command_lines(readme):
+        if words[0] == "make":
+            assert re.search(rf"^{words[1]}:", makefile, flags=re.MULTILINE), words
+
+
+def test_the_options_of_the_commands_of_the_readme_exist(readme: str):
+    """An option that was renamed, or is needed and not given, is all that a reader sees of a command."""
+    scripts = [words for words in command_lines(readme) if words[0] == "leccr" or "hub_scripts" in " ".join(words)]
+    assert {"read_dataset", "describe", "translate", "push_dataset", "push_model"} <= {words[1] for words in scripts}
+    for words in scripts:
+        start = next(i for i, word in enumerate(words) if word == "leccr" or word.startswith("hub_scripts."))
+        if words[start] == "leccr":
+            parse(words[start + 1], words[start + 2 :])
+        else:
+            parse(words[start].removeprefix("hub_scripts."), words[start + 1 :])
+
+
+def test_the_options_that_the_text_of_the_readme_names_exist(readme: str, capsys: pytest.CaptureFixture[str]):
+    """These are parts of a command, so what it needs may be missing, but not what is named."""
+    named = [text.split() for text in re.findall(r"`leccr ([a-z][^`]*)`", readme)]
+    assert {"search", "describe", "convert_checkpoint"} <= {words[0] for words in named}
+    for command, *words in named:
+        options = [word for word in words if word.startswith("--")]
+        place = words[: words.index(options[0])] if options else words
+        with pytest.raises(SystemExit, match="0"):
+            import_module(COMMANDS[command][0]).parse_arguments([*place, "--help"])
+        told = capsys.readouterr().out
+        assert not [option for option in options if not re.search(rf"{option}\b", told)], (command, words)
+
+
+def test_the_settings_that_train_py_is_given_in_the_readme_exist(readme: str, root_dir: Path, tmp_path: Path):
+    """A setting that was renamed stops a run at its start."""
+    (text,) = blocks(readme, "yaml")
+    (tmp_path / "mine.yaml").write_text(text, encoding="utf-8")
+    launched = [words for words in command_lines(readme) if "train.py" in words and "--help" not in words]
+    assert len(launched) >= 4
+    for words in launched:
+        recipe, *settings = words[words.index("train.py") + 1 :]
+        folder = tmp_path if recipe == "mine.yaml" else root_dir
+        # Neither a GPU nor its number types are here; the names are what is read.
+        assert parse_recipe([str(folder / recipe), *settings, "--use_cpu", "true", "--bf16", "false"])
 
 
 def test_links_to_files_of_the_repository_lead_somewhere(readme: str, root_dir: Path):
