@@ -69,7 +69,8 @@ def _load_model(name: str, loader: str, settings: dict[str, Any]) -> dict[str, A
 def _load_rows(name: str, settings: dict[str, Any]) -> dict[str, Any]:
     import datasets
 
-    return {"rows": list(datasets.load_dataset(name, settings.pop("config"), **settings))}
+    loaded = datasets.load_dataset(name, settings.pop("config"), **settings)
+    return {"class": type(loaded).__name__, "rows": list(loaded)}
 
 
 def embed(model: Any, processor: Any) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from tests.hub_parts import write_folder
 from tests.hub_server import HubServer, environment, hub
 from tests.loading_worker import embed, run
 from tests.tiny import tiny_model, tiny_processor
+from tests.training_parts import tiny_trainer
 
 TRUST = {"trust_remote_code": True}
 
@@ -28,12 +29,14 @@ TRUST = {"trust_remote_code": True}
 class Pushed:
     """Two models that were pushed one after the other to owner/model, the second also as private owner/secret.
 
-    The first is at the tag v1, with other code than the second, and in shards as owner/sharded.
+    The first is at the tag v1, with other code than the second, and in shards as owner/sharded. A third was trained,
+    and pushed by its trainer to owner/trained.
     """
 
     server: HubServer
     first: Any
     second: Any
+    trained: Any
     first_commit: str
 
 
@@ -63,7 +66,17 @@ def pushed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pushed]:
         push(first, "owner/sharded", server, folder, max_shard_size="100KB")
         assert len([name for name in server.files("owner/sharded", "models") if name.startswith("model-")]) > 2
         push_without_a_weight(Path(snapshot_download("owner/sharded", local_dir=folder / "broken")), server)
-        yield Pushed(server, first, second, first_commit)
+        trained = push_by_trainer("owner/trained", server, folder / "run")
+        yield Pushed(server, first, second, trained, first_commit)
+
+
+def push_by_trainer(repo_id: str, server: HubServer, folder: Path) -> Any:
+    """Train for two steps and push; the model."""
+    settings = {"push_to_hub": True, "hub_model_id": repo_id, "hub_token": server.token}
+    trainer = tiny_trainer(folder, tiny_model(seed=2), **settings)
+    trainer.train()
+    trainer.push_to_hub()
+    return trainer.model
 
 
 def push_without_a_weight(folder: Path, server: HubServer) -> None:
@@ -93,10 +106,11 @@ def test_a_stranger_loads_what_was_pushed_and_again_without_a_connection(pushed:
         {"name": "owner/sharded", **TRUST, "dtype": "bfloat16"},
         {"name": "owner/sharded", **TRUST, "dtype": "float16"},
         {"name": "owner/broken", **TRUST},
+        {"name": "owner/trained", **TRUST},
     ]
     variables = environment(pushed.server, tmp_path / "home")
     result = run(tmp_path / "online", steps, variables)
-    *whole, eager, sdpa, bfloat, half, broken = result["outcomes"]
+    *whole, eager, sdpa, bfloat, half, broken, trained = result["outcomes"]
     for outcome in whole:
         assert_embeds(outcome, pushed.second)
         assert (outcome["class"], outcome["mark"], outcome["dtype"]) == ("LeccrModel", 2, "torch.float32")
@@ -106,6 +120,8 @@ def test_a_stranger_loads_what_was_pushed_and_again_without_a_connection(pushed:
     for outcome, dtype in ((bfloat, "torch.bfloat16"), (half, "torch.float16")):
         assert_embeds(outcome, pushed.first, atol=0.05)
         assert outcome["dtype"] == dtype
+    assert_embeds(trained, pushed.trained)
+    assert embed(pushed.trained, tiny_processor())["text"].ne(embed(tiny_model(seed=2), tiny_processor())["text"]).any()
     shipped = {Path(name).stem for name in pushed.server.files("owner/model", "models") if name.endswith(".py")}
     # transformers_modules.owner.<repository>.<commit>.<module>
     modules = {name.split(".")[-1] for name in result["remote_code"] if name.count(".") == 4}
@@ -172,18 +188,20 @@ def parent(model: Any, name: str) -> Any:
 
 
 def test_pushed_descriptions_load_in_map_and_in_streaming_style(tmp_path: Path) -> None:
-    """A fresh process has no cache of the rows that this one has just written."""
+    """A fresh process has no cache of the rows that this one, or the other style, has just written."""
     folder = write_folder(tmp_path / "data")
     expected = open_splits(folder)["train"]
-    steps = [
-        {"name": "owner/data", "loader": "load_dataset", "config": language, "split": "train", "streaming": streaming}
-        for language in ("de", "fr")
-        for streaming in (False, True)
-    ]
     with hub(tmp_path / "home") as server:
         push_dataset(folder, "owner/data", token=server.token, write_card=dataset_card)
-        found = run(tmp_path / "run", steps, environment(server, tmp_path / "fresh"))["outcomes"]
-    for step, outcome in zip(steps, found, strict=True):
-        assert "error" not in outcome, outcome["error"]
-        assert {f"caption_{step['config']}_mt", "description"} <= set(outcome["rows"][0])
-        assert outcome["rows"] == expected.select_columns(list(outcome["rows"][0])).to_list()
+        for style, streaming in (("map", False), ("streaming", True)):
+            steps = [
+                {"name": "owner/data", "loader": "load_dataset", "config": language, "split": "train"}
+                for language in ("de", "fr")
+            ]
+            steps = [{**step, "streaming": streaming} for step in steps]
+            variables = environment(server, tmp_path / style / "home")
+            for step, outcome in zip(steps, run(tmp_path / style, steps, variables)["outcomes"], strict=True):
+                assert "error" not in outcome, outcome["error"]
+                assert outcome["class"] == ("IterableDataset" if streaming else "Dataset")
+                assert {f"caption_{step['config']}_mt", "description"} <= set(outcome["rows"][0])
+                assert outcome["rows"] == expected.select_columns(list(outcome["rows"][0])).to_list()
