@@ -3,7 +3,8 @@
 import re
 from typing import Any
 
-_MARKS = re.compile(r"([\\`*_\[\]<>])")
+# With what GitHub and the Hub make links of: addresses, of the web and of mail.
+_MARKS = re.compile(r"([\\`*_\[\]<>~@]|:(?=//)|(?<=www)\.)", re.IGNORECASE)
 
 
 def one_line(value: Any) -> str:

@@ -12,8 +12,15 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from processing.records import LANGUAGE_NAMES, SOURCE_LANGUAGE, query_title
 from reporting.markdown import as_code, one_line, plain
-from reporting.model_facts import GENERATED_DATASET, UNKNOWN_LICENSE, ModelFacts, read_facts
-from reporting.model_results import eval_result_files, metric_title, protocol_lines, reported_numbers, results_table
+from reporting.model_facts import UNKNOWN_LICENSE, ModelFacts, read_facts
+from reporting.model_results import (
+    eval_result_files,
+    mean_sum_r,
+    metric_title,
+    protocol_lines,
+    reported_numbers,
+    results_table,
+)
 from reporting.report import markdown_table
 
 __all__ = ["ModelFacts", "eval_result_files", "model_card", "read_facts"]
@@ -57,9 +64,13 @@ def model_card(facts: ModelFacts) -> str:
         has_pipeline=not facts.needs_description and PIPELINE_CLASS in facts.config.get("auto_map", {}),
         has_sentence_transformers=facts.reads_image and SENTENCE_FILE in facts.files,
         has_check=CHECK_SCRIPT in facts.files,
+        label_limit=(facts.config.get("text_config") or {}).get("max_position_embeddings"),
         inputs=_inputs(facts),
         **_examples(facts),
-        results=results_table(facts),
+        results=results_table(facts, facts.metrics),
+        results_without_descriptions=(
+            results_table(facts, facts.metrics_without_descriptions) if facts.metrics_without_descriptions else ""
+        ),
         protocol=protocol_lines(facts),
         architecture=_architecture(facts),
         training=_training(facts),
@@ -106,9 +117,13 @@ def _metadata(facts: ModelFacts, license_id: str, title: str) -> ModelCardData:
 
 
 def _summary(facts: ModelFacts) -> str:
-    """What the model is, in two sentences."""
-    learned = facts.record.settings.get("target_languages")
-    trained = "; it learned other languages from machine translations of English captions" if learned else ""
+    """What the model is and where it is from, in two or three sentences."""
+    trained = ""
+    if facts.record.settings.get("target_languages"):
+        teachers = "machine translations of English captions"
+        if facts.is_drawn:
+            teachers = "captions that rules wrote about drawn scenes"
+        trained = f"; it learned other languages from {teachers}"
     item = {
         "image": "A picture and a caption become",
         "description": "The English description of a picture and a caption become",
@@ -117,6 +132,7 @@ def _summary(facts: ModelFacts) -> str:
         f"A {'LECCR ' if facts.has_slots else ''}model that finds pictures by captions in "
         f"{_language_names(facts.record.languages)}, and captions by pictures{trained}. "
         f"{item} vectors of one space, in which their cosine says how well they fit."
+        + (f" Its weights were {plain(facts.record.origin)}." if facts.record.origin else "")
     )
 
 
@@ -182,13 +198,33 @@ def _training(facts: ModelFacts) -> list[str]:
     settings, lines = facts.record.settings, []
     if dataset := facts.dataset:
         shown = f"[{dataset}](https://huggingface.co/datasets/{dataset})" if facts.hub_dataset else as_code(dataset)
-        lines.append(f"Data: {shown}.")
+        drawn = ", pictures of one to three objects that a program draws" if facts.is_drawn else ""
+        lines.append(f"Data: {shown}{drawn}.")
     if languages := settings.get("target_languages"):
-        names = [plain(LANGUAGE_NAMES.get(code, code)) for code in map(str, languages)]
-        lines.append(f"English captions with their machine translations into {_joined(names)}.")
+        names = _joined([plain(LANGUAGE_NAMES.get(code, code)) for code in map(str, languages)])
+        lines.append(
+            f"English captions with captions in {names}, all written by rules; in place of the faults of a translator, "
+            f"words of the latter are dropped, swapped or replaced at random (`translation_noise`)."
+            if facts.is_drawn
+            else f"English captions with their machine translations into {names}."
+        )
+    if facts.record.launch:
+        lines.append(_batch(facts.record.launch))
     if facts.record.seconds is not None:
-        lines.append(f"Time with the evaluations on the way: {facts.record.seconds / 60:.1f} minutes.")
+        lines.append(f"Training took {facts.record.seconds / 60:.1f} minutes, evaluations included.")
     return lines
+
+
+def _batch(launch: Mapping[str, Any]) -> str:
+    """What the losses are computed over, which a recipe for one process does not tell."""
+    processes, pairs = launch["num_processes"], launch["pairs_per_process"]
+    share = f"{processes} processes of {pairs}" if processes > 1 else "1 process"
+    steps = launch["gradient_accumulation_steps"]
+    accumulated = f", {steps} of them an update" if steps > 1 else ""
+    return (
+        f"Global batch: {processes * pairs} pairs ({share}){accumulated}; "
+        f"mixed precision: {plain(launch['mixed_precision'])}."
+    )
 
 
 def _settings(settings: Mapping[str, Any]) -> str:
@@ -225,27 +261,37 @@ def _limits(facts: ModelFacts) -> list[str]:
     if facts.needs_description:
         lines.append("Every picture needs an English description; a picture without one is refused.")
     elif facts.reads_description:
-        lines.append(
-            "A picture without a description is taken, with a learned stand-in for the description, and is found less "
-            "well."
-        )
+        lines.append(f"A picture without a description is taken, with a learned stand-in for it, {_cost(facts)}.")
     if facts.reads_description:
         lines.append("What a description says wrongly about a picture, the model believes.")
-    if facts.record.settings.get("target_languages"):
+    if facts.is_drawn:
+        lines.append(
+            "It was trained on drawn scenes of a few objects and on captions written by rules; it knows nothing of "
+            "photos, nor of how people write."
+        )
+    elif facts.record.settings.get("target_languages"):
         lines.append(
             "The captions that it learned other languages from are machine translations, with the faults of the model "
             "that wrote them."
         )
-    if facts.record.settings.get("dataset") == GENERATED_DATASET:
-        lines.append("It was trained on drawn scenes of a few shapes; it knows nothing of photos.")
-    elif not facts.record.settings:
+    if not facts.record.settings:
         lines.append("What it was trained on, and how, was not recorded.")
-    if not facts.evaluated_languages:
-        lines.append("How well it finds pictures was not recorded.")
     if max_length := facts.processor.get("max_length"):
         lines.append(f"Captions and descriptions are cut after {plain(max_length)} tokens.")
-    lines.append("Languages, pictures and uses other than those named here were not measured, and neither was bias.")
+    lines.append(
+        "Languages, pictures and uses other than those in Results were not measured, and neither was bias."
+        if facts.evaluated_languages
+        else "How well it finds pictures was not recorded, and bias was not measured."
+    )
     return lines
+
+
+def _cost(facts: ModelFacts) -> str:
+    """Of going without a description."""
+    alone = facts.metrics_without_descriptions
+    if not alone:
+        return "and is found less well; how much was not measured"
+    return f"and the mean SumR is then {mean_sum_r(facts, alone):.1f} instead of {mean_sum_r(facts, facts.metrics):.1f}"
 
 
 def _literal(text: Any) -> str:

@@ -14,7 +14,7 @@ from safetensors import safe_open
 
 from processing.traces import is_local_path, without_traces
 from reporting.markdown import one_line
-from reporting.model_record import ModelRecord
+from reporting.model_record import ModelRecord, without_descriptions
 from reporting.report import SUM_OF_RECALLS
 
 GOLDEN_INPUTS = "golden/inputs.json"
@@ -83,6 +83,11 @@ class ModelFacts:
         return self.record.metrics[self.split] if self.split else {}
 
     @property
+    def metrics_without_descriptions(self) -> Mapping[str, float]:
+        """The same of a model that can do without descriptions, when it gets none; empty where that is not known."""
+        return self.record.metrics.get(without_descriptions(self.split), {}) if self.split else {}
+
+    @property
     def protocol(self) -> Mapping[str, Any]:
         """How they were measured."""
         return self.record.protocol.get(self.split, {}) if self.split else {}
@@ -115,6 +120,11 @@ class ModelFacts:
         """Name of the data set, on the Hub or not; None where it was not recorded."""
         name = self.record.settings.get("dataset")
         return one_line(name) if isinstance(name, str) else None
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether it was trained on the embedded data set, of drawn pictures and captions written by rules."""
+        return self.record.settings.get("dataset") == GENERATED_DATASET
 
     @property
     def hub_dataset(self) -> str | None:

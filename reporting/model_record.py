@@ -11,18 +11,26 @@ from processing.files import write_json_atomic
 RECORD_FILE = "metrics.json"
 
 
+def without_descriptions(split: str) -> str:
+    """Name beside that of a split for what a model that reads descriptions scores on it when it gets none."""
+    return f"{split} without descriptions"
+
+
 @dataclass(frozen=True)
 class ModelRecord:
     """What was trained and what it scored; everything may be missing, and nothing tells of a machine or its user.
 
     Args:
         languages: codes of the languages that captions may have beside English.
-        metrics: split -> metrics, in percent; SumR 0 to 600.
+        metrics: split -> metrics, in percent; SumR 0 to 600. See `without_descriptions` for a second name of a split.
         protocol: split -> what a reader must know to compare them, see `retrieval.evaluation.evaluation_protocol`.
         checkpoint_choice: how the checkpoint was chosen.
         settings: the recipe.
         environment: versions and machine, see `reporting.run_record.environment`.
         seconds: of training with its evaluations.
+        launch: what the recipe does not say of a batch: `num_processes`, `pairs_per_process`,
+            `gradient_accumulation_steps`, `mixed_precision`.
+        origin: where the weights are from if they were not trained here.
     """
 
     languages: tuple[str, ...] = ()
@@ -32,6 +40,8 @@ class ModelRecord:
     settings: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
     seconds: float | None = None
+    launch: Mapping[str, Any] = field(default_factory=dict)
+    origin: str | None = None
 
     def write(self, folder: str | Path) -> Path:
         """Write `metrics.json` into a folder."""

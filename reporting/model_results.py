@@ -1,6 +1,8 @@
 """What a saved model scored: a table with its protocol for the card, and the files that the Hub reads results from."""
 
+import math
 from collections.abc import Mapping, Sequence
+from statistics import mean
 from typing import Any
 
 import yaml
@@ -8,7 +10,7 @@ from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 
 from processing.records import query_title
 from reporting.markdown import as_code, one_line, plain
-from reporting.model_facts import GENERATED_DATASET, ModelFacts
+from reporting.model_facts import ModelFacts
 from reporting.report import ABSENT, RECALLS, SUM_OF_RECALLS, markdown_table
 
 EVAL_RESULTS_FOLDER = ".eval_results"
@@ -39,7 +41,7 @@ def reported_numbers(facts: ModelFacts) -> list[tuple[str, str, float]]:
         (language, key, round(facts.metrics[f"{language}/{key}"], 2))
         for language in facts.evaluated_languages
         for key in (*RECALLS, SUM_OF_RECALLS)
-        if f"{language}/{key}" in facts.metrics
+        if math.isfinite(facts.metrics.get(f"{language}/{key}", math.nan))
     ]
 
 
@@ -48,16 +50,21 @@ def metric_title(key: str) -> str:
     return f"{_DIRECTIONS[direction]} {metric}" if direction in _DIRECTIONS else "SumR"
 
 
-def results_table(facts: ModelFacts) -> str:
+def mean_sum_r(facts: ModelFacts, metrics: Mapping[str, float]) -> float:
+    """Mean of SumR over the evaluated languages."""
+    return mean(metrics.get(f"{language}/{SUM_OF_RECALLS}", math.nan) for language in facts.evaluated_languages)
+
+
+def results_table(facts: ModelFacts, metrics: Mapping[str, float]) -> str:
     header = ["captions in", *(key.replace("_", " ") for key in RECALLS), "SumR", "items", "texts", "texts an item"]
     rows = []
     for language in facts.evaluated_languages:
         counts = facts.protocol.get("languages", {}).get(language, {})
-        numbers = [facts.metrics.get(f"{language}/{key}") for key in (*RECALLS, SUM_OF_RECALLS)]
+        numbers = [metrics.get(f"{language}/{key}", math.nan) for key in (*RECALLS, SUM_OF_RECALLS)]
         rows.append(
             [plain(query_title(language))]
-            + [ABSENT if number is None else f"{number:.1f}" for number in numbers]
-            + [_count(counts, facts.metrics, language, name) for name in ("num_items", "num_texts")]
+            + [f"{number:.1f}" if math.isfinite(number) else ABSENT for number in numbers]
+            + [_count(counts, metrics, language, name) for name in ("num_items", "num_texts")]
             + [_range(counts.get("captions_per_item"))]
         )
     return markdown_table(header, rows)
@@ -83,11 +90,7 @@ def protocol_lines(facts: ModelFacts) -> list[str]:
     elif facts.split:
         lines.append(f"Split: {as_code(protocol.get('split', facts.split))}.")
     if protocol:
-        kinds = {language.endswith("_mt") for language in facts.evaluated_languages}
-        human = "captions written by rules" if facts.dataset == GENERATED_DATASET else "human captions"
-        both = f"{human}, or machine translations where the table says so"
-        queries = both if len(kinds) > 1 else "machine translations" if True in kinds else human
-        lines.append(f"Queries: {queries}, against all items of the split; all texts of an item count as correct.")
+        lines.append(_queries(facts))
     if scoring := protocol.get("scoring"):
         weight = protocol.get("global_weight")
         share = ""
@@ -95,9 +98,30 @@ def protocol_lines(facts: ModelFacts) -> list[str]:
             share = f": {weight:g} of the global score and {1 - weight:g} of the best slot"
         lines.append(f"Scores: {plain(scoring)}{share}.")
     if "descriptions" in protocol:
-        lines.append(f"Descriptions of the pictures: {'used' if protocol['descriptions'] else 'not used'}.")
+        used = "used" if protocol["descriptions"] else "not used"
+        second = " in the first table, not in the second" if facts.metrics_without_descriptions else ""
+        lines.append(f"Descriptions of the pictures: {used}{second}.")
     if protocol.get("tie_rule"):
         lines.append(f"Ties: {plain(protocol['tie_rule'])}.")
     if facts.record.checkpoint_choice and facts.split:
         lines.append(f"The checkpoint was chosen by: {plain(facts.record.checkpoint_choice)}.")
     return lines
+
+
+def _queries(facts: ModelFacts) -> str:
+    kinds = {language.endswith("_mt") for language in facts.evaluated_languages}
+    human, translated, named = "human captions", "machine translations", "so"
+    if facts.is_drawn:
+        human, named = "captions written by rules", "machine translation"
+        translated = f"{human}, with disturbed words"
+    both = f"{human}, or {translated} where the table says {named}"
+    queries = both if len(kinds) > 1 else translated if True in kinds else human
+    counts = facts.protocol.get("languages", {})
+    left_out = [
+        f"{number:,} in {plain(query_title(language))}"
+        for language in facts.evaluated_languages
+        if (number := counts.get(language, {}).get("items_without_translation_left_out"))
+    ]
+    items = f"all items of the split but those without a translation ({', '.join(left_out)})" if left_out else ""
+    items = items or "all items of the split"
+    return f"Queries: {queries}, against {items}; all texts of an item count as correct."

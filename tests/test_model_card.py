@@ -1,11 +1,8 @@
 """The card of a model: complete, valid, true to its files, silent where nothing is known, and runnable."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -14,81 +11,20 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from huggingface_hub import HfApi, ModelCard, parse_eval_result_entries
+from huggingface_hub import ModelCard, parse_eval_result_entries
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
 from modeling_leccr.export import save_for_hub
 from processing.traces import PRIVATE_SERVER
 from reporting.model_card import ModelFacts, eval_result_files, model_card, read_facts
-from reporting.model_record import ModelRecord
-from reporting.report import RECALLS
-from tests.hub_server import HubServer, environment, hub
+from tests.hub_server import HubServer, hub
+from tests.model_card_parts import REPO, blocks, full_record, headings, protocol, scores, section, write_card
 from tests.tiny import tiny_model, tiny_processor
 
-REPO = "owner/leccr-mine"
 ALWAYS = ["Use", "Model", "Limits", "Licence", "Citation"]
 # Marks of Markdown, YAML, Jinja and HTML, the end of a front matter, of a table cell and of a block of code.
 POISON = "{{ 7 * 7 }} {% raw %} | `x` ```\n---\n\n\n\n```\n# Title\n<script> *b* [a](b) \"q\" 'r' \\ : #\r\n\u2028end"
 FENCE = "a\n\n\n```\n## b"
-# Runs all blocks of a card in one session, as somebody without this project's packages would.
-STRANGER = """
-import re, sys
-for package in ("modeling_leccr", "processing", "retrieval", "reporting", "hub_scripts"):
-    sys.modules[package] = None
-session = {}
-for block in re.findall(r"^```python\\n(.*?)^```", open(sys.argv[1], encoding="utf-8").read(), flags=re.M | re.S):
-    exec(block, session)
-    print("-----")
-"""
-
-
-def scores(language: str, first: float = 31.125000000000004) -> dict[str, float]:
-    """Metrics of one language: recalls that differ from each other."""
-    recalls = {f"{language}/{key}": first + position for position, key in enumerate(RECALLS)}
-    return {**recalls, f"{language}/sum_r": 345.5, f"{language}/num_items": 40.0, f"{language}/num_texts": 80.0}
-
-
-def protocol(split: str, *languages: str) -> dict[str, Any]:
-    counts = {"num_items": 1040, "num_texts": 2080, "captions_per_item": [1, 3]}
-    return {
-        "split": split,
-        "scoring": "fused",
-        "global_weight": 0.75,
-        "item_source": "image_and_description",
-        "descriptions": True,
-        "directions": ["i2t", "t2i"],
-        "tie_rule": "pessimistic: a tie counts against the model",
-        "languages": dict.fromkeys(languages, counts),
-    }
-
-
-def full_record(**changes: Any) -> ModelRecord:
-    """What training leaves: two splits, two languages and machine translations of a third."""
-    settings = {
-        "dataset": "org/pets",
-        "dataset_config": "de",
-        "target_languages": ["de", "zh"],
-        "vision_tower": "openai/clip-vit-base-patch32",
-        "text_tower": "google-bert/bert-base-multilingual-cased",
-        "model": {"num_slots": 4},
-        "learning_rate": 1e-5,
-        "controls": {"two streams": {"model": {"item_source": "image"}}},
-    }
-    languages = ("de", "zh", "fr_mt")
-    fields: dict[str, Any] = {
-        "languages": ("de", "zh", "fr"),
-        "metrics": {
-            "validation": scores("de", 1),
-            "test": {key: value for language in languages for key, value in scores(language).items()}
-            | {"mean/sum_r": 345.5, "sum_r": 345.5},
-        },
-        "protocol": {"validation": protocol("dev"), "test": protocol("test_2017", *languages)},
-        "checkpoint_choice": "best SumR on validation",
-        "settings": settings,
-        "environment": {"python": "3.11.7", "accelerator": None, "libraries": {"torch": "2.13.0"}},
-        "seconds": 150.0,
-    }
-    return ModelRecord(**(fields | changes))
 
 
 @pytest.fixture(scope="module")
@@ -118,24 +54,6 @@ def facts_of(folder: Path, **changes: Any) -> ModelFacts:
     """Facts with another record, through its file."""
     full_record(**changes).write(folder)
     return read_facts(folder, REPO)
-
-
-def headings(card: str) -> list[str]:
-    return re.findall(r"^## (.+)$", card, flags=re.MULTILINE)
-
-
-def blocks(card: str, language: str = "python") -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", card, flags=re.MULTILINE | re.DOTALL)
-
-
-def section(card: str, heading: str) -> str:
-    return card.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
-
-
-def write_card(folder: Path, repo_id: str) -> str:
-    text = model_card(read_facts(folder, repo_id))
-    (folder / "README.md").write_text(text, encoding="utf-8")
-    return text
 
 
 def test_metadata_are_what_the_hub_asks_for(folder: Path, server: HubServer) -> None:
@@ -397,61 +315,3 @@ def test_a_folder_that_is_no_model_is_refused(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"no config.json or no model\*.safetensors; give a saved model"):
         read_facts(folder, REPO)
-
-
-@pytest.mark.parametrize("settings", [{}, {"item_source": "image"}, {"item_source": "description"}])
-@pytest.mark.parametrize("has_golden", [True, False])
-def test_the_first_block_runs_beside_the_folder(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    settings: dict[str, Any],
-    has_golden: bool,
-) -> None:
-    """Before a model is pushed its card is read from the disk; every kind of model has other inputs."""
-    folder = save_for_hub(tiny_model(**settings), tiny_processor(), tmp_path / "my model")
-    if not has_golden:
-        shutil.rmtree(folder / "golden")
-    text = write_card(folder, folder.name)
-    assert 'NAME = "./my model"' in text
-    monkeypatch.chdir(tmp_path)
-    session: dict[str, Any] = {}
-    exec(blocks(text)[0], session)
-    printed = capsys.readouterr().out.splitlines()
-    assert [line.partition("  ")[2] for line in printed] == [
-        query for _, query in sorted(zip(session["scores"].tolist(), session["queries"], strict=True), reverse=True)
-    ]
-    assert len(printed) > (5 if has_golden else 1)
-    assert all(-1.001 <= float(line.split()[0]) <= 1.001 for line in printed)
-    # With the package, as the card says.
-    exec("import modeling_leccr\n" + blocks(text)[0].replace(", trust_remote_code=True", ""), session)
-    # The path is one to a folder, so a missing one is never looked for on the Hub, where its code would be run.
-    monkeypatch.chdir(folder)
-    with pytest.raises((OSError, ValueError), match="my model"):
-        exec(blocks(text)[0], {})
-
-
-def test_every_block_runs_from_the_hub_for_a_stranger(folder: Path, server: HubServer, tmp_path: Path) -> None:
-    """People copy it first; a line that fails is the end of it."""
-    write_card(folder, REPO)
-    api = HfApi(token=server.token)
-    api.create_repo(REPO)
-    api.upload_folder(repo_id=REPO, folder_path=folder)
-    (tmp_path / "card.md").write_bytes(server.files(REPO, kind="models")["README.md"])
-    variables = {**os.environ, **environment(server, tmp_path / "stranger")}
-    command = [sys.executable, "-I", "-c", STRANGER, str(tmp_path / "card.md")]
-    result = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=120)
-    assert result.returncode == 0, result.stderr
-    use, pipeline, encoder, _ = result.stdout.split("-----\n")
-    queries = json.loads((folder / "golden" / "inputs.json").read_text(encoding="utf-8"))["texts"]
-    first = [line.partition("  ")[2] for line in use.splitlines()]
-    assert len(first) > 3 and set(first) <= set(queries)
-    assert all(label in pipeline for label in ("a green triangle", "a red heart"))
-    assert encoder.startswith("tensor([[") and encoder.count(",") >= len(first) - 1
-
-
-def test_the_check_that_the_card_names_is_there(folder: Path) -> None:
-    """A reader who runs a file that is not there doubts everything else."""
-    assert "python check_embeddings.py" in model_card(read_facts(folder, REPO))
-    (folder / "check_embeddings.py").unlink()
-    assert "check_embeddings" not in model_card(read_facts(folder, REPO))
