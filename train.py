@@ -21,7 +21,7 @@ from modeling_leccr.training.outputs import (
     write_metrics,
     write_pictures_and_report,
 )
-from modeling_leccr.training.run import control_recipes, train_system, use_all_cores
+from modeling_leccr.training.run import control_recipes, reported_split, train_system, use_all_cores
 from reporting.run_record import PeakMemory
 
 logger = logging.getLogger("train")
@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> None:
     splits = load_splits(recipe.data)
     processor = build_processor(recipe.model, splits["train"], recipe.data.target_languages)
     seconds = {"prepare data": time.perf_counter() - start}
-    reported = "test" if "test" in splits else "validation"
+    reported = reported_split(splits)
     languages = recipe.data.evaluation_languages or recipe.data.target_languages
     controls = control_recipes(recipe)
     with PeakMemory() as memory:

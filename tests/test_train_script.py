@@ -49,7 +49,8 @@ def scenes_run(tmp_path_factory: pytest.TempPathFactory, root_dir: Path, server:
     controls = {"two streams": {"model": {"item_source": "image", "interaction": "none"}}}
     recipe = write_recipe(folder, controls=controls, push_to_hub=True, hub_model_id=REPO, hub_license="mit")
     variables = environment(server, folder / "home") | {"HF_TOKEN": server.token}
-    result = train(root_dir, folder, str(recipe), "--model.num_slots", "3", **variables)
+    changes = ("--model.num_slots", "3", "--model.description_dropout", "0.1")
+    result = train(root_dir, folder, str(recipe), *changes, **variables)
     assert result.returncode == 0, result.stderr[-4000:]
     return folder / "out"
 
@@ -67,8 +68,10 @@ def test_the_metrics_hold_both_systems_in_all_languages(scenes_run: Path):
     """The numbers of the README come from this file alone."""
     record = json.loads((scenes_run / "metrics.json").read_text(encoding="utf-8"))
     assert set(record["systems"]) == {"LECCR", "two streams"}
+    assert set(record["systems"]["LECCR"]) == {"validation", "test", "test without descriptions"}
+    assert set(record["systems"]["two streams"]) == {"validation", "test"}
+    assert record["launch"]["num_processes"] == 1
     for metrics in record["systems"].values():
-        assert set(metrics) == {"validation", "test"}
         for language in ("de", "zh"):
             for key in ("t2i_R@1", "t2i_R@5", "t2i_R@10", "i2t_R@1", "i2t_R@5", "i2t_R@10"):
                 assert 0 <= metrics["test"][f"{language}/{key}"] <= 100
@@ -89,6 +92,10 @@ def test_the_record_holds_what_was_said_on_the_command_line(scenes_run: Path):
 def test_the_report_mentions_both_systems_and_the_protocol(scenes_run: Path):
     """Recalls without split, tie rule and control cannot be compared with anybody's."""
     report = (scenes_run / "report.md").read_text(encoding="utf-8")
+    record = json.loads((scenes_run / "metrics.json").read_text(encoding="utf-8"))
+    without = record["systems"]["LECCR"]["test without descriptions"]
+    assert f"| LECCR without descriptions | {without['de/sum_r']:.1f} | {without['zh/sum_r']:.1f} |" in report
+    assert "two streams without" not in report and "| `num_processes` | 1 |" in report
     for words in ("LECCR", "two streams", "German", "Chinese", "pessimistic", "best SumR on validation", "test"):
         assert words in report
     for name in PICTURES:
@@ -122,6 +129,7 @@ def test_the_pushed_model_is_the_saved_one(scenes_run: Path, server: HubServer):
     }
     card = sent["README.md"].decode()
     assert f'"{REPO}"' in card and "license: mit" in card and "pessimistic" in card
+    assert "Global batch: 6 pairs" in card and "not in the second" in card
     assert len(server.repositories["models", REPO].commits) == 2
     private = [str(scenes_run.parent), scenes_run.parent.name, server.token, server.url]
     assert not [word for word in private for data in sent.values() if word.encode() in data]

@@ -11,6 +11,8 @@ from modeling_leccr import LeccrModel
 from modeling_leccr.training.arguments import build_recipe
 from modeling_leccr.training.building import build_processor, load_splits
 from modeling_leccr.training.run import SystemRun, check_descriptions, control_recipes, train_system, use_all_cores
+from reporting.model_record import ModelRecord
+from retrieval.evaluation import evaluate_retrieval
 from tests.tiny import tiny_config
 from tests.training_parts import tiny_recipe, tiny_split, weights_of
 
@@ -133,6 +135,25 @@ def test_a_model_that_can_do_without_descriptions_trains_without_them(tmp_path: 
     assert run.record.metrics["validation"]["de/sum_r"] > 0
 
 
+def test_a_model_that_can_do_without_descriptions_is_also_scored_without_them(tmp_path: Path):
+    """People search pictures that nobody described, and the loss without descriptions can be most of the recall."""
+    recipe = build_recipe(tiny_recipe(tmp_path))
+    recipe.model.model = {**recipe.model.model, "description_dropout": 0.2}
+    recipe.data.scenes = {**recipe.data.scenes, "test_size": 24}  # of fewer, the recalls could be equal by chance
+    splits = load_splits(recipe.data)
+    processor = build_processor(recipe.model, splits["train"], ["de", "zh"])
+    run = train_system(recipe, splits, processor, tmp_path)
+    metrics, protocol = run.record.metrics, run.record.protocol
+    name = "test without descriptions"
+    assert list(metrics) == list(protocol) == ["validation", "test", name]
+    assert protocol[name] == {**protocol["test"], "descriptions": False} and protocol["test"]["descriptions"] is True
+    undescribed = splits["test"].remove_columns("description").add_column("description", [None] * 24)
+    for split, expected in ((splits["test"], metrics["test"]), (undescribed, metrics[name])):
+        found = evaluate_retrieval(run.model, processor, split, ["de", "zh"], progress=False)
+        assert found == {key: value for key, value in expected.items() if key != "sum_r"}
+    assert metrics[name] != metrics["test"]
+
+
 @pytest.mark.parametrize(
     ("fields", "refused"),
     [
@@ -177,6 +198,17 @@ def test_a_launched_process_takes_its_share_of_the_cores(
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)), raising=False)
     use_all_cores()
     assert chosen == ([] if threads is None else [threads])
+
+
+def test_the_record_tells_the_size_of_a_global_batch(tmp_path: Path):
+    """The losses are over the batch of all processes: a recipe run again in another number of them trains otherwise."""
+    recipe = build_recipe(tiny_recipe(tmp_path, gradient_accumulation_steps=2, bf16=True))
+    splits = load_splits(recipe.data)
+    processor = build_processor(recipe.model, splits["train"], ["de", "zh"])
+    run = train_system(recipe, splits, processor, tmp_path)
+    launch = {"pairs_per_process": 6, "gradient_accumulation_steps": 2, "mixed_precision": "bf16", "num_processes": 1}
+    assert run.record.launch == launch
+    assert ModelRecord.read(tmp_path / "checkpoint-2").launch == launch
 
 
 def test_the_model_of_a_run_is_the_model_class_itself(runs: dict[str, SystemRun]):

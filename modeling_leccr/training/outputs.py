@@ -24,6 +24,7 @@ from processing.sources import write_shard
 from reporting.compare import draw_recalls
 from reporting.curves import draw_training_curves
 from reporting.report import write_report
+from reporting.model_record import without_descriptions
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ def write_metrics(
         "truncation_rate": truncation_rate,
         "settings": main.settings,
         "environment": main.environment,
+        "launch": main.launch,
     }
     write_json_atomic(folder / "metrics.json", record)
     return record
@@ -164,6 +166,8 @@ def write_pictures_and_report(
     num_items = int(results[MAIN_SYSTEM][f"{languages[0]}/num_items"])
     draw_training_curves(runs[MAIN_SYSTEM].log_history, folder / "training.png", title="LECCR training")
     draw_recalls(
+    alone = without_descriptions(split_name)
+    beside = {f"{name} without descriptions": m[alone] for name, m in record["systems"].items() if alone in m}
         results,
         languages,
         folder / "comparison.png",
@@ -181,7 +185,7 @@ def write_pictures_and_report(
         folder / "report.md",
         title=f"LECCR on {Path(record['settings'].get('dataset', 'scenes')).name}",
         settings=record["settings"],
-        metrics_by_system=results,
+        metrics_by_system=results | beside,
         languages=languages,
         protocol={
             **record["protocol"][split_name],
@@ -189,7 +193,7 @@ def write_pictures_and_report(
             "truncation_rate": record["truncation_rate"],
         },
         timings=record["seconds"],
-        environment={**record["environment"], "peak_memory_gib": record["peak_memory_gib"]},
+        environment={**record["launch"], **record["environment"], "peak_memory_gib": record["peak_memory_gib"]},
         files=files,
         searches=searches,
     )

@@ -4,7 +4,7 @@ import dataclasses
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from processing.augmentation import RandomResizedCrop
 from processing.pairs import CaptionPairs
 from processing.processing_leccr import LeccrProcessor
 from processing.records import DESCRIPTION_COLUMN
-from reporting.model_record import ModelRecord
+from reporting.model_record import ModelRecord, without_descriptions
 from reporting.run_record import environment
 from retrieval.evaluation import evaluation_protocol
 from retrieval.items import read_column
@@ -91,6 +91,8 @@ def train_system(
 ) -> SystemRun:
     """Train one system and evaluate its best checkpoint on every split but the training one.
 
+    A model that can do without descriptions is also evaluated without them, on the last of these splits.
+
     Args:
         recipe: what to train.
         splits: from `load_splits`.
@@ -106,11 +108,22 @@ def train_system(
     languages = data.evaluation_languages or data.target_languages
     model = build_model(recipe.model, processor.tokenizer)
     check_descriptions(model.config, splits)
-    reported = {name: split for name, split in splits.items() if name != "train"}
+    # Name of the evaluation -> its split, and whether it gives the descriptions of the items.
+    evaluations = {name: (name, True) for name in splits if name != "train"}
+    if model.config.has_slots and model.config.description_dropout > 0:
+        last = reported_split(splits)
+        evaluations[without_descriptions(last)] = (last, False)
     split_names = {"validation": data.validation_split, "test": data.test_split}
     protocol = {
-        name: evaluation_protocol(model, split, languages, scoring=args.scoring, split_name=split_names[name])
-        for name, split in reported.items()
+        name: evaluation_protocol(
+            model,
+            splits[split],
+            languages,
+            scoring=args.scoring,
+            use_descriptions=use_descriptions,
+            split_name=split_names[split],
+        )
+        for name, (split, use_descriptions) in evaluations.items()
     }
     record = ModelRecord(
         languages=tuple(dict.fromkeys(code.removesuffix("_mt") for code in (*data.target_languages, *languages))),
@@ -133,7 +146,10 @@ def train_system(
     seconds = time.perf_counter() - start
     record = dataclasses.replace(
         trainer.record(),
-        metrics={name: trainer.retrieval_metrics(split) for name, split in reported.items()},
+        metrics={
+            name: trainer.retrieval_metrics(splits[split], use_descriptions=use_descriptions)
+            for name, (split, use_descriptions) in evaluations.items()
+        },
         protocol=protocol,
         seconds=seconds,
     )
@@ -143,6 +159,11 @@ def train_system(
         log_history=trainer.state.log_history,
         is_main_process=trainer.is_world_process_zero(),
     )
+
+
+def reported_split(splits: Collection[str]) -> str:
+    """The split whose numbers a run is known by."""
+    return "test" if "test" in splits else "validation"
 
 
 def check_descriptions(config: Any, splits: Mapping[str, datasets.Dataset]) -> None:

@@ -92,9 +92,14 @@ class LeccrTrainer(Trainer):
         self.criterion = LeccrCriterion(LossConfig.from_dict(args.loss))
         self.languages = list(languages)
         self._best_step: int | None = None
-        self._record = record or ModelRecord(
-            languages=tuple(dict.fromkeys(language.removesuffix("_mt") for language in languages))
-        )
+        known = record or ModelRecord(languages=tuple(dict.fromkeys(code.removesuffix("_mt") for code in languages)))
+        launch = {
+            "num_processes": args.world_size,
+            "pairs_per_process": args.per_device_train_batch_size,
+            "gradient_accumulation_steps": args.gradient_accumulation_steps,
+            "mixed_precision": self.accelerator.mixed_precision,
+        }
+        self._record = dataclasses.replace(known, launch=launch)
         self._term_sums: dict[str, Tensor] = {}
         self._num_terms_added = 0
 
@@ -127,7 +132,7 @@ class LeccrTrainer(Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def retrieval_metrics(self, split: datasets.Dataset) -> dict[str, float]:
+    def retrieval_metrics(self, split: datasets.Dataset, *, use_descriptions: bool = True) -> dict[str, float]:
         """Recalls of a split in every language, and `sum_r`, the mean of their SumR (0 to 600)."""
         model = self.accelerator.unwrap_model(self.model)
         metrics = evaluate_retrieval(
@@ -137,6 +142,7 @@ class LeccrTrainer(Trainer):
             self.languages,
             scoring=self.args.scoring,
             batch_size=self.args.per_device_eval_batch_size,
+            use_descriptions=use_descriptions,
             progress=not self.args.disable_tqdm and self.is_world_process_zero(),
         )
         return {**metrics, "sum_r": metrics["mean/sum_r"]}
