@@ -94,11 +94,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     model = LeccrModel(config)
     model.load_state_dict(converted, strict=True)
     logger.info("saving %s", options.out)
-    record = ModelRecord(languages=tuple(options.languages)) if options.languages else None
+    name, sha256 = Path(options.checkpoint).name, _sha256(options.checkpoint)
+    origin = f"converted from {name}, a checkpoint of the released code of LECCR (sha256 {sha256})"
+    record = ModelRecord(languages=tuple(options.languages), origin=origin)
     save_for_hub(model.eval(), processor, options.out, record=record, license_id=options.license)
     report = {
-        "checkpoint": Path(options.checkpoint).name,
-        "sha256": _sha256(options.checkpoint),
+        "checkpoint": name,
+        "sha256": sha256,
         "out": options.out,
         "sizes": asdict(sizes),
         "converted": len(state) - len(dropped),

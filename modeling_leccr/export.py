@@ -109,7 +109,7 @@ def _write_card(folder: Path, repo_id: str, license_id: str | None) -> None:
 
 
 def _public(record: ModelRecord) -> ModelRecord:
-    texts = ("protocol", "checkpoint_choice", "settings", "environment")
+    texts = ("protocol", "checkpoint_choice", "settings", "environment", "origin")
     return dataclasses.replace(record, **{name: without_traces(getattr(record, name)) for name in texts})
 
 

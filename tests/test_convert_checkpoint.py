@@ -21,10 +21,13 @@ from transformers import AutoModel, AutoProcessor
 from hub_scripts import cli, convert_checkpoint
 from modeling_leccr import LeccrModel
 from modeling_leccr.configuration_leccr import OFFICIAL_CHOICES
+from modeling_leccr.export import save_for_hub
 from modeling_leccr.official_checkpoint import official_shapes, official_sizes
 from modeling_leccr.official_file import read_official_file
 from processing.processing_leccr import clean_caption
 from processing.tokenizer import train_tokenizer
+from reporting.markdown import plain
+from reporting.model_record import ModelRecord
 from tests.make_golden import write_golden
 from tests.test_golden_model import STATES, build_model, differences, read_json, run_golden_step, text_tower_config
 from tests.tiny import SENTENCES, tiny_image
@@ -161,9 +164,23 @@ def test_nothing_in_the_folder_tells_where_it_was_made(converted, tower: str):
     checkpoint, folder, _ = converted
     texts = {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert {"config.json", "processor_config.json", "README.md", "model.safetensors"} <= set(texts)
-    for trace in (tower, str(checkpoint.parent), checkpoint.name):
+    for trace in (tower, str(checkpoint.parent)):
         assert [name for name, content in texts.items() if trace.encode() in content] == []
     assert "_name_or_path" not in texts["config.json"].decode()
+
+
+def test_the_card_says_that_the_weights_were_converted_and_from_what(converted, tmp_path: Path):
+    """They would be taken for trained here; and whoever pushes the folder has not got the file any more."""
+    checkpoint, folder, _ = converted
+    sha256 = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    origin = f"converted from {checkpoint.name}, a checkpoint of the released code of LECCR (sha256 {sha256})"
+    assert ModelRecord.read(folder).origin == origin
+    model, processor = AutoModel.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+    again = save_for_hub(model, processor, tmp_path / "again", record=ModelRecord.read(folder), repo_id="owner/pushed")
+    for place in (folder, again):
+        card = (place / "README.md").read_text(encoding="utf-8")
+        assert f"Its weights were {plain(origin)}." in card and "trained this model" not in card
+    assert ModelRecord.read(again) == ModelRecord.read(folder)
 
 
 def test_shapes_are_those_of_the_golden_checkpoint(state: State):
