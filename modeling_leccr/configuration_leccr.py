@@ -1,6 +1,7 @@
 """Configuration of LECCR: two towers, the semantic slots between them and the matching."""
 
 import math
+import os
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -111,6 +112,15 @@ class LeccrConfig(PreTrainedConfig):
     aligned_slots: bool = False
     initial_temperature: float = 0.07
     max_logit_scale: float | int | None = 100.0
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        """Called by `@strict` as well. A tower keeps the name on the Hub that it is from, which the card names; a
+        folder of this machine is nobody else's business, and only here and now it is known to be one.
+        """
+        for tower in (self.vision_config, self.text_config):
+            if isinstance(tower, PreTrainedConfig) and os.path.isdir(tower.name_or_path or ""):
+                tower.name_or_path = ""
+        super().__post_init__(**kwargs)
 
     @classmethod
     def official(cls, **kwargs: Any) -> "LeccrConfig":

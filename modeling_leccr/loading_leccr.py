@@ -31,9 +31,12 @@ class CheckedLoading(PreTrainedModel):
             FileNotFoundError: there are no safetensors, or one of them is missing.
         """
         name = (args[0] if args else kwargs.get("pretrained_model_name_or_path")) or ""
-        kwargs.setdefault("use_safetensors", True)
+        if kwargs.get("use_safetensors") is False:
+            raise ValueError(f"use_safetensors must not be False, for {_SAFE_ONLY}; leave it out.")
+        kwargs["use_safetensors"] = True  # None, the default of transformers, takes other formats too
+        kwargs["subfolder"] = kwargs.get("subfolder") or ""
         kwargs["ignore_mismatched_sizes"] = True  # `check_loading` names them, transformers' error does not
-        with readable_weights(name, kwargs.get("subfolder", "")):
+        with readable_weights(name, kwargs["subfolder"]):
             loaded: Any = super().from_pretrained(*args, output_loading_info=True, **kwargs)
         model, info = loaded
         check_loading(name, info)

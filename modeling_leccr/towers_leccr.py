@@ -65,11 +65,11 @@ def output_width(vision_config: PreTrainedConfig) -> int:
 def tower_config(name: str | os.PathLike, half: str, tower_kwargs: dict[str, Any]) -> PreTrainedConfig:
     """Configuration of a pretrained tower; of a dual encoder, the half ("vision_config", "text_config") asked for.
 
-    It keeps where the tower comes from, which the card names; a folder of this machine is nobody else's business.
+    It keeps where the tower comes from, of which `LeccrConfig` forgets folders of this machine.
     """
     config = AutoConfig.from_pretrained(name, **tower_kwargs)
     tower = getattr(config, half, config)
-    tower.name_or_path = "" if os.path.isdir(name) else str(name)
+    tower.name_or_path = str(name)
     return tower
 
 

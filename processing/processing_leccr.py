@@ -257,7 +257,16 @@ class LeccrProcessor(ProcessorMixin):
     def to_dict(self) -> dict[str, Any]:
         """The saved settings, with the back end of the image processor, which transformers leaves out."""
         backend = getattr(self.image_processor, "backend", "pil")
-        return {**super().to_dict(), "max_length": self._limit(), "image_backend": backend}
+        settings = super().to_dict()
+        settings["image_processor"].pop("auto_map", None)  # set while saving; it is the one of the processor
+        return {**settings, "max_length": self._limit(), "image_backend": backend}
+
+    def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any) -> list[str]:
+        """As `ProcessorMixin.save_pretrained`, but the processor stays as it is."""
+        files = super().save_pretrained(save_directory, push_to_hub, **kwargs)
+        for part in (self, self.image_processor):
+            vars(part).pop("auto_map", None)
+        return files
 
     @classmethod
     def _get_arguments_from_pretrained(

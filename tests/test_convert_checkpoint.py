@@ -375,9 +375,13 @@ def test_a_folder_of_something_else_is_never_replaced(state: State, tower: str, 
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "notes.txt").write_text("mine")
     checkpoint = save_checkpoint(state, tmp_path / "checkpoint.pth")
-    with pytest.raises(ValueError, match="exists and is not a saved model"):
+    with pytest.raises(ValueError, match="would be replaced, and holds"):
         convert(checkpoint, tmp_path / "work", tower)
     assert [path.name for path in (tmp_path / "work").iterdir()] == ["notes.txt"]
+    files = {path: path.read_bytes() for path in Path(tower).iterdir()}
+    with pytest.raises(ValueError, match="would be replaced, and holds"):
+        convert(checkpoint, Path(tower), tower)
+    assert {path: path.read_bytes() for path in Path(tower).iterdir()} == files
 
 
 def test_licence_languages_and_heads_are_those_asked_for(golden_dir: Path, state: State, tower: str, tmp_path: Path):

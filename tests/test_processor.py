@@ -254,8 +254,10 @@ def test_settings_and_pixels_survive_saving(tmp_path: Path, image_processor: typ
     processor = LeccrProcessor(
         parts, tiny_tokenizer(), max_length=7, clean_captions=True, max_words=4, padding="max_length"
     )
+    settings = processor.to_dict()
     processor.save_pretrained(tmp_path)
     again = LeccrProcessor.from_pretrained(tmp_path)
+    assert again.to_dict() == processor.to_dict() == settings
     assert (again.max_length, again.clean_captions, again.max_words, again.padding) == (7, True, 4, "max_length")
     assert again.image_processor.backend == "pil"
     arguments = {"images": [picture(0), picture(1)], "text": TEXTS[:3], "descriptions": [TEXTS[1], None]}

@@ -9,9 +9,17 @@ import pytest
 import torch
 from huggingface_hub import HfApi
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, BertModel, CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionModelWithProjection
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    BertModel,
+    CLIPConfig,
+    CLIPModel,
+    CLIPTextConfig,
+    CLIPVisionModelWithProjection,
+)
 
-from modeling_leccr import LeccrModel
+from modeling_leccr import LeccrConfig, LeccrModel
 from modeling_leccr.towers_leccr import build_tower, output_width, resize_position_grid, visual_tokens
 from tests.hub_server import hub
 from tests.tiny import tiny_items, tiny_model, tiny_pairs, tiny_text_config, tiny_texts, tiny_vision_config
@@ -182,6 +190,25 @@ def test_a_model_does_not_say_in_which_folders_its_towers_lay(towers: tuple[Path
     LeccrModel.from_pretrained(tmp_path / "first").save_pretrained(tmp_path / "second")
     for folder in ("first", "second"):
         assert str(tmp_path) not in (tmp_path / folder / "config.json").read_text(encoding="utf-8")
+
+
+def test_a_relative_folder_is_not_taken_for_a_name_on_the_hub(
+    towers: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From another folder nobody can tell them apart, and config.json and card named the folder as the base model."""
+    (tmp_path / "here").mkdir()
+    for name, folder in zip(("vision", "text"), towers, strict=True):
+        shutil.copytree(folder, tmp_path / "here" / "secret-towers" / name)
+    monkeypatch.chdir(tmp_path / "here")
+    parts = {f"{name}_config": AutoConfig.from_pretrained(f"secret-towers/{name}") for name in ("vision", "text")}
+    parts["vision_config"] = parts["vision_config"].vision_config
+    parts["vision_config"].name_or_path = "secret-towers/vision"
+    models = [LeccrModel(LeccrConfig(**parts, **SLOTS))]
+    models += [LeccrModel.from_towers("secret-towers/vision", "secret-towers/text", **SLOTS)]
+    monkeypatch.chdir(tmp_path)
+    for number, model in enumerate(models):
+        model.save_pretrained(tmp_path / str(number))
+        assert "secret-towers" not in (tmp_path / str(number) / "config.json").read_text(encoding="utf-8")
 
 
 def test_a_model_says_from_which_repositories_its_towers_are(towers: tuple[Path, Path], tmp_path: Path) -> None:

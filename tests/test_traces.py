@@ -36,6 +36,14 @@ HOME = "/" + "home/ann"
         ("from C:/Users/ann/nllb now", "from nllb now"),
         ("C:\\Users\\ann\\my models\\nllb", "nllb"),
         ("\\\\server\\ann\\nllb", "nllb"),
+        ("data\\mine\\nllb", "nllb"),
+        ("data\\mine\\", "mine"),
+        ("bob@10.0.0.1:/x", PRIVATE_SERVER),
+        ("copied from bob@gpu7:~/runs/a twice", f"copied from {PRIVATE_SERVER} twice"),
+        ("10.0.0.7:8000", PRIVATE_SERVER),
+        ("asked localhost:8000/v1/models, then", f"asked {PRIVATE_SERVER} then"),
+        ("(GPU7.cluster.local:8000)", f"({PRIVATE_SERVER})"),
+        ("xoxb-" + "1" * 12 + "-abc", HIDDEN),
     ],
 )
 def test_places_addresses_and_tokens_are_hidden(text: str, expected: str) -> None:
@@ -56,6 +64,10 @@ def test_places_addresses_and_tokens_are_hidden(text: str, expected: str) -> Non
         "Q: translate {caption} and/or more",
         "a:1",
         "the bearer of-an-enormous-standard walks",
+        "at 10:30, 16:90 or 3.14:2; CUDA 12.8.1.0, ann@example.org: hello",
+        "8.8.8.8:53",
+        "git@github.com:org/model",
+        "\\d+ and \\w",
     ],
 )
 def test_everything_else_stays_as_it_is(text: str) -> None:
