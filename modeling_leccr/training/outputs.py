@@ -23,8 +23,8 @@ from processing.records import DESCRIPTION_COLUMN, ID_COLUMN, IMAGE_COLUMN, quer
 from processing.sources import write_shard
 from reporting.compare import draw_recalls
 from reporting.curves import draw_training_curves
-from reporting.report import write_report
 from reporting.model_record import without_descriptions
+from reporting.report import write_report
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +50,8 @@ def write_metrics(
         "peak_memory_gib": peak_gib,
         "truncation_rate": truncation_rate,
         "settings": main.settings,
-        "environment": main.environment,
         "launch": main.launch,
+        "environment": main.environment,
     }
     write_json_atomic(folder / "metrics.json", record)
     return record
@@ -163,11 +163,11 @@ def write_pictures_and_report(
 ) -> None:
     """Write `training.png`, `comparison.png` and `report.md` from the record alone."""
     results = {name: metrics[split_name] for name, metrics in record["systems"].items()}
+    alone = without_descriptions(split_name)
+    beside = {f"{name} without descriptions": m[alone] for name, m in record["systems"].items() if alone in m}
     num_items = int(results[MAIN_SYSTEM][f"{languages[0]}/num_items"])
     draw_training_curves(runs[MAIN_SYSTEM].log_history, folder / "training.png", title="LECCR training")
     draw_recalls(
-    alone = without_descriptions(split_name)
-    beside = {f"{name} without descriptions": m[alone] for name, m in record["systems"].items() if alone in m}
         results,
         languages,
         folder / "comparison.png",

@@ -141,8 +141,8 @@ class LeccrTrainer(Trainer):
             split,
             self.languages,
             scoring=self.args.scoring,
-            batch_size=self.args.per_device_eval_batch_size,
             use_descriptions=use_descriptions,
+            batch_size=self.args.per_device_eval_batch_size,
             progress=not self.args.disable_tqdm and self.is_world_process_zero(),
         )
         return {**metrics, "sum_r": metrics["mean/sum_r"]}
