@@ -8,6 +8,7 @@ from typing import Any
 
 from huggingface_hub import DatasetCard, DatasetCardData
 
+from processing.hub_card import UNKNOWN_LICENSE
 from processing.hub_dataset import HubDataset
 from processing.manifest import Step
 from processing.readers.table import NO_CAPTION
@@ -30,7 +31,6 @@ from reporting.dataset_report import QUALITY_FILE, quality_sections
 from reporting.report import markdown_table
 
 TEMPLATE = Path(__file__).parent / "templates" / "dataset_card.md.jinja"
-UNKNOWN_LICENSE = "unknown"
 TAGS = ("image-text-retrieval", "cross-lingual-retrieval", "leccr")
 _TITLES = {"read": "Source", "describe": "Descriptions", "translate": "Translations"}
 _SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
@@ -42,13 +42,14 @@ def dataset_card(data: HubDataset, *, license_id: str | None = None, quality: Ma
 
     Args:
         data: what the repository holds.
-        license_id: identifier of the Hub such as "cc-by-4.0"; None says visibly that it was not stated.
+        license_id: identifier of the Hub such as "cc-by-4.0"; by default that of `data`. Without either the card says
+            visibly that it was not stated.
         quality: the content of `quality.json`, see `read_quality`.
 
     Raises:
         ValueError: the metadata are not what the Hub takes.
     """
-    license_id = license_id or UNKNOWN_LICENSE
+    license_id = license_id or data.license_id or UNKNOWN_LICENSE
     is_video = data.id_column == VIDEO_ID_COLUMN
     medium = "clip" if is_video else "picture"
     columns = list(dict.fromkeys(name for names in data.columns.values() for name in names))

@@ -1,19 +1,20 @@
 """Push a data set folder to the Hub: texts keyed by id, a configuration for each target language, a card.
 
-    python -m hub_scripts.push_dataset --dataset data/translated --repo org/mine-leccr --license cc-by-4.0 --dry-run
+    leccr push_dataset --dataset data/translated --repo org/mine-leccr --license cc-by-4.0 --dry-run
 
-Without --dry-run it uploads, with the token of `hf auth login` or of the variable HF_TOKEN, and prints what it sent.
-Run it again after a failure: what arrived is not sent again. The repository becomes what the folder is; a language that
-the folder no longer has is deleted there. Pictures stay at home without --with-images.
+Without --dry-run it uploads, and prints what it sent. Run it again after a failure: what arrived is not sent again. The
+repository becomes what the folder is; a language that the folder no longer has is deleted there. A card that somebody
+edited on the Hub stays without --replace-card, but for its list of configurations. Pictures stay at home without
+--with-images.
 """
 
 import argparse
-import json
 import logging
 from collections.abc import Sequence
 from functools import partial
 
 from hub_scripts.dataset_card import dataset_card, read_quality
+from hub_scripts.push_options import add_push_arguments, format_push
 from processing.hub_dataset import push_dataset
 from processing.hub_upload import DEFAULT_FILES_PER_COMMIT
 
@@ -24,19 +25,18 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         prog="leccr push_dataset", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--dataset", required=True, metavar="FOLDER", help="what read, describe or translate wrote")
-    parser.add_argument("--repo", required=True, metavar="ORG/NAME", help="name on the Hub; made if needed")
+    add_push_arguments(parser)
     parser.add_argument(
-        "--license", help="licence of the texts by its name on the Hub, such as cc-by-4.0 or other; unknown if left out"
+        "--license",
+        help="licence of the texts by its name on the Hub, such as cc-by-4.0 (default: that of the card there)",
     )
-    parser.add_argument("--private", action="store_true", help="only those with a token of yours can read it")
-    parser.add_argument("--revision", metavar="BRANCH", help="push to a branch, made if needed")
+    parser.add_argument("--replace-card", action="store_true", help="write a new card even if it was edited on the Hub")
     parser.add_argument("--with-images", action="store_true", help="put the pictures inside, once for each language")
     parser.add_argument("--images", metavar="FOLDER", help="the pictures, where the data set has none itself")
     parser.add_argument("--quality", metavar="FOLDER", help="what inspect_dataset wrote (default: --dataset)")
     parser.add_argument("--rows-per-shard", type=int, help="rows of a file (default: 10000; with pictures 1000)")
     parser.add_argument("--files-per-commit", type=int, default=DEFAULT_FILES_PER_COMMIT, help="(default: %(default)s)")
     parser.add_argument("--staging", metavar="FOLDER", help="build the repository here and keep it")
-    parser.add_argument("--dry-run", action="store_true", help="print what would be sent, and send nothing")
     return parser.parse_args(argv)
 
 
@@ -57,8 +57,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         staging=options.staging,
         rows_per_shard=options.rows_per_shard,
         files_per_commit=options.files_per_commit,
+        replace_card=options.replace_card,
     )
-    print(json.dumps(result, indent=2, ensure_ascii=False))
+    print(format_push(result))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
 """Push the recalls to the Hub as a Space, from which `evaluate.load` takes them.
 
-    python -m hub_scripts.push_metric --repo org/crosslingual_retrieval --dry-run
+    leccr push_metric --repo org/crosslingual_retrieval --dry-run
 
-Without --dry-run it uploads, with the token of `hf auth login` or of the variable HF_TOKEN, and prints what it sent.
+Without --dry-run it uploads, and prints what it sent.
 """
 
 import argparse
-import json
 import logging
 import tempfile
 from collections.abc import Sequence
@@ -16,7 +15,9 @@ from typing import Any
 from huggingface_hub import HfApi
 
 import retrieval
-from processing.hub_upload import CARD_FILE, check_card, compare, preview_remote, upload_folder
+from hub_scripts.push_options import add_push_arguments, format_push
+from processing.hub_card import check_card
+from processing.hub_upload import CARD_FILE, preview, upload_folder
 
 METRIC = "crosslingual_retrieval"
 # Where the metric lies here; its texts say so, and name the Space once they are there.
@@ -43,8 +44,8 @@ def push_metric(
         dry_run: tell what would be sent, and send nothing.
 
     Returns:
-        `repository`, and what was sent, see `upload_folder`; in a dry run `would_send` (path -> bytes) and
-        `unchanged_files`.
+        `repository`, and what was sent, see `upload_folder`; in a dry run what would be, see `preview`, and the
+        `card`.
 
     Raises:
         ValueError: the Space has another name, or the Hub does not take its card.
@@ -65,9 +66,8 @@ def push_metric(
             return {"repository": repo_id} | upload_folder(
                 folder, repo_id, repo_type=REPOSITORY_TYPE, is_ours=_is_ours, **settings
             )
-        remote = preview_remote(HfApi(token=token), repo_id, REPOSITORY_TYPE, revision)
-        plan = compare(folder, remote, _is_ours)
-        return {"repository": repo_id, "would_send": dict(plan.changed), "unchanged_files": len(plan.unchanged)}
+        plan = preview(folder, HfApi(token=token), repo_id, REPOSITORY_TYPE, _is_ours, revision)
+        return {"repository": repo_id} | plan | {"card": (folder / CARD_FILE).read_text(encoding="utf-8")}
 
 
 def build_space(folder: Path, repo_id: str) -> None:
@@ -88,10 +88,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="leccr push_metric", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--repo", required=True, metavar=f"ORG/{METRIC}", help="name on the Hub; made if needed")
-    parser.add_argument("--private", action="store_true", help="only those with a token of yours can read it")
-    parser.add_argument("--revision", metavar="BRANCH", help="push to a branch, made if needed")
-    parser.add_argument("--dry-run", action="store_true", help="print what would be sent, and send nothing")
+    add_push_arguments(parser, repo=f"ORG/{METRIC}")
     return parser.parse_args(argv)
 
 
@@ -100,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parse_arguments(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     settings = {"private": options.private, "revision": options.revision, "dry_run": options.dry_run}
-    print(json.dumps(push_metric(options.repo, **settings), indent=2, ensure_ascii=False))
+    print(format_push(push_metric(options.repo, **settings)))
 
 
 def _is_ours(path: str) -> bool:

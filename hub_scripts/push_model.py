@@ -1,20 +1,23 @@
 """Push a model to the Hub: weights, configuration, processor, the code that they need, what it scored, a card.
 
-    python -m hub_scripts.push_model --model outputs/demo/model --repo org/leccr-demo --license apache-2.0 --dry-run
+    leccr push_model --model outputs/demo/model --repo org/leccr-demo --license apache-2.0 --dry-run
 
 The folder is a saved model, or a checkpoint of its training such as outputs/demo/checkpoints/LECCR/checkpoint-80, of
-which only the model is sent. Without --dry-run it uploads, with the token of `hf auth login` or of the variable
-HF_TOKEN, and prints what it sent. It is one commit, whose name in the result pins this version for good
-(`from_pretrained(..., revision=COMMIT)`). Run it again after a failure: what arrived is not sent again.
+which only the model is sent. Without --dry-run it uploads, and prints what it sent. It is one commit, whose name in the
+result pins this version for good (`from_pretrained(..., revision=COMMIT)`). Run it again after a failure: what arrived
+is not sent again. A card that somebody edited on the Hub stays without --replace-card.
+
+The model is saved anew in the temporary folder of this machine (TMPDIR, or --staging), which needs room for it. A push
+that is killed leaves it there, as leccr-push-*; remove it then.
 """
 
 import argparse
-import json
 import logging
 from collections.abc import Sequence
 
+from hub_scripts.push_options import add_push_arguments, format_push
 from modeling_leccr.export import DEFAULT_SHARD_SIZE
-from modeling_leccr.publishing import push_model
+from modeling_leccr.publishing import DEFAULT_MESSAGE, push_model
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -23,15 +26,15 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         prog="leccr push_model", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", required=True, metavar="FOLDER", help="a saved model, or a checkpoint")
-    parser.add_argument("--repo", required=True, metavar="ORG/NAME", help="name on the Hub; made if needed")
+    add_push_arguments(parser)
     parser.add_argument(
-        "--license", help="licence of the weights by its name on the Hub (default: that of the card in the folder)"
+        "--license",
+        help="licence of the weights by its name on the Hub (default: that of the card in the folder, or on the Hub)",
     )
-    parser.add_argument("--private", action="store_true", help="only those with a token of yours can read it")
-    parser.add_argument("--revision", metavar="BRANCH", help="push to a branch, made if needed")
+    parser.add_argument("--replace-card", action="store_true", help="write a new card even if it was edited on the Hub")
+    parser.add_argument("--message", default=DEFAULT_MESSAGE, help="title of the commit (default: %(default)s)")
     parser.add_argument("--max-shard-size", default=DEFAULT_SHARD_SIZE, help="of one file (default: %(default)s)")
-    parser.add_argument("--staging", metavar="FOLDER", help="build the repository here and keep it")
-    parser.add_argument("--dry-run", action="store_true", help="print what would be sent, and send nothing")
+    parser.add_argument("--staging", metavar="FOLDER", help="build the repository here instead, and keep it")
     return parser.parse_args(argv)
 
 
@@ -48,8 +51,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         dry_run=options.dry_run,
         staging=options.staging,
         max_shard_size=options.max_shard_size,
+        message=options.message,
+        replace_card=options.replace_card,
     )
-    print(json.dumps(result, indent=2, ensure_ascii=False))
+    print(format_push(result))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ states and the arguments of the run. It is sent in one commit: whoever loads the
 the new one, never a part of it.
 """
 
+import logging
 import re
 import tempfile
 from pathlib import Path
@@ -15,17 +16,27 @@ from huggingface_hub import HfApi
 from transformers import AutoConfig, AutoModel, AutoProcessor
 
 from modeling_leccr.configuration_leccr import LeccrConfig
-from modeling_leccr.export import CONFIG_FILE, DEFAULT_SHARD_SIZE, PROCESSOR_FILE, save_for_hub
-from processing.hub_upload import CARD_FILE, check_card, check_repo_id, compare, preview_remote, upload_folder
+from modeling_leccr.export import DEFAULT_SHARD_SIZE, save_for_hub
+from modeling_leccr.loading_leccr import readable_weights
+from modeling_leccr.model_files import CONFIG_FILE, PROCESSOR_FILE, foreign_files, is_ours
+from processing.files import write_text_atomic
+from processing.hub_card import card_to_push, check_card, check_license, license_of, read_remote_card
+from processing.hub_upload import (
+    CARD_FILE,
+    check_repo_id,
+    prepare_repository,
+    preview,
+    repeat_failed,
+    upload_folder,
+)
 from reporting.model_card import read_facts
 from reporting.model_record import RECORD_FILE, ModelRecord
 
+logger = logging.getLogger(__name__)
+
 REPOSITORY_TYPE = "model"
-_OURS = re.compile(
-    r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json|\w+_leccr\.py|check_embeddings\.py|"
-    r"golden/(inputs\.json|\d+\.png|embeds\.safetensors)|(config|metrics|processor_config|tokenizer|tokenizer_config|"
-    r"special_tokens_map|added_tokens|modules|sentence_bert_config|config_sentence_transformers)\.json|\.eval_results/[\w.-]+--[\w.-]+\.yaml"
-)
+DEFAULT_MESSAGE = "Upload model"
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*[TGMK]B", re.IGNORECASE)
 
 
 def push_model(
@@ -39,26 +50,30 @@ def push_model(
     dry_run: bool = False,
     staging: str | Path | None = None,
     max_shard_size: str | int = DEFAULT_SHARD_SIZE,
-    message: str = "Upload model",
+    message: str = DEFAULT_MESSAGE,
+    replace_card: bool = False,
 ) -> dict[str, Any]:
     """Push a model; run again after a failure, files that arrived are not sent again.
 
     Files of an older push that the model no longer has are deleted in the same commit. Files that somebody else put
-    there stay.
+    there stay, and so does a card that somebody edited there. What the Hub would refuse (the token, the name, the
+    licence, a private model in a public repository) is found before the weights are loaded.
 
     Args:
         folder: what `save_for_hub` wrote, or a checkpoint folder of `LeccrTrainer`.
         repo_id: name on the Hub, `organisation/name`; made if needed.
-        license_id: licence of the weights by its name on the Hub; by default that of the card in `folder`.
+        license_id: licence of the weights by its name on the Hub; by default that of the card in `folder`, or else of
+            the card on the Hub.
         private: make the repository private; one that is there must be.
         revision: branch to push to, made if needed.
         token: of the Hub; the one of `hf auth login` by default.
         dry_run: tell what would be sent and deleted; nothing is changed on the Hub. Under HF_HUB_OFFLINE the
             repository is taken to be empty, and the card is not checked.
-        staging: where the repository is built and kept, instead of a temporary folder. Absent or empty, or what an
-            earlier push left there.
+        staging: where the repository is built and kept, instead of a temporary folder (of `tempfile.gettempdir()`,
+            which a push that is killed leaves behind). Absent or empty, or what an earlier push left there.
         max_shard_size: bytes of one file of weights, or a text such as "5GB".
         message: title of the commit.
+        replace_card: replace the card on the Hub even if somebody edited it there.
 
     Returns:
         `repository`, `num_parameters`, and what was sent, see `upload_folder`; in a dry run `would_send`
@@ -70,40 +85,42 @@ def push_model(
         ConnectionError: the token is absent or may not write there, or the Hub cannot be reached in a dry run.
         HTTPError, RuntimeError: the Hub refuses for another reason, or fails time after time.
     """
-    source = Path(folder)
+    source, api = Path(folder), HfApi(token=token)
     check_repo_id(repo_id)
+    _check_shard_size(max_shard_size)
+    check_folder(source)
+    with readable_weights(source):
+        license_of_folder = read_facts(source, repo_id).license_id
     with tempfile.TemporaryDirectory(prefix="leccr-push-") as temporary:
         target = Path(temporary) / "repository" if staging is None else Path(staging)
         _check_staging(target, source)
+        remote_card = read_remote_card(api, repo_id, REPOSITORY_TYPE, revision, dry_run=dry_run)
+        license_id = license_id or license_of_folder or license_of(remote_card)
+        check_license(license_id, REPOSITORY_TYPE)
+        if license_id is None:
+            logger.warning("the licence of %s is unknown, so nobody may use it; add --license", repo_id)
+        settings: dict[str, Any] = {"private": private, "revision": revision}
+        if not dry_run:
+            repeat_failed(lambda: prepare_repository(api, repo_id, REPOSITORY_TYPE, **settings), repo_id)
         model, processor = load_strictly(source)
         record = ModelRecord.read(source) if (source / RECORD_FILE).is_file() else None
-        settings: dict[str, Any] = {
-            "license_id": license_id or read_facts(source, repo_id).license_id,
-            "max_shard_size": max_shard_size,
-        }
-        save_for_hub(model, processor, target, record=record, repo_id=repo_id, **settings)
+        naming: dict[str, Any] = {"repo_id": repo_id, "license_id": license_id}
+        save_for_hub(model, processor, target, record=record, max_shard_size=max_shard_size, **naming)
         card = check_card((target / CARD_FILE).read_text(encoding="utf-8"), REPOSITORY_TYPE)
+        card = card_to_push(card, remote_card, repo_id, replace=replace_card)
+        write_text_atomic(target / CARD_FILE, card)
         result = {"repository": repo_id, "num_parameters": model.num_parameters()}
-        if not dry_run:
-            settings = {"private": private, "revision": revision, "token": token, "message": message}
-            settings |= {"repo_type": REPOSITORY_TYPE, "is_ours": is_ours, "files_per_commit": None}
-            return result | upload_folder(target, repo_id, **settings)
-        plan = compare(target, preview_remote(HfApi(token=token), repo_id, REPOSITORY_TYPE, revision), is_ours)
-        return result | {
-            "would_send": dict(plan.changed),
-            "would_send_bytes": plan.num_bytes,
-            "unchanged_files": len(plan.unchanged),
-            "would_delete": list(plan.stale),
-            "card": card,
-        }
+        if dry_run:
+            return result | preview(target, api, repo_id, REPOSITORY_TYPE, is_ours, revision) | {"card": card}
+        settings |= {"token": token, "message": message, "repo_type": REPOSITORY_TYPE, "is_ours": is_ours}
+        return result | upload_folder(target, repo_id, files_per_commit=None, **settings)
 
 
-def load_strictly(folder: Path) -> tuple[Any, Any]:
-    """Model and processor of a folder, refused unless every weight is there and fits.
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that holds no whole model of this library, without reading its weights.
 
     Raises:
-        ValueError: it holds no whole model, or a model of another kind.
-        FileNotFoundError: a file of weights is missing.
+        ValueError: a file is missing, or it is a model of another kind.
     """
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder; give a saved model, or a checkpoint of its training.")
@@ -116,12 +133,26 @@ def load_strictly(folder: Path) -> tuple[Any, Any]:
     kind = AutoConfig.from_pretrained(folder).model_type
     if kind != LeccrConfig.model_type:
         raise ValueError(f"{folder} holds a model of the type {kind!r}; only {LeccrConfig.model_type!r} is pushed.")
+
+
+def load_strictly(folder: Path) -> tuple[Any, Any]:
+    """Model and processor of a folder, refused unless every weight is there and fits.
+
+    Raises:
+        ValueError: as `check_folder`, or a weight is missing or does not fit.
+        FileNotFoundError: a file of weights is missing.
+    """
+    check_folder(folder)
     return AutoModel.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
 
 
-def is_ours(path: str) -> bool:
-    """Whether a file has a name that a push gives, beside the card."""
-    return _OURS.fullmatch(path) is not None
+def _check_shard_size(size: str | int) -> None:
+    """Refuse what transformers takes for no size, before the model is loaded."""
+    found = _SIZE.fullmatch(size.strip()) if isinstance(size, str) else None
+    if not (float(found[1]) if found else isinstance(size, int) and size) > 0:
+        raise ValueError(
+            f"max_shard_size (--max-shard-size) must be a number with TB, GB, MB or KB, such as 5GB, got {size!r}."
+        )
 
 
 def _check_staging(staging: Path, source: Path) -> None:
@@ -131,12 +162,7 @@ def _check_staging(staging: Path, source: Path) -> None:
     place, origin = staging.resolve(), source.resolve()
     if place in (origin, *origin.parents):
         raise ValueError(f"staging is replaced, and {staging} holds the model itself; name another folder.")
-    names = [path.relative_to(staging).as_posix() for path in staging.rglob("*") if not path.is_dir()]
-    strangers = sorted(name for name in names if name != CARD_FILE and not is_ours(name))
-    if strangers or (names and CARD_FILE not in names):
+    if foreign := foreign_files(staging):
         raise ValueError(
-            f"staging is replaced, and {staging} holds what no push wrote there ({(strangers or names)[:3]}); name "
-            f"another folder."
+            f"staging is replaced, and {staging} holds what no push wrote there ({foreign[:3]}); name another folder."
         )
-    if staging.is_dir() and not names:
-        staging.rmdir()

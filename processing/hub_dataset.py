@@ -10,11 +10,9 @@ folder gives the same bytes, so what is on the Hub already is not sent again.
 
 import logging
 import re
-import shutil
 import tempfile
-import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +20,12 @@ import datasets
 from huggingface_hub import HfApi
 from tqdm import tqdm
 
-from processing.files import replace_folder, write_text_atomic
+from processing.files import atomic_folder, write_text_atomic
+from processing.hub_card import card_to_push, check_card, license_of, read_remote_card
 from processing.hub_upload import (
     CARD_FILE,
     DEFAULT_FILES_PER_COMMIT,
-    check_card,
-    compare,
-    preview_remote,
+    preview,
     upload_folder,
 )
 from processing.languages import LANGUAGES, SOURCE_LANGUAGE
@@ -71,6 +68,7 @@ class HubDataset:
         missing: rows left out, because they have no picture.
         has_images: whether the pictures are inside.
         left_out_columns: columns of the data set that are in no configuration.
+        license_id: licence by the card that is on the Hub; None without one.
     """
 
     repo_id: str
@@ -82,6 +80,7 @@ class HubDataset:
     missing: MissingReport = field(default_factory=MissingReport)
     has_images: bool = False
     left_out_columns: Sequence[str] = ()
+    license_id: str | None = None
 
     def configurations(self) -> list[dict[str, Any]]:
         """The entry `configs` of the card's YAML.
@@ -114,11 +113,13 @@ def push_dataset(
     staging: str | Path | None = None,
     rows_per_shard: int | None = None,
     files_per_commit: int = DEFAULT_FILES_PER_COMMIT,
+    replace_card: bool = False,
 ) -> dict[str, Any]:
     """Push a data set folder; run again after a failure, it goes on where it was.
 
     The repository becomes what the folder is: configurations of an older push that the folder no longer has are
-    deleted in the last commit. Files that somebody else put there stay.
+    deleted in the last commit. Files that somebody else put there stay. So does a card that somebody edited there, but
+    for the entry `configs` of its metadata, by which the rows are loaded.
 
     Args:
         folder: a finished data set, with any number of target languages.
@@ -136,6 +137,7 @@ def push_dataset(
             `load_dataset(staging, "de")`. Absent or empty, or what an earlier push left there.
         rows_per_shard: rows of one file, held in memory at once; by default 10,000, and 1,000 with pictures.
         files_per_commit: at least 1.
+        replace_card: replace the card on the Hub even if somebody edited it there.
 
     Returns:
         `repository`, `configurations` (language -> split -> rows), `missing`, `left_out_columns`, and what was sent,
@@ -148,13 +150,22 @@ def push_dataset(
         ConnectionError: the token is absent or may not write there, or the Hub cannot be reached in a dry run.
         HTTPError, RuntimeError: the Hub refuses for another reason, or fails time after time.
     """
+    api = HfApi(token=token)
+    place: dict[str, Any] = {"repo_type": REPOSITORY_TYPE, "revision": revision}
+
+    def finished_card(found: HubDataset) -> str:
+        """Called before the first shard is written, so that what the Hub refuses costs no time."""
+        remote_card = read_remote_card(api, repo_id, dry_run=dry_run, **place)
+        card = check_card(write_card(replace(found, license_id=license_of(remote_card))), REPOSITORY_TYPE)
+        return card_to_push(card, remote_card, repo_id, replace=replace_card, entries=("configs",))
+
     with tempfile.TemporaryDirectory(prefix="leccr-push-") as temporary:
         target = Path(temporary) / "repository" if staging is None else Path(staging)
         found = build_repository(
             folder,
             target,
             repo_id,
-            write_card=lambda found: check_card(write_card(found), REPOSITORY_TYPE),
+            write_card=finished_card,
             with_images=with_images,
             images=images,
             rows_per_shard=rows_per_shard,
@@ -165,19 +176,11 @@ def push_dataset(
             "missing": found.missing.counts(),
             "left_out_columns": list(found.left_out_columns),
         }
-        if not dry_run:
-            settings: dict[str, Any] = {"private": private, "revision": revision, "token": token}
-            settings |= {"repo_type": REPOSITORY_TYPE, "is_ours": _is_ours, "files_per_commit": files_per_commit}
-            return result | upload_folder(target, repo_id, **settings)
-        remote = preview_remote(HfApi(token=token), repo_id, REPOSITORY_TYPE, revision)
-        plan = compare(target, remote, _is_ours)
-        return result | {
-            "would_send": dict(plan.changed),
-            "would_send_bytes": plan.num_bytes,
-            "unchanged_files": len(plan.unchanged),
-            "would_delete": list(plan.stale),
-            "card": (target / CARD_FILE).read_text(encoding="utf-8"),
-        }
+        if dry_run:
+            card = (target / CARD_FILE).read_text(encoding="utf-8")
+            return result | preview(target, api, repo_id, is_ours=_is_ours, **place) | {"card": card}
+        settings: dict[str, Any] = {"private": private, "token": token, "files_per_commit": files_per_commit}
+        return result | upload_folder(target, repo_id, is_ours=_is_ours, **place, **settings)
 
 
 def build_repository(
@@ -219,17 +222,10 @@ def build_repository(
     if found.left_out_columns:
         logger.warning("left out of every configuration: columns %s", ", ".join(found.left_out_columns))
     card = write_card(found)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    fresh = target.with_name(f".{target.name}-{uuid.uuid4().hex}")
-    try:
+    with atomic_folder(target) as fresh:
         _write_shards(splits, found, fresh, limit)
         Manifest(tuple(found.steps), dict(found.rows)).write(fresh)
         write_text_atomic(fresh / CARD_FILE, card)
-        if target.is_dir() and not any(target.iterdir()):
-            target.rmdir()
-        replace_folder(target, fresh)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
     return found
 
 

@@ -10,12 +10,13 @@ repeated: the library leaves that to the caller, because a repeated commit may b
 import logging
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, RepoCard, is_offline_mode
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, is_offline_mode
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils.sha import git_hash, sha_fileobj
@@ -28,6 +29,7 @@ CARD_FILE = "README.md"
 DEFAULT_FILES_PER_COMMIT = 50
 MAX_FAILURES = 6
 MAX_WAIT_S = 300.0
+Result = TypeVar("Result")
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 
@@ -68,27 +70,6 @@ def compare(folder: Path, remote: Mapping[str, RepoFile], is_ours: Callable[[str
     return Comparison(changed, unchanged, [name for name in sorted(remote) if name not in local and is_ours(name)])
 
 
-def check_card(card: str, repo_type: str) -> str:
-    """Let the Hub check a card before the hours of an upload, after which it would refuse it.
-
-    Without a connection the card is not checked here; it is when it is sent.
-
-    Returns:
-        The card.
-
-    Raises:
-        ValueError: the Hub does not take its metadata, such as an unknown licence; the message says which.
-    """
-    if not is_offline_mode():
-        try:
-            RepoCard(card).validate(repo_type)
-        except ValueError as error:
-            raise ValueError(f"the Hub does not take the metadata of the card: {error}") from error
-        except HTTPError as error:
-            logger.warning("the card could not be checked before the upload (%s)", error)
-    return card
-
-
 def list_remote(api: HfApi, repo_id: str, repo_type: str, revision: str | None = None) -> dict[str, RepoFile]:
     """The files of a repository by path; none where there is no such repository or branch yet."""
     try:
@@ -104,8 +85,21 @@ def preview_remote(api: HfApi, repo_id: str, repo_type: str, revision: str | Non
     Raises:
         ConnectionError: the Hub cannot be reached, or does not take the token; the message says what to do.
     """
+    if is_offline_mode():
+        return {}
+    with refusals_told(repo_id):
+        return list_remote(api, repo_id, repo_type, revision)
+
+
+@contextmanager
+def refusals_told(repo_id: str) -> Iterator[None]:
+    """Say what to do about a Hub that is asked once, for a dry run, and cannot be reached or does not take the token.
+
+    Raises:
+        ConnectionError: in place of the error of the Hub's client.
+    """
     try:
-        return {} if is_offline_mode() else list_remote(api, repo_id, repo_type, revision)
+        yield
     except HTTPError as error:
         if _is_denied(error):
             raise ConnectionError(_login_advice(repo_id, error)) from error
@@ -195,22 +189,59 @@ def upload_folder(
         raise ValueError(f"files_per_commit must be at least 1, got {files_per_commit}.")
     api = HfApi(token=token)
     upload = _Upload(Path(folder), api, repo_id, repo_type, revision, is_ours, files_per_commit, message)
+
+    def attempt() -> dict[str, Any]:
+        upload.head = prepare_repository(api, repo_id, repo_type, private=private, revision=revision)
+        upload.run()
+        return {**upload.totals, "commit": upload.head}
+
+    return repeat_failed(attempt, repo_id, progress=lambda: upload.totals["commits"])
+
+
+def repeat_failed(action: Callable[[], Result], repo_id: str, *, progress: Callable[[], int] = lambda: 0) -> Result:
+    """Call again what the Hub or the way to it failed, after a wait; at most `MAX_FAILURES` times without progress.
+
+    Args:
+        action: what is done; it goes on where it was, or can be done twice.
+        repo_id: name on the Hub, for messages.
+        progress: how far `action` has come.
+
+    Raises:
+        ConnectionError: there is no token, or one that may not write there.
+        HTTPError: the Hub refuses for another reason, or fails time after time.
+    """
     failures = 0
     while True:
-        before = upload.totals["commits"]
+        before = progress()
         try:
-            upload.head = prepare_repository(api, repo_id, repo_type, private=private, revision=revision)
-            upload.run()
-            return {**upload.totals, "commit": upload.head}
+            return action()
         except HTTPError as error:
-            failures = 1 if upload.totals["commits"] > before else failures + 1
+            failures = 1 if progress() > before else failures + 1
             wait = _seconds_to_wait(error, failures)
             if _is_denied(error):
                 raise ConnectionError(_login_advice(repo_id, error)) from error
             if wait is None or failures >= MAX_FAILURES:
                 raise
-            logger.warning("upload to %s failed (%s); comparing again in %.0f s", repo_id, error, wait)
+            logger.warning("%s failed on the Hub (%s); trying again in %.0f s", repo_id, error, wait)
             time.sleep(wait)
+
+
+def preview(
+    folder: Path, api: HfApi, repo_id: str, repo_type: str, is_ours: Callable[[str], bool], revision: str | None = None
+) -> dict[str, Any]:
+    """What `upload_folder` would do: `would_send` (path -> bytes), `would_send_bytes`, `unchanged_files` and
+    `would_delete`.
+
+    Raises:
+        ConnectionError: as `preview_remote`.
+    """
+    plan = compare(folder, preview_remote(api, repo_id, repo_type, revision), is_ours)
+    return {
+        "would_send": dict(plan.changed),
+        "would_send_bytes": plan.num_bytes,
+        "unchanged_files": len(plan.unchanged),
+        "would_delete": list(plan.stale),
+    }
 
 
 @dataclass

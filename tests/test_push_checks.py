@@ -1,6 +1,5 @@
 """What a push looks at before the first byte is sent: staging folder, licence, columns, splits without rows."""
 
-import json
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ from hub_scripts.push_dataset import main
 from processing.hub_dataset import build_repository, push_dataset
 from processing.manifest import read_manifest
 from processing.sources import write_splits
-from tests.hub_parts import SPLITS, rows, write_folder
+from tests.hub_parts import SPLITS, read_dry_run, rows, write_folder
 from tests.hub_server import HubServer, hub
 from tests.openai_server import OpenAiServer
 from tests.processing_parts import picture
@@ -100,11 +99,11 @@ def test_columns_that_the_schema_does_not_know_are_told(
     split = rows("train", 2).add_column("my_tag", ["x", "y"]).add_column("caption_mi", [["kuri"], ["ngeru"]])
     write_splits({"train": split}, folder, overwrite=True)
     main(["--dataset", str(folder), "--repo", REPO, "--dry-run"])
-    assert json.loads(capsys.readouterr().out)["left_out_columns"] == ["my_tag", "caption_mi"]
+    assert read_dry_run(capsys.readouterr().out)[0]["left_out_columns"] == ["my_tag", "caption_mi"]
     assert "columns my_tag, caption_mi" in caplog.text
     write_folder(folder)
     main(["--dataset", str(folder), "--repo", REPO, "--dry-run"])
-    assert json.loads(capsys.readouterr().out)["left_out_columns"] == []
+    assert read_dry_run(capsys.readouterr().out)[0]["left_out_columns"] == []
 
 
 def test_a_split_where_no_row_has_a_picture_is_left_out(

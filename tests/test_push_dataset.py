@@ -23,7 +23,7 @@ from processing.hub_dataset import build_repository, config_columns, push_datase
 from processing.manifest import Manifest
 from processing.media import attach_images
 from processing.sources import open_splits, write_splits
-from tests.hub_parts import SPLITS, rows, steps, write_folder
+from tests.hub_parts import SPLITS, read_dry_run, rows, steps, write_folder
 from tests.hub_server import HubServer, hub
 from tests.processing_parts import picture
 
@@ -183,6 +183,7 @@ STEPS = {
     "create": "POST /api/repos/create",
     "look": "GET /api/datasets/.*/revision|GET /api/datasets/[^/]+/[^/]+$",
     "compare": "GET .*/tree/",
+    "read card": "GET /datasets/.*/resolve/main/README.md",
     "early card": "POST /api/validate-yaml",
     "card": "POST /api/validate-yaml",
     "ask": "POST .*/preupload/",
@@ -206,9 +207,8 @@ def test_a_fault_at_any_step_is_survived(server: HubServer, folder: Path, kind: 
     assert {name: data for name, data in stormy.items() if name != "README.md"} == {
         name: data for name, data in calm.items() if name != "README.md"
     }
-    assert stormy["README.md"].decode().replace(REPO, "R") == calm["README.md"].decode().replace(
-        "owner/calm", "R"
-    ).replace("calm", "mine-leccr")
+    cards = [files["README.md"].decode().rpartition("\n<!-- ")[0] for files in (calm, stormy)]
+    assert cards[0].replace("owner/calm", REPO).replace("calm", "mine-leccr") == cards[1] != ""
 
 
 def test_a_push_that_gave_up_goes_on_where_it_was(server: HubServer, folder: Path) -> None:
@@ -301,25 +301,25 @@ def test_a_dry_run_tells_and_changes_nothing(
     arguments = ["--dataset", str(folder), "--repo", REPO, "--license", "cc0-1.0", "--rows-per-shard", "3"]
     monkeypatch.setenv("HF_TOKEN", server.token)
     main([*arguments, "--dry-run"])
-    plan = json.loads(capsys.readouterr().out)
+    plan, card_text = read_dry_run(capsys.readouterr().out)
     assert plan["configurations"] == {"de": SPLITS, "fr": SPLITS}
     assert plan["would_send_bytes"] == sum(plan["would_send"].values())
-    assert plan["card"].startswith("---\n") and "cc0-1.0" in plan["card"]
+    assert card_text.startswith("---\n") and "cc0-1.0" in card_text
     assert server.repositories == {} and server.count("^(POST|PUT) (?!/api/validate-yaml)") == 0
     main(arguments)
     sent = json.loads(capsys.readouterr().out)
     assert sent["sent_bytes"] == plan["would_send_bytes"]
     assert {name: len(data) for name, data in server.files(REPO).items()} == plan["would_send"]
     main([*arguments, "--dry-run"])
-    assert json.loads(capsys.readouterr().out)["would_send"] == {}
+    assert read_dry_run(capsys.readouterr().out)[0]["would_send"] == {}
     main([*arguments[:-1], "4", "--dry-run"])
-    assert "de/train-00000-of-00003.parquet" in json.loads(capsys.readouterr().out)["would_delete"]
+    assert "de/train-00000-of-00003.parquet" in read_dry_run(capsys.readouterr().out)[0]["would_delete"]
 
 
 def test_a_dry_run_works_offline(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The machine that makes the data often has no network."""
     main(["--dataset", str(folder), "--repo", REPO, "--dry-run"])
-    assert len(json.loads(capsys.readouterr().out)["would_send"]) == 6
+    assert len(read_dry_run(capsys.readouterr().out)[0]["would_send"]) == 6
 
 
 def test_pictures_travel_inside_where_asked(server: HubServer, folder: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from hub_scripts.cli import main
 from hub_scripts.push_metric import build_space, push_metric
 from retrieval.metrics import recall_metrics
 from retrieval.ranks import ranks_from_scores
+from tests.hub_parts import read_dry_run
 from tests.hub_server import HubServer, environment, hub
 
 REPO = "owner/crosslingual_retrieval"
@@ -103,7 +104,7 @@ def test_a_second_push_sends_nothing_also_to_a_private_branch(server: HubServer)
 def test_a_dry_run_tells_and_sends_nothing(server: HubServer, capsys: pytest.CaptureFixture[str]):
     """A dry run that makes the Space is no dry run."""
     main(["push_metric", "--repo", REPO, "--dry-run"])
-    told = json.loads(capsys.readouterr().out)
+    told, _ = read_dry_run(capsys.readouterr().out)
     assert sorted(told["would_send"]) == FILES and told["unchanged_files"] == 0
     assert server.repositories == {}
 

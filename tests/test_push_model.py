@@ -26,7 +26,7 @@ from modeling_leccr.training.outputs import push_main_system
 from modeling_leccr.training.trainer import LeccrTrainer
 from processing import hub_upload
 from reporting.model_record import ModelRecord
-from tests.hub_parts import files_of
+from tests.hub_parts import files_of, read_dry_run
 from tests.hub_server import HubServer, hub
 from tests.test_training_building import scratch_arguments, tower_folders
 from tests.tiny import tiny_model, tiny_processor

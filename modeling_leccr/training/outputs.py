@@ -18,6 +18,7 @@ from modeling_leccr.publishing import push_model
 from modeling_leccr.training.arguments import LeccrTrainingArguments
 from modeling_leccr.training.run import MAIN_SYSTEM, SystemRun
 from processing.files import write_json_atomic
+from processing.hub_card import CardError
 from processing.processing_leccr import LeccrProcessor
 from processing.records import DESCRIPTION_COLUMN, ID_COLUMN, IMAGE_COLUMN, query_column
 from processing.sources import write_shard
@@ -94,7 +95,9 @@ def push_main_system(folder: Path, arguments: LeccrTrainingArguments) -> dict[st
     except (OSError, ValueError, RuntimeError, HTTPError) as error:
         reason = str(error).partition("\n")[0]  # the Hub's own errors go on with addresses
         words = ["leccr", "push_model", "--model", str(folder / "model"), "--repo", repo_id]
-        words += ["--license", arguments.hub_license] if arguments.hub_license else []
+        # A licence that the Hub refused would be refused again.
+        license_id = "LICENSE" if isinstance(error, CardError) else arguments.hub_license
+        words += ["--license", license_id] if license_id else []
         words += ["--revision", revision] if revision else []
         words += ["--private"] if arguments.hub_private_repo else []
         raise RuntimeError(

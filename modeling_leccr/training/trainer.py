@@ -20,6 +20,7 @@ from modeling_leccr.training.arguments import LeccrTrainingArguments
 from modeling_leccr.training.gather import gather_batch
 from modeling_leccr.training.optimization import parameter_groups
 from processing.collator import LeccrCollator
+from processing.hub_card import check_license
 from processing.hub_upload import prepare_repository
 from processing.pairs import CaptionPairs
 from processing.processing_leccr import LeccrProcessor
@@ -185,13 +186,14 @@ class LeccrTrainer(Trainer):
         return super().train(*args, **kwargs)
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
-        """Make the repository before training, so that a wrong token or name shows before hours of it.
+        """Make the repository before training, so that a wrong token, name or licence shows before hours of it.
 
         Raises:
-            ValueError: there is no name for it, or it is public and asked to be private.
+            ValueError: there is no name for it, it is public and asked to be private, or the Hub has no such licence.
             ConnectionError: there is no token, or one that may not write there.
         """
         if self.is_world_process_zero():
+            check_license(self.args.hub_license, "model")
             private = bool(self.args.hub_private_repo) if private is None else private
             api = HfApi(token=token or self.args.hub_token)
             prepare_repository(api, self._repository(), "model", private=private, revision=self.args.hub_revision)
