@@ -1,6 +1,6 @@
 """Recalls of a saved model on one split of a data set in the schema, printed as JSON.
 
-python -m hub_scripts.evaluate --model MODEL --dataset DATASET --split test --languages de zh
+leccr evaluate --model MODEL --dataset DATASET --split test --languages de zh
 """
 
 import argparse
@@ -8,11 +8,8 @@ import json
 from collections.abc import Sequence
 from typing import get_args
 
-from transformers import AutoModel, AutoProcessor
-
-import modeling_leccr  # noqa: F401 - registers the Auto classes
+from hub_scripts.model_options import add_model_arguments, load_model
 from processing.files import write_json_atomic
-from processing.local_models import chosen_device
 from retrieval.evaluation import Scoring, evaluate_retrieval, evaluation_protocol
 from retrieval.items import open_items
 
@@ -22,7 +19,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="leccr evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", required=True, help="folder or Hub name of a saved model")
+    add_model_arguments(parser)
     parser.add_argument("--dataset", required=True, help="folder or Hub name of a data set in the schema")
     parser.add_argument("--split", default="test", help="(default: %(default)s)")
     parser.add_argument("--config", help="configuration of a data set that has several")
@@ -32,7 +29,6 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--global-weight", type=float, help="share of the image embedding in fused scores")
     parser.add_argument("--skip-corrupt", action="store_true", help="leave out pictures that cannot be read")
     parser.add_argument("--no-descriptions", action="store_true", help="leave descriptions out")
-    parser.add_argument("--device", help="where the model runs: cpu, cuda, cuda:1 (default: a GPU if there is one)")
     parser.add_argument("--batch-size", type=int, default=64, help="items encoded at a time (default: %(default)s)")
     parser.add_argument("--output", metavar="FILE", help="also write the JSON to a file")
     return parser.parse_args(argv)
@@ -41,9 +37,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Load, evaluate, print."""
     options = parse_arguments(argv)
-    device = chosen_device(options.device)
-    model = AutoModel.from_pretrained(options.model).to(device)
-    processor = AutoProcessor.from_pretrained(options.model)
+    model, processor, commit = load_model(options.model, options.revision, options.device)
     split = open_items(
         options.dataset,
         split=options.split,
@@ -58,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     report = {
         "model": options.model,
+        "revision": commit,
         "dataset": options.dataset,
         "protocol": evaluation_protocol(model, split, options.languages, split_name=options.split, **settings),
         "metrics": evaluate_retrieval(

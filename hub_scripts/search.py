@@ -1,20 +1,18 @@
 """Search pictures with text in any language of the model.
 
-    python -m hub_scripts.search --model MODEL --items PICTURES --query "zwei Hunde im Schnee" --save-picture hits.png
+    leccr search --model MODEL --items PICTURES --query "zwei Hunde im Schnee" --save-picture hits.png
 
 `--items` is a folder of pictures, a data set (a folder or a name on the Hub, with `--split`), or an index that
-`--save-index` wrote. An index keeps its scoring; its items are encoded no more.
+`--save-index` wrote. An index keeps its scoring, and is searched with the model that made it; its items are encoded no
+more.
 """
 
 import argparse
 from collections.abc import Sequence
 from typing import get_args
 
-from transformers import AutoModel, AutoProcessor
-
-import modeling_leccr  # noqa: F401 - registers the Auto classes
+from hub_scripts.model_options import add_model_arguments, load_model
 from processing.files import atomic_write, write_json_atomic
-from processing.local_models import chosen_device
 from retrieval.evaluation import Scoring
 from retrieval.index import ItemIndex, is_index
 from retrieval.items import open_items, pictures_of, read_image
@@ -27,7 +25,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="leccr search", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", required=True, help="folder or Hub name of a saved model")
+    add_model_arguments(parser)
     parser.add_argument("--items", required=True, help="folder of pictures, data set, or saved index")
     parser.add_argument("--query", action="append", default=[], help="what to look for; may be given several times")
     parser.add_argument("--query-file", help="JSON list of objects with query and, if known, language and image_id")
@@ -40,7 +38,6 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--no-descriptions", action="store_true", help="leave descriptions out")
     parser.add_argument("--scoring", choices=get_args(Scoring), default="fused", help="(default: %(default)s)")
     parser.add_argument("--global-weight", type=float, help="share of the image embedding in fused scores")
-    parser.add_argument("--device", help="where the model runs: cpu, cuda, cuda:1 (default: a GPU if there is one)")
     parser.add_argument("--batch-size", type=int, default=64, help="items encoded at a time (default: %(default)s)")
     parser.add_argument("--save-index", metavar="FOLDER", help="keep the encoded items for later searches")
     parser.add_argument("--save-results", metavar="FILE", help="write the hits as JSON")
@@ -51,9 +48,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Load, index, search, and show the hits."""
     options = parse_arguments(argv)
-    device = chosen_device(options.device)
-    model = AutoModel.from_pretrained(options.model).to(device)
-    processor = AutoProcessor.from_pretrained(options.model)
+    model, processor, _ = load_model(options.model, options.revision, options.device)
     if is_index(options.items):
         index = ItemIndex.load(options.items)
         source = dict(index.settings["source"])

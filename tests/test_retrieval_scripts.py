@@ -4,11 +4,16 @@ import json
 
 import pytest
 import torch
+from huggingface_hub import HfApi
+from peft import LoraConfig, get_peft_model
 from PIL import Image
 
-from hub_scripts import cli, evaluate, search
+from hub_scripts import cli, evaluate, model_options, search
 from modeling_leccr import LeccrModel
+from modeling_leccr.export import save_for_hub
+from modeling_leccr.publishing import push_model
 from processing import local_models
+from tests.hub_server import hub
 from tests.test_retrieval_encode import make_split
 from tests.tiny import tiny_image, tiny_model, tiny_processor
 
@@ -77,8 +82,7 @@ def test_search_and_evaluate_run_on_the_device_asked_for(model_folder, pictures,
     make_split().to_parquet(str(tmp_path / "test-00000-of-00001.parquet"))
     asked, moved, to = [], [], LeccrModel.to
     monkeypatch.setattr(LeccrModel, "to", lambda model, *args: moved.append(args) or to(model, *args))
-    for module in (search, evaluate):
-        monkeypatch.setattr(module, "chosen_device", lambda name: asked.append(name) or torch.device("cpu"))
+    monkeypatch.setattr(model_options, "chosen_device", lambda name: asked.append(name) or torch.device("cpu"))
     searching = ["--model", model_folder, "--items", pictures, "--query", "ein boot"]
     evaluating = ["--model", model_folder, "--dataset", str(tmp_path), "--languages", "de"]
     search.main([*searching, "--device", "cuda:1"])
@@ -136,3 +140,71 @@ def test_the_console_command_lists_its_commands_and_refuses_others(capsys):
     with pytest.raises(SystemExit) as stopped:
         cli.main(["serach"])
     assert stopped.value.code == 2
+
+
+@pytest.fixture
+def server(tmp_path):
+    """A Hub with one model on main and another on the branch trial."""
+    with hub(tmp_path / "home") as running:
+        for seed, branch in ((0, None), (1, "trial")):
+            model = tiny_model(description_dropout=0.1, seed=seed)
+            saved = save_for_hub(model, tiny_processor(), tmp_path / "saved" / str(seed))
+            push_model(saved, "owner/tiny", revision=branch, token=running.token)
+        yield running
+
+
+def test_a_model_is_taken_at_the_commit_branch_or_tag_asked_for(server, pictures, tmp_path, capsys):
+    """A result that names no version cannot be repeated once the model is trained on."""
+    commits = server.repositories["models", "owner/tiny"].branches
+    data = tmp_path / "data"
+    data.mkdir()
+    make_split().to_parquet(str(data / "test-00000-of-00001.parquet"))
+    reports = {}
+    for revision in (None, "main", "trial", commits["trial"]):
+        options = ["--revision", revision] if revision else []
+        evaluate.main(["--model", "owner/tiny", "--dataset", str(data), "--languages", "de", *options])
+        reports[revision] = json.loads(capsys.readouterr().out)
+    assert reports[None] == reports["main"] and reports[None]["revision"] == commits["main"]
+    assert reports["trial"] == reports[commits["trial"]] and reports["trial"]["revision"] == commits["trial"]
+    assert reports["trial"]["metrics"] != reports["main"]["metrics"]
+
+    index = str(tmp_path / "index")
+    searching = ["--model", "owner/tiny", "--query", "ein boot"]
+    search.main([*searching, "--items", pictures, "--revision", "trial", "--save-index", index])
+    hits = capsys.readouterr().out
+    search.main([*searching, "--items", index, "--revision", commits["trial"]])
+    assert capsys.readouterr().out == hits
+    with pytest.raises(SystemExit, match="this index was made with another model"):
+        cli.main(["search", *searching, "--items", index])
+
+
+def test_a_revision_that_is_not_there_is_told_in_one_line(server, model_folder):
+    """A folder has no versions; it must not be loaded as if the revision was taken."""
+    for name, revision, message in (
+        (model_folder, "main", "revision is for models on the Hub, and .* is a folder; leave 'main' out"),
+        ("owner/tiny", "nowhere", "on the Hub it cannot be read: .*nowhere"),
+        ("owner/absent", "main", "there is no folder 'owner/absent', and on the Hub it cannot be read"),
+    ):
+        for options in (
+            ["search", "--items", "none", "--query", "x"],
+            ["evaluate", "--dataset", "d", "--languages", "de"],
+        ):
+            with pytest.raises(SystemExit, match=message) as refused:
+                cli.main([*options, "--model", name, "--revision", revision])
+            assert "\n" not in str(refused.value)
+
+
+def test_an_adapter_is_refused_with_the_way_to_a_whole_model(server, model_folder, tmp_path):
+    """An adapter has no processor, which was told as an unknown class of one."""
+    adapter = get_peft_model(LeccrModel.from_pretrained(model_folder), LoraConfig(target_modules=["query", "value"]))
+    adapter.save_pretrained(tmp_path / "adapter")
+    api = HfApi(token=server.token)
+    api.create_repo("owner/adapter")
+    api.upload_folder(repo_id="owner/adapter", folder_path=tmp_path / "adapter")
+    for name in (str(tmp_path / "adapter"), "owner/adapter"):
+        for options in (
+            ["search", "--items", "none", "--query", "x"],
+            ["evaluate", "--dataset", "d", "--languages", "de"],
+        ):
+            with pytest.raises(SystemExit, match=f"{name} holds an adapter.*merge_and_unload.*save_for_hub"):
+                cli.main([*options, "--model", name])

@@ -1,0 +1,51 @@
+"""What the commands that run a saved model share: their options, and its loading."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoModel, AutoProcessor
+from transformers.utils import find_adapter_config_file
+
+import modeling_leccr  # noqa: F401 - registers the Auto classes
+from processing.local_models import chosen_device, resolve_revision
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the model."""
+    parser.add_argument("--model", required=True, help="folder or Hub name of a saved model")
+    parser.add_argument("--revision", help="commit, branch or tag of a model on the Hub (default: its main branch)")
+    parser.add_argument("--device", help="where the model runs: cpu, cuda, cuda:1 (default: a GPU if there is one)")
+
+
+def load_model(name: str, revision: str | None = None, device: str | None = None) -> tuple[Any, Any, str | None]:
+    """A saved model and its processor, both of one commit.
+
+    Args:
+        name: folder, or name on the Hub.
+        revision: commit, branch or tag on the Hub.
+        device: see `chosen_device`.
+
+    Returns:
+        Model, processor, and the commit of a model on the Hub; None for a folder.
+
+    Raises:
+        ValueError: it is an adapter, a revision is given for a folder, or this machine has no such device.
+        FileNotFoundError: there is no such model.
+    """
+    place = chosen_device(device)
+    if _is_adapter(name, revision):
+        raise ValueError(
+            f"{name} holds an adapter, and this command takes whole models; load the adapter, merge it into its model "
+            f"with `merge_and_unload()`, save that with `modeling_leccr.export.save_for_hub`, and give its folder."
+        )
+    commit = None if Path(name).is_dir() and revision is None else resolve_revision(name, revision)
+    model = AutoModel.from_pretrained(name, revision=commit).to(place)
+    return model, AutoProcessor.from_pretrained(name, revision=commit), commit
+
+
+def _is_adapter(name: str, revision: str | None) -> bool:
+    try:
+        return find_adapter_config_file(name, revision=revision) is not None
+    except OSError:  # in several lines; `resolve_revision` says in one what is wrong with the name or the revision
+        return False
