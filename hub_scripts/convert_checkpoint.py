@@ -1,6 +1,6 @@
 """Turn a checkpoint of the released LECCR code (`.pth`, image form) into a model folder of this library.
 
-    python -m hub_scripts.convert_checkpoint --checkpoint checkpoint_best.pth --out models/leccr-multi30k-de
+    leccr convert_checkpoint --checkpoint checkpoint_best.pth --out models/leccr-multi30k-de
 
 The file is read without running anything in it. Each of its weights is converted, or dropped because the released
 code never reads it; a missing, unknown or mis-shaped one is an error, and then nothing is written. Sizes are read off

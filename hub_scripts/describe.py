@@ -1,10 +1,10 @@
 """Describe the pictures or videos of a data set, with a vision-language model in this process or a chat server.
 
-    python -m hub_scripts.describe --dataset data/mine --images pictures --out data/described \\
+    leccr describe --dataset data/mine --images pictures --out data/described \\
         --model HuggingFaceTB/SmolVLM-Instruct --dtype bfloat16
     accelerate launch -m hub_scripts.describe --dataset data/mine --images pictures --out data/described \\
         --model HuggingFaceTB/SmolVLM-Instruct --dtype bfloat16
-    python -m hub_scripts.describe --dataset data/mine --videos clips --out data/described \\
+    leccr describe --dataset data/mine --videos clips --out data/described \\
         --server http://localhost:8000/v1 --model Qwen/Qwen2.5-VL-7B-Instruct
 
 Adds `description` and `description_flag`; with `--prompt captions-v1` captions for the pictures that have none, as

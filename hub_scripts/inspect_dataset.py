@@ -1,6 +1,6 @@
 """What a data set is like: lengths, duplicates, languages, refusals, and whether its texts fit its pictures.
 
-    python -m hub_scripts.inspect_dataset --dataset data/described --images pictures \\
+    leccr inspect_dataset --dataset data/described --images pictures \\
         --encoder openai/clip-vit-base-patch32 --out quality/described
 
 Writes report.md, quality.json and, with an encoder, worst.png: the items whose text fits their picture least. Without

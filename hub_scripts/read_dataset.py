@@ -1,7 +1,7 @@
 """Read a public benchmark, a table or a folder of pictures into a data set folder of texts.
 
-    python -m hub_scripts.read_dataset folder --root pictures --validation 0.1 --out data/mine
-    python -m hub_scripts.read_dataset multi30k --root multi30k --task 2 --languages de --out data/multi30k
+    leccr read_dataset folder --root pictures --validation 0.1 --out data/mine
+    leccr read_dataset multi30k --root multi30k --task 2 --languages de --out data/multi30k
 
 Writes `data/<split>-*.parquet`, `manifest.json` and, if something is missing, `missing.json` with the ids. Pictures
 stay where they are; `describe`, `train.py` and the others join them by id. Malformed files are an error that names

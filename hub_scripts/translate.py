@@ -1,10 +1,10 @@
 """Translate the English captions of a data set, with a model in this process or a chat server.
 
-    python -m hub_scripts.translate --dataset data/mine --languages de fr --out data/translated \\
+    leccr translate --dataset data/mine --languages de fr --out data/translated \\
         --model facebook/nllb-200-distilled-600M --num-beams 4
     accelerate launch -m hub_scripts.translate --dataset data/mine --languages de --out data/translated \\
         --model "Helsinki-NLP/opus-mt-en-{language}" --back-translation "Helsinki-NLP/opus-mt-{language}-en"
-    python -m hub_scripts.translate --dataset data/mine --languages de --out data/translated \\
+    leccr translate --dataset data/mine --languages de --out data/translated \\
         --server http://localhost:8000/v1 --model Qwen/Qwen2.5-7B-Instruct
 
 Models in this process: Marian (opus-mt), NLLB, M2M100, mBART-50, MADLAD. Adds `caption_<language>_mt`, its flags, and

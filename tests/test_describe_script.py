@@ -177,11 +177,12 @@ def test_options_of_the_other_back_end_are_refused(words: str, capsys: pytest.Ca
 
 def test_the_examples_of_the_help_parse():
     """An option that was renamed would break what people copy."""
-    commands = re.findall(r"^ +((?:python|accelerate) .*)", str(describe.__doc__).replace("\\\n", " "), re.MULTILINE)
+    commands = re.findall(r"^ +((?:leccr|accelerate) .*)", str(describe.__doc__).replace("\\\n", " "), re.MULTILINE)
     assert len(commands) == 3
     for command in commands:
         words = shlex.split(command)
-        options = describe.parse_arguments(words[words.index("hub_scripts.describe") + 1 :])
+        command_at = words.index("hub_scripts.describe" if "hub_scripts.describe" in words else "describe")
+        options = describe.parse_arguments(words[command_at + 1 :])
         assert options.out == "data/described"
 
 

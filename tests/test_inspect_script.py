@@ -103,7 +103,7 @@ def test_the_command_explains_itself_with_an_example(capsys):
         inspect_dataset.main(["--help"])
     assert stopped.value.code == 0
     printed = capsys.readouterr().out
-    assert "python -m hub_scripts.inspect_dataset --dataset" in printed
+    assert "leccr inspect_dataset --dataset" in printed
     assert "--images pictures \\\n        --encoder" in printed
 
 

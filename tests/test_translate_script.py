@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -104,14 +105,15 @@ def test_the_help_shows_the_commands(capsys):
         translate.main(["--help"])
     assert stopped.value.code == 0
     text = capsys.readouterr().out
-    assert "python -m hub_scripts.translate --dataset data/mine --languages de fr" in text
+    assert "leccr translate --dataset data/mine --languages de fr" in text
     assert "accelerate launch -m hub_scripts.translate" in text
 
 
 def test_the_examples_of_the_help_are_valid_command_lines():
     """An option that was renamed would stay in the example."""
     examples = translate.__doc__.replace("\\\n", " ").splitlines()
-    examples = [line.split("hub_scripts.translate ")[1] for line in examples if "-m hub_scripts.translate " in line]
+    commands = re.compile(r" +(?:leccr |accelerate launch -m hub_scripts\.)translate (.*)")
+    examples = [found[1] for line in examples if (found := commands.fullmatch(line))]
     assert len(examples) == 3
     for example in examples:
         options = translate.parse_arguments(example.replace('"', "").split())
