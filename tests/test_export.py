@@ -4,6 +4,7 @@ import getpass
 import json
 import math
 import os
+import re
 import runpy
 import shutil
 import socket
@@ -77,11 +78,28 @@ def test_with_the_package_the_folder_needs_no_flag(exported: Path):
     torch.testing.assert_close(texts, expected["text_embeds"], rtol=0, atol=1e-6)
 
 
-def test_a_stranger_loads_the_same_model(exported: Path, root_dir: Path):
-    """In a fresh process, from another folder, with this project's packages blocked."""
-    result = verify(exported, root_dir)
+# Tells where the code was loaded from, and ends the process where a package of this project can be imported.
+WITNESS = """
+import sys
+print(__name__, file=sys.stderr)
+for package in ("modeling_leccr", "processing", "retrieval", "reporting", "hub_scripts"):
+    try:
+        __import__(package)
+    except ImportError:
+        continue
+    raise AssertionError(f"{package} can be imported")
+"""
+
+
+def test_a_stranger_loads_the_same_model(exported: Path, tmp_path: Path, root_dir: Path):
+    """In a fresh process, from another folder, with the code of the folder alone; an installed package hid a gap."""
+    shutil.copytree(exported, tmp_path / "model")
+    with (tmp_path / "model" / "modeling_leccr.py").open("a", encoding="utf-8") as file:
+        file.write(WITNESS)
+    result = verify(tmp_path / "model", root_dir)
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout.splitlines()[-1])["max_difference"] <= 1e-6
+    assert re.search(r"^transformers_modules\.\S+\.modeling_leccr$", result.stderr, re.MULTILINE)
 
 
 def test_a_changed_weight_is_found(exported: Path, tmp_path: Path, root_dir: Path):

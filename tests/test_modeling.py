@@ -293,6 +293,21 @@ def test_a_missing_weight_file_is_a_clear_error(tmp_path: Path) -> None:
         LeccrModel.from_pretrained(tmp_path)
 
 
+def test_only_safetensors_are_read_whatever_is_asked_for(tmp_path: Path) -> None:
+    """transformers takes None as "what there is", and a file of another format can run code."""
+    for name in ("safe", "old"):
+        tiny_model().save_pretrained(tmp_path / name)
+    (tmp_path / "old" / "model.safetensors").unlink()
+    torch.save(tiny_model().state_dict(), tmp_path / "old" / "pytorch_model.bin")
+    assert LeccrModel.from_pretrained(tmp_path / "safe", use_safetensors=None, subfolder=None)
+    for settings in ({}, {"use_safetensors": None}, {"use_safetensors": True}):
+        with pytest.raises(FileNotFoundError, match="LECCR reads weights as safetensors alone"):
+            LeccrModel.from_pretrained(tmp_path / "old", **settings)
+    for name in ("safe", "old"):
+        with pytest.raises(ValueError, match="use_safetensors must not be False, for LECCR reads weights as safetens"):
+            LeccrModel.from_pretrained(tmp_path / name, use_safetensors=False)
+
+
 def test_loading_info_is_still_available(tmp_path: Path) -> None:
     """The strict override must keep the interface of transformers."""
     tiny_model().save_pretrained(tmp_path)
