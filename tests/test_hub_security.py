@@ -217,6 +217,22 @@ def test_a_configuration_that_is_no_json_object_is_refused(scene: Scene, name: s
     assert_refused(scene, name, {**scene.files, "config.json": BROKEN_JSON[name]}, r"config\.json")
 
 
+def test_no_argument_brings_pickles_back(scene: Scene) -> None:
+    """None, the default of transformers for `use_safetensors`, reads pytorch_model.bin where there is nothing else."""
+    files = scene.without_weights(pytorch_model__bin=state_file())
+    for source in (scene.write("state", files), scene.publish("state", files)):
+        for load in (AutoModel.from_pretrained, LeccrModel.from_pretrained):
+            for value in (None, True):
+                with pytest.raises(OSError, match=SAFE):
+                    load(source, use_safetensors=value)
+    both = {**scene.files, "pytorch_model.bin": scene.torch_file}
+    for source in (scene.write("both", both), scene.publish("both", both)):
+        with pytest.raises(ValueError, match="use_safetensors must not be False"):
+            AutoModel.from_pretrained(source, use_safetensors=False)
+        assert type(LeccrModel.from_pretrained(source, use_safetensors=None, subfolder=None)) is LeccrModel
+    assert not scene.canary.exists()
+
+
 def assert_refused(scene: Scene, name: str, files: Files, message: str) -> None:
     """As a folder and as a repository, by both ways to load: an error, and no traces."""
     (scene.folder / "weights.safetensors").write_bytes(scene.files["model.safetensors"])
