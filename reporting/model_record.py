@@ -1,6 +1,7 @@
 """What is known about a saved model besides its weights: `metrics.json` in its folder, and the source of its card."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -44,7 +45,14 @@ class ModelRecord:
     origin: str | None = None
 
     def write(self, folder: str | Path) -> Path:
-        """Write `metrics.json` into a folder."""
+        """Write `metrics.json` into a folder.
+
+        Raises:
+            ValueError: a metric is NaN or infinite.
+        """
+        for split, metrics in self.metrics.items():
+            if broken := [name for name, value in metrics.items() if not math.isfinite(value)]:
+                raise ValueError(f"metrics must be finite, got NaN or an infinity for {broken[:3]} of {split!r}.")
         return write_json_atomic(Path(folder) / RECORD_FILE, asdict(self))
 
     @classmethod
@@ -52,16 +60,27 @@ class ModelRecord:
         """The record of a model folder; an empty one where there is no file.
 
         Raises:
-            ValueError: the file is damaged, or holds a field that no record has.
+            ValueError: the file is damaged, or holds a field that no record has or one of another type.
         """
         path = Path(folder) / RECORD_FILE
         if not path.is_file():
             return cls()
         try:
-            content = dict(json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
             raise ValueError(f"{path} is no record of a model ({error}); delete it or save the model again.") from error
+        if not isinstance(content, dict):
+            raise ValueError(f"{path} is no record of a model but a {type(content).__name__}; save the model again.")
         known = {entry.name for entry in fields(cls)}
         if unknown := sorted(set(content) - known):
             raise ValueError(f"{path} has unknown fields {unknown}; a record of a model has {sorted(known)}.")
+        if wrong := [name for name, value in content.items() if not _has_type_of(value, getattr(cls(), name))]:
+            raise ValueError(f"{path} has values of a wrong type in {wrong[:3]}; save the model again.")
         return cls(**{**content, "languages": tuple(content.get("languages", ()))})
+
+
+def _has_type_of(value: Any, default: Any) -> bool:
+    """Whether JSON can be the value of a field: of codes, of a mapping, or of a text or a number."""
+    if isinstance(default, tuple):
+        return isinstance(value, list) and all(isinstance(code, str) for code in value)
+    return isinstance(value, dict) if isinstance(default, dict) else isinstance(value, str | int | float | None)
