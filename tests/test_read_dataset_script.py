@@ -100,5 +100,5 @@ def test_the_help_shows_a_command_that_works(pictures: Path, monkeypatch: pytest
     for number in range(4, 30):  # Of four pictures, a share of 0.1 may be none.
         picture(number).save(pictures / f"{number}.png")
     monkeypatch.chdir(pictures.parent)
-    main(example.split("hub_scripts.read_dataset ")[1].split())
+    main(example.split("leccr read_dataset ")[1].split())
     assert Path("data/mine/manifest.json").is_file()
