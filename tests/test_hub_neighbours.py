@@ -15,6 +15,7 @@ from transformers import pipeline
 from modeling_leccr import LeccrModel
 from modeling_leccr.export import save_for_hub
 from tests.hub_server import environment, hub
+from tests.loading_worker import HIDE_PACKAGES
 from tests.tiny import SENTENCES, tiny_image, tiny_model, tiny_processor
 
 REPO = "owner/leccr-tiny"
@@ -23,8 +24,6 @@ DESCRIPTIONS = [SENTENCES[0][2], None]
 
 STRANGER = """
 import json, sys
-for package in ("modeling_leccr", "processing", "retrieval", "reporting", "hub_scripts"):
-    sys.modules[package] = None  # an import of it now fails
 from PIL import Image
 from sentence_transformers import SentenceTransformer
 from transformers import pipeline
@@ -48,7 +47,7 @@ def run_stranger(inputs: list[Any], variables: dict[str, str], folder: Path) -> 
     """A fresh process in another folder, with an empty cache and nothing of this package."""
     folder.mkdir()
     return subprocess.run(
-        [sys.executable, "-c", STRANGER],
+        [sys.executable, "-c", HIDE_PACKAGES + STRANGER],
         input=json.dumps(inputs), capture_output=True, text=True, timeout=120, cwd=folder,
         env={**os.environ, **variables, "PYTHONPATH": ""},
     )  # fmt: skip

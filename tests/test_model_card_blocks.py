@@ -20,14 +20,13 @@ from transformers import AutoModel, AutoProcessor
 from modeling_leccr.export import save_for_hub
 from reporting.model_card import model_card, read_facts
 from tests.hub_server import environment, hub
+from tests.loading_worker import HIDE_PACKAGES
 from tests.model_card_parts import REPO, blocks, write_card
 from tests.tiny import tiny_model, tiny_processor
 
 # Runs all blocks of a card in one session, as somebody without this project's packages would.
 STRANGER = """
 import re, sys
-for package in ("modeling_leccr", "processing", "retrieval", "reporting", "hub_scripts"):
-    sys.modules[package] = None
 session = {}
 for block in re.findall(r"^```python\\n(.*?)^```", open(sys.argv[1], encoding="utf-8").read(), flags=re.M | re.S):
     exec(block, session)
@@ -90,7 +89,7 @@ def test_every_block_runs_from_the_hub_for_a_stranger(tmp_path: Path) -> None:
         api.upload_folder(repo_id=REPO, folder_path=folder)
         (tmp_path / "card.md").write_bytes(server.files(REPO, kind="models")["README.md"])
         variables = {**os.environ, **environment(server, tmp_path / "stranger")}
-        command = [sys.executable, "-I", "-c", STRANGER, str(tmp_path / "card.md")]
+        command = [sys.executable, "-I", "-c", HIDE_PACKAGES + STRANGER, str(tmp_path / "card.md")]
         result = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
     use, pipeline, encoder, _ = result.stdout.split("-----\n")

@@ -26,6 +26,7 @@ from transformers import AutoModel
 from modeling_leccr import LeccrModel
 from modeling_leccr.export import save_for_hub
 from tests.hub_server import HubServer, environment, hub
+from tests.loading_worker import HIDE_PACKAGES
 from tests.tiny import tiny_items, tiny_model, tiny_processor, tiny_texts
 
 BASE, ADAPTER = "owner/leccr-base", "owner/leccr-lora"
@@ -35,8 +36,6 @@ TOLERANCE = 1e-6
 # Without our packages: the code comes with the base model.
 CHILD = """
 import sys
-for package in ("modeling_leccr", "processing", "retrieval", "reporting", "hub_scripts"):
-    sys.modules[package] = None
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModel
@@ -128,7 +127,7 @@ def test_a_stranger_loads_an_adapter(server: HubServer, tmp_path: Path):
     save_file(inputs, tmp_path / "inputs.safetensors")
     kept = {name: os.environ[name] for name in ("PATH", "OMP_NUM_THREADS") if name in os.environ}
     done = subprocess.run(
-        [sys.executable, "-c", CHILD, ADAPTER],
+        [sys.executable, "-c", HIDE_PACKAGES + CHILD, ADAPTER],
         cwd=tmp_path,
         env={**kept, "HOME": str(tmp_path), **environment(server, tmp_path / "stranger")},
         capture_output=True,

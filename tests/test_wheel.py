@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-PACKAGES = ("modeling_leccr", "processing", "retrieval", "hub_scripts", "reporting")
+from hub_scripts import verify_export
+from tests.loading_worker import PACKAGES
+
 # Each reads files beside its modules; the metric is pushed from where it is installed.
 CHILD = """
 import sys
@@ -53,6 +55,12 @@ def test_the_wheel_holds_every_file_of_the_packages(installed: Path, root_dir: P
         if path.is_file() and "__pycache__" not in path.parts and not (installed / path.relative_to(root_dir)).is_file()
     ]
     assert not missing
+
+
+def test_a_stranger_has_none_of_the_packages_of_the_wheel(installed: Path):
+    """A package that is not hidden from strangers lets a model pass that nobody else can load."""
+    names = {path.name for path in installed.iterdir() if path.is_dir() and path.suffix != ".dist-info"}
+    assert names == set(PACKAGES) == set(verify_export.PACKAGES)
 
 
 def test_what_is_installed_works_from_any_folder(installed: Path, tmp_path: Path):
