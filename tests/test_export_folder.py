@@ -68,6 +68,7 @@ def test_a_folder_with_files_of_somebody_else_is_not_replaced(exported: Path, tm
 def test_only_what_a_save_wrote_is_replaced(exported: Path, tmp_path: Path):
     """A typo in the path must not delete a text tower, whose files have the names of ours, nor a link to elsewhere."""
     _, text = tower_folders(tmp_path / "towers")
+    Path(text, "README.md").write_text("A text tower.", encoding="utf-8")
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("years", encoding="utf-8")
     shutil.copytree(exported, tmp_path / "linking")
