@@ -17,7 +17,7 @@ def add_push_arguments(parser: argparse.ArgumentParser, *, repo: str = "ORG/NAME
     parser.add_argument("--revision", metavar="BRANCH", help="push to a branch, made if needed")
     parser.add_argument("--dry-run", action="store_true", help="print what would be sent, and send nothing")
     parser.epilog = (
-        "The token is the one of `hf auth login`, or of the variable HF_TOKEN; there is no option for it, because "
+        "The token is the one of `hf auth login`, or of the variable HF_TOKEN; there is no option for it, because\n"
         "other users of a machine see its command lines."
     )
 
