@@ -133,7 +133,7 @@ def test_the_rows_of_a_data_set_load_with_an_edited_card(server: HubServer, tmp_
     put(
         server,
         DATA,
-        card_of(server, DATA, "datasets").replace("license: unknown", "license: mit") + "\nMine.\n",
+        card_of(server, DATA, "datasets").replace("license: unknown", "license: mit  # as agreed") + "\nMine.\n",
         "dataset",
     )
     kept = card_of(server, DATA, "datasets")
