@@ -13,6 +13,7 @@ import yaml
 from PIL import Image
 from transformers import AutoModel, AutoProcessor
 
+from hub_scripts import evaluate
 from modeling_leccr import LeccrModel
 from tests.hub_server import HubServer, environment
 from tests.test_training_building import data_set_folder
@@ -80,6 +81,15 @@ def test_the_metrics_hold_both_systems_in_all_languages(scenes_run: Path):
     assert record["checkpoint_choice"] == "best SumR on validation"
     assert record["peak_memory_gib"] > 0.1
     assert {"train LECCR", "train two streams", "prepare data"} <= set(record["seconds"])
+
+
+def test_anybody_can_score_the_saved_model_again(scenes_run: Path, tmp_path: Path):
+    """A number that cannot be repeated from what lies on the disk has to be believed."""
+    folders = ["--model", str(scenes_run / "model"), "--dataset", str(scenes_run / "items")]
+    evaluate.main([*folders, "--languages", "de", "zh", "--device", "cpu", "--output", str(tmp_path / "again.json")])
+    again = json.loads((tmp_path / "again.json").read_text(encoding="utf-8"))["metrics"]
+    record = json.loads((scenes_run / "metrics.json").read_text(encoding="utf-8"))["systems"]["LECCR"]["test"]
+    assert again == {name: value for name, value in record.items() if name in again} and "de/sum_r" in again
 
 
 def test_the_record_holds_what_was_said_on_the_command_line(scenes_run: Path):

@@ -20,7 +20,7 @@ from modeling_leccr.training.run import MAIN_SYSTEM, SystemRun
 from processing.files import write_json_atomic
 from processing.hub_card import CardError
 from processing.processing_leccr import LeccrProcessor
-from processing.records import DESCRIPTION_COLUMN, ID_COLUMN, IMAGE_COLUMN, query_column
+from processing.records import ID_COLUMN, query_column
 from processing.sources import write_shard
 from reporting.compare import draw_recalls
 from reporting.curves import draw_training_curves
@@ -130,8 +130,8 @@ def search_in_fresh_process(folder: Path, split: datasets.Dataset, languages: li
     """
     items = folder / "items"
     items.mkdir(exist_ok=True)
-    columns = [name for name in (IMAGE_COLUMN, ID_COLUMN, DESCRIPTION_COLUMN) if name in split.column_names]
-    write_shard(split.select_columns(columns), items / "test-00000-of-00001.parquet")
+    # With its captions, so that anybody can score the model again by `leccr evaluate`.
+    write_shard(split, items / "test-00000-of-00001.parquet")
     queries = []
     for place, language in enumerate(languages):
         query, image_id = find_query(split, language, place * len(split) // len(languages))
