@@ -10,9 +10,10 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from processing.hub_card import UNKNOWN_LICENSE
 from processing.records import LANGUAGE_NAMES, SOURCE_LANGUAGE, query_title
 from reporting.markdown import as_code, one_line, plain
-from reporting.model_facts import UNKNOWN_LICENSE, ModelFacts, read_facts
+from reporting.model_facts import ModelFacts, read_facts
 from reporting.model_results import (
     eval_result_files,
     mean_sum_r,

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from huggingface_hub import ModelCard
 from safetensors import safe_open
 
+from processing.hub_card import license_of
 from processing.traces import is_local_path, without_traces
 from reporting.markdown import one_line
 from reporting.model_record import ModelRecord, without_descriptions
@@ -19,7 +19,6 @@ from reporting.report import SUM_OF_RECALLS
 
 GOLDEN_INPUTS = "golden/inputs.json"
 REPORTED_SPLITS = ("test", "validation")
-UNKNOWN_LICENSE = "unknown"
 GENERATED_DATASET = "scenes"
 
 _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
@@ -186,10 +185,9 @@ def _license_of(readme: Path) -> str | None:
     if not readme.is_file():
         return None
     try:
-        found = ModelCard(readme.read_text(encoding="utf-8"), ignore_metadata_errors=True).data.get("license")
+        return license_of(readme.read_text(encoding="utf-8"))
     except (ValueError, yaml.YAMLError) as error:
         raise ValueError(f"the metadata of {readme} cannot be read ({error}); correct or delete it.") from error
-    return found if isinstance(found, str) and found != UNKNOWN_LICENSE else None
 
 
 def _count_parameters(files: Sequence[Path]) -> tuple[int, str]:

@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 # Set before torch and huggingface_hub are imported, for both read their environment once. Child processes inherit it.
@@ -23,6 +24,9 @@ import random  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+
+from processing import hub_upload  # noqa: E402
+from tests.hub_server import HubServer, hub  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -56,6 +60,14 @@ def _fixed_seeds() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """A Hub on loopback, to which an upload that failed is repeated at once."""
+    monkeypatch.setattr(hub_upload.time, "sleep", lambda seconds: None)
+    with hub(tmp_path / "home") as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ import io
 import json
 import random
 import time
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from processing.manifest import Manifest
 from processing.media import attach_images
 from processing.sources import open_splits, write_splits
 from tests.hub_parts import SPLITS, read_dry_run, rows, steps, write_folder
-from tests.hub_server import HubServer, hub
+from tests.hub_server import HubServer
 from tests.processing_parts import picture
 
 REPO = "owner/mine-leccr"
@@ -34,13 +33,6 @@ GERMAN = [
 ]  # fmt: skip
 FRENCH = ["image_id", "file_name", "description", "description_flag", "caption_en", "caption_fr_mt"]
 card = partial(dataset_card, license_id="cc-by-4.0")
-
-
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    monkeypatch.setattr(hub_upload.time, "sleep", lambda seconds: None)
-    with hub(tmp_path / "home") as running:
-        yield running
 
 
 @pytest.fixture

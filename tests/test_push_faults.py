@@ -1,25 +1,16 @@
 """Pushes of a model that are cut, refused and lost on the way: the repository ends equal, and never shows a part."""
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from huggingface_hub.errors import HTTPError
 
 from modeling_leccr.export import save_for_hub
-from processing import hub_upload
 from tests.hub_parts import files_of
-from tests.hub_server import HubServer, hub
+from tests.hub_server import HubServer
 from tests.test_push_model import REPO, SHARDS, assert_loads_as, push, remote_files
 from tests.tiny import tiny_model, tiny_processor
-
-
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    monkeypatch.setattr(hub_upload.time, "sleep", lambda seconds: None)
-    with hub(tmp_path / "home") as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

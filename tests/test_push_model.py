@@ -5,7 +5,6 @@ import json
 import shlex
 import shutil
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +23,9 @@ from modeling_leccr.training.arguments import LeccrTrainingArguments, build_reci
 from modeling_leccr.training.building import build_model, build_processor
 from modeling_leccr.training.outputs import push_main_system
 from modeling_leccr.training.trainer import LeccrTrainer
-from processing import hub_upload
 from reporting.model_record import ModelRecord
 from tests.hub_parts import files_of, read_dry_run
-from tests.hub_server import HubServer, hub
+from tests.hub_server import HubServer
 from tests.test_training_building import scratch_arguments, tower_folders
 from tests.tiny import tiny_model, tiny_processor
 from tests.training_parts import tiny_recipe, tiny_split, tiny_trainer, weights_of
@@ -35,13 +33,6 @@ from tests.training_parts import tiny_recipe, tiny_split, tiny_trainer, weights_
 REPO = "owner/leccr-tiny"
 RECORD = ModelRecord(languages=("de",), metrics={"test": {"de/sum_r": 1.0, "sum_r": 1.0}})
 SHARDS = "100KB"
-
-
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    monkeypatch.setattr(hub_upload.time, "sleep", lambda seconds: None)
-    with hub(tmp_path / "home") as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """What the options of a push do, by the command and by the trainer: commits, branch, privacy, token, older results."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +8,10 @@ import pytest
 from modeling_leccr.export import save_for_hub
 from processing import hub_upload
 from reporting.model_record import ModelRecord
-from tests.hub_server import HubServer, hub
+from tests.hub_server import HubServer
 from tests.test_push_model import REPO, commits, push, remote_files
 from tests.tiny import tiny_model, tiny_processor
 from tests.training_parts import tiny_trainer
-
-
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    monkeypatch.setattr(hub_upload.time, "sleep", lambda seconds: None)
-    with hub(tmp_path / "home") as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
