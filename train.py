@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+from modeling_leccr.export import check_replaceable
 from modeling_leccr.training.arguments import help_text, parse_recipe
 from modeling_leccr.training.building import build_processor, load_splits
 from modeling_leccr.training.outputs import (
@@ -40,6 +41,7 @@ def main(arguments: list[str]) -> None:
     start = time.perf_counter()
     recipe = parse_recipe(arguments)
     folder = Path(str(recipe.training.output_dir))
+    check_replaceable(folder / "model")
     splits = load_splits(recipe.data)
     processor = build_processor(recipe.model, splits["train"], recipe.data.target_languages)
     seconds = {"prepare data": time.perf_counter() - start}

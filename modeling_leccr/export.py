@@ -55,7 +55,7 @@ def save_for_hub(
             of its card are not what the Hub takes.
     """
     target = Path(folder)
-    _check_replaceable(target)
+    check_replaceable(target)
     with atomic_folder(target) as fresh:
         _write_model(model, fresh, max_shard_size)
         _write_processor(processor, fresh)
@@ -72,7 +72,12 @@ def save_for_hub(
     return target
 
 
-def _check_replaceable(folder: Path) -> None:
+def check_replaceable(folder: Path) -> None:
+    """Refuse a place where `save_for_hub` would refuse to save; before training rather than after it.
+
+    Raises:
+        ValueError: it is a file, or a folder that holds something else than a saved model.
+    """
     if folder.is_file():
         raise ValueError(f"a model is saved in a folder, got the file {folder}.")
     if foreign := foreign_files(folder):

@@ -189,3 +189,12 @@ def test_a_wrong_setting_ends_the_script_before_it_writes_anything(tmp_path: Pat
     with pytest.raises(ValueError, match=r"unknown settings \['learning_rte'\]"):
         main([str(write_recipe(tmp_path)), "--learning_rte", "1"])
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_the_model_cannot_replace_ends_the_script_before_training(tmp_path: Path):
+    """After hours of training it would cost the model its place."""
+    (tmp_path / "out" / "model").mkdir(parents=True)
+    (tmp_path / "out" / "model" / "notes.md").write_text("mine", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"holds 1 files .* \(first: \['notes.md'\]\); choose another folder"):
+        main([str(write_recipe(tmp_path))])
+    assert [path.name for path in (tmp_path / "out").rglob("*")] == ["model", "notes.md"]
