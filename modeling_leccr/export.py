@@ -1,6 +1,5 @@
 """A folder that is ready for the Hub: weights, configuration, processor, the code that they need, a card."""
 
-import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -14,7 +13,7 @@ from modeling_leccr.sentence_files import sentence_files
 from processing.files import atomic_folder, write_json_atomic, write_text_atomic
 from processing.hub_upload import CARD_FILE
 from processing.processing_leccr import LeccrProcessor
-from processing.traces import without_local_origins, without_traces
+from processing.traces import without_local_origins
 from reporting.model_card import eval_result_files, model_card, read_facts
 from reporting.model_record import ModelRecord
 
@@ -63,7 +62,7 @@ def save_for_hub(
         for name, content in sentence_files(config, settings).items():
             write_text_atomic(fresh / name, content)
         if record is not None:
-            _public(record).write(fresh)
+            record.public().write(fresh)
         write_golden(model, processor, fresh / GOLDEN_FOLDER, () if record is None else record.languages)
         shutil.copyfile(check_embeddings.__file__, fresh / Path(check_embeddings.__file__).name)
         _write_card(fresh, repo_id or target.name, license_id)
@@ -111,11 +110,6 @@ def _write_card(folder: Path, repo_id: str, license_id: str | None) -> None:
     facts = read_facts(folder, repo_id, license_id=license_id)
     for name, content in {CARD_FILE: model_card(facts), **eval_result_files(facts)}.items():
         write_text_atomic(folder / name, content)
-
-
-def _public(record: ModelRecord) -> ModelRecord:
-    texts = ("protocol", "checkpoint_choice", "settings", "environment", "origin")
-    return dataclasses.replace(record, **{name: without_traces(getattr(record, name)) for name in texts})
 
 
 def _canonical(config: dict[str, Any]) -> dict[str, Any]:

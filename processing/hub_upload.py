@@ -30,7 +30,7 @@ DEFAULT_FILES_PER_COMMIT = 50
 MAX_FAILURES = 6
 MAX_WAIT_S = 300.0
 Result = TypeVar("Result")
-_REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 
 
@@ -116,7 +116,7 @@ def check_repo_id(repo_id: str) -> str:
     Raises:
         ValueError: it is no `organisation/name`.
     """
-    if not _REPO_ID.fullmatch(repo_id):
+    if not REPO_ID.fullmatch(repo_id):
         raise ValueError(f"the name of a repository must be organisation/name, got {repo_id!r}.")
     return repo_id
 

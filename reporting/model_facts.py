@@ -4,7 +4,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ import yaml
 from safetensors import safe_open
 
 from processing.hub_card import license_of
-from processing.traces import is_local_path, without_traces
+from processing.hub_upload import REPO_ID
+from processing.traces import is_local_path
 from reporting.markdown import one_line
 from reporting.model_record import ModelRecord, without_descriptions
 from reporting.report import SUM_OF_RECALLS
@@ -22,7 +23,6 @@ REPORTED_SPLITS = ("test", "validation")
 GENERATED_DATASET = "scenes"
 
 _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class ModelFacts:
 
 def is_hub_name(name: Any) -> bool:
     """Whether it is `owner/name`; a name without owner may as well be that of a folder."""
-    is_name = isinstance(name, str) and _HUB_NAME.fullmatch(name) and not is_local_path(name)
+    is_name = isinstance(name, str) and REPO_ID.fullmatch(name) and not is_local_path(name)
     return bool(is_name) and not Path(name).exists()
 
 
@@ -160,17 +160,13 @@ def read_facts(folder: str | Path, repo_id: str, *, license_id: str | None = Non
         repo_id=repo_id,
         config=_read_json(folder / "config.json"),
         processor=_read_json(folder / "processor_config.json") if "processor_config.json" in files else {},
-        record=_public_record(ModelRecord.read(folder)),
+        record=ModelRecord.read(folder).public(),
         num_parameters=num_parameters,
         dtype=dtype,
         license_id=license_id or _license_of(folder / "README.md"),
         files=files,
         golden=_read_json(folder / GOLDEN_INPUTS) if GOLDEN_INPUTS in files else {},
     )
-
-
-def _public_record(record: ModelRecord) -> ModelRecord:
-    return ModelRecord(**{**without_traces(asdict(record)), "languages": record.languages})
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from processing.files import write_json_atomic
+from processing.traces import without_traces
 
 RECORD_FILE = "metrics.json"
 
@@ -19,7 +20,7 @@ def without_descriptions(split: str) -> str:
 
 @dataclass(frozen=True)
 class ModelRecord:
-    """What was trained and what it scored; everything may be missing, and nothing tells of a machine or its user.
+    """What was trained and what it scored; everything may be missing.
 
     Args:
         languages: codes of the languages that captions may have beside English.
@@ -43,6 +44,10 @@ class ModelRecord:
     seconds: float | None = None
     launch: Mapping[str, Any] = field(default_factory=dict)
     origin: str | None = None
+
+    def public(self) -> "ModelRecord":
+        """A copy without paths, private addresses and tokens, fit to be published."""
+        return ModelRecord(**{**without_traces(asdict(self)), "languages": self.languages})
 
     def write(self, folder: str | Path) -> Path:
         """Write `metrics.json` into a folder.

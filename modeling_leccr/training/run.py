@@ -15,12 +15,7 @@ from transformers import set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from modeling_leccr.modeling_leccr import LeccrModel
-from modeling_leccr.training.arguments import (
-    DataArguments,
-    Recipe,
-    build_recipe,
-    merged,
-)
+from modeling_leccr.training.arguments import DataArguments, Recipe, build_recipe, merged
 from modeling_leccr.training.building import build_model
 from modeling_leccr.training.trainer import LeccrTrainer
 from processing.augmentation import RandomResizedCrop
