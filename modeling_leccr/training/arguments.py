@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
@@ -19,6 +19,7 @@ from processing.scenes import ScenesConfig
 from processing.traces import without_traces
 from retrieval.evaluation import Scoring
 
+TowerTraining = Literal["full", "lora", "frozen"]
 USAGE = "train.py RECIPE.yaml [--name value] [--section.name value] ..."
 
 
@@ -35,6 +36,10 @@ class ModelArguments:
         metadata={"help": "As vision_tower. From scratch, the tokenizer is trained on the training captions."},
     )
     model: dict[str, Any] = field(default_factory=dict, metadata={"help": "Fields of LeccrConfig."})
+    base_model: str | None = field(
+        default=None,
+        metadata={"help": "Hub id or folder of a trained LECCR model to go on from, instead of towers and `model`."},
+    )
     image_size: int = field(default=224, metadata={"help": "Pixels a side."})
     vocab_size: int = field(default=8000, metadata={"help": "Of a tokenizer that is trained here."})
     max_length: int = field(default=200, metadata={"help": "Tokens of a caption or description; longer are cut."})
@@ -65,6 +70,15 @@ class DataArguments:
     corrupt_images: str = field(default="error", metadata={"help": "'error' names the item; 'skip' drops and counts."})
     augmentation: dict[str, Any] = field(
         default_factory=dict, metadata={"help": "Arguments of RandomResizedCrop (scale, ratio, flip); empty: none."}
+    )
+    streaming: bool = field(
+        default=False,
+        metadata={"help": "Read the training split shard by shard instead of as a whole; needs max_steps."},
+    )
+    shuffle_buffer: int = field(default=2000, metadata={"help": "Items among which a stream is shuffled."})
+    description_states: str | None = field(
+        default=None,
+        metadata={"help": "Folder of `leccr encode_descriptions`, for model.description_encoder: frozen."},
     )
 
 
@@ -98,6 +112,22 @@ class LeccrTrainingArguments(TrainingArguments):
     loss: dict[str, Any] = field(default_factory=dict, metadata={"help": "Fields of LossConfig."})
     learning_rate_multipliers: dict[str, float] = field(
         default_factory=dict, metadata={"help": f"Factors for {', '.join(GROUPS)}."}
+    )
+    vision_training: TowerTraining = field(
+        default="full", metadata={"help": "What is trained of the vision tower: full, lora or frozen."}
+    )
+    text_training: TowerTraining = field(
+        default="full", metadata={"help": "What is trained of the text tower: full, lora or frozen."}
+    )
+    lora: dict[str, Any] = field(
+        default_factory=dict, metadata={"help": "Fields of peft's LoraConfig, such as r, lora_alpha, use_dora."}
+    )
+    gradient_cache_chunk_size: int | None = field(
+        default=None,
+        metadata={"help": "Pairs whose activations are kept at a time: a large batch in the memory of so many."},
+    )
+    early_stopping_patience: int | None = field(
+        default=None, metadata={"help": "Evaluations without a better validation metric after which training ends."}
     )
     scoring: Scoring = field(
         default="fused", metadata={"help": "Score of validation and test: fused, global or slots."}
@@ -211,8 +241,10 @@ def build_recipe(settings: dict[str, Any]) -> Recipe:
             raise ValueError(f"{name} must be a list such as [de, fr], got {getattr(data, name)!r}.")
     if not data.target_languages:
         raise ValueError("target_languages must name at least one language to train on, got none.")
-    if training.scoring not in get_args(Scoring):
-        raise ValueError(f"scoring must be one of {list(get_args(Scoring))}, got {training.scoring!r}.")
+    choices = {"scoring": Scoring, "vision_training": TowerTraining, "text_training": TowerTraining}
+    for name, allowed in choices.items():
+        if getattr(training, name) not in get_args(allowed):
+            raise ValueError(f"{name} must be one of {list(get_args(allowed))}, got {getattr(training, name)!r}.")
     LossConfig.from_dict(training.loss)
     # With default towers: fields that contradict each other, of a control above all, show before hours of training.
     LeccrConfig(**model.model)

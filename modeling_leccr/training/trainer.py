@@ -2,26 +2,23 @@
 
 import dataclasses
 import logging
-import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import datasets
 import torch
-from huggingface_hub import HfApi
 from PIL import Image
 from torch import Tensor
-from transformers import Trainer, TrainerCallback
+from transformers import TrainerCallback
 
 from modeling_leccr.losses_leccr import LeccrCriterion, LossConfig
 from modeling_leccr.modeling_leccr import LeccrModel
-from modeling_leccr.publishing import push_model
 from modeling_leccr.training.arguments import LeccrTrainingArguments
 from modeling_leccr.training.gather import gather_batch
 from modeling_leccr.training.optimization import parameter_groups
+from modeling_leccr.training.pushing import HubPushes
+from modeling_leccr.training.resumable import ResumableTrainer
 from processing.collator import LeccrCollator
-from processing.hub_card import check_license
-from processing.hub_upload import prepare_repository
 from processing.pairs import CaptionPairs
 from processing.processing_leccr import LeccrProcessor
 from reporting.model_record import ModelRecord
@@ -40,7 +37,7 @@ class ClampLogitScale(TrainerCallback):
         kwargs["model"].logit_scale.clamp_()
 
 
-class LeccrTrainer(Trainer):
+class LeccrTrainer(HubPushes, ResumableTrainer):
     """Trains on pairs, gathers embeddings over processes for the losses, evaluates retrieval on validation.
 
     Args:
@@ -185,80 +182,10 @@ class LeccrTrainer(Trainer):
         self._best_step = None
         return super().train(*args, **kwargs)
 
-    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
-        """Make the repository before training, so that a wrong token, name or licence shows before hours of it.
-
-        Raises:
-            ValueError: there is no name for it, it is public and asked to be private, or the Hub has no such licence.
-            ConnectionError: there is no token, or one that may not write there.
-        """
-        if self.is_world_process_zero():
-            check_license(self.args.hub_license, "model")
-            private = bool(self.args.hub_private_repo) if private is None else private
-            api = HfApi(token=token or self.args.hub_token)
-            prepare_repository(api, self._repository(), "model", private=private, revision=self.args.hub_revision)
-
-    def push_to_hub(  # type: ignore[override]
-        self,
-        commit_message: str = "End of training",
-        *,
-        token: str | None = None,
-        revision: str | None = None,
-        private: bool | None = None,
-    ) -> dict[str, Any] | None:
-        """Push the model as it is; what arrives is what `push_model` sends. Every process has to call it.
-
-        Args: of the parent, of which the card takes none, for it is written from what is known of the run.
-
-        Returns:
-            What was sent, see `push_model`; None in every process but the main one.
-
-        Raises: as `push_model`.
-        """
-        repo_id = self._repository()
-        self.callback_handler.on_push_begin(self.args, self.state, self.control)
-        with tempfile.TemporaryDirectory(prefix="leccr-push-") as folder:
-            self.save_model(folder, _internal_call=True)
-            if not self.is_world_process_zero():
-                return None
-            return push_model(
-                folder,
-                repo_id,
-                license_id=self.args.hub_license,
-                private=bool(self.args.hub_private_repo) if private is None else private,
-                revision=revision or self.args.hub_revision,
-                token=token or self.args.hub_token,
-                message=commit_message,
-            )
-
-    def _repository(self) -> str:
-        if not self.args.hub_model_id:
-            raise ValueError("hub_model_id must name the repository to push to, as organisation/name; got none.")
-        return self.args.hub_model_id
-
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         super()._save(output_dir, state_dict)
         if self.args.should_save:
             self.record().write(output_dir or str(self.args.output_dir))
-
-    def _load_best_model(self) -> None:
-        self._best_step = self.state.best_global_step
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            super()._load_best_model()
-        elif self.state.best_model_checkpoint is not None:
-            self._load_weights(self.state.best_model_checkpoint)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-        else:
-            self._load_weights(resume_from_checkpoint)
-
-    def _load_weights(self, folder: str) -> None:
-        # `save_pretrained` writes some towers under the names of older releases. The parent reads them with
-        # `load_state_dict(strict=False)`, which leaves such a tower as it is; `from_pretrained` knows the names.
-        model = self.accelerator.unwrap_model(self.model)
-        model.load_state_dict(type(model).from_pretrained(folder).state_dict())
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW with a learning rate for towers and heads each, and decay on matrices alone."""
