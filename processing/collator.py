@@ -1,16 +1,12 @@
 """LeccrCollator: rows of CaptionPairs → the tensors of one training step."""
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
 
 from processing.processing_leccr import LeccrProcessor
-
-logger = logging.getLogger(__name__)
 
 
 class LeccrCollator:
@@ -19,10 +15,6 @@ class LeccrCollator:
     Args:
         processor: turns pictures and texts into tensors.
         augmentation: applied to each picture before the processor; none for evaluation.
-
-    Attributes:
-        num_skipped: rows dropped so far because their image was corrupt, in this process (a data loader's workers
-            count on their own).
     """
 
     def __init__(
@@ -33,24 +25,22 @@ class LeccrCollator:
     ) -> None:
         self.processor = processor
         self.augmentation = augmentation
-        self.num_skipped = 0
 
-    def __call__(self, rows: Sequence[Mapping[str, Any] | None]) -> dict[str, Tensor]:
+    def __call__(self, rows: Sequence[Mapping[str, Any] | None]) -> dict[str, Any]:
         """One batch; rows that are None (a skipped corrupt image) are dropped and counted.
 
         Returns:
             `pixel_values` (batch, channels, height, width); `source_input_ids`, `source_attention_mask`,
             `target_input_ids`, `target_attention_mask` (batch, length), each group padded to its longest;
             `description_input_ids`, `description_attention_mask`, a row of zeros where there is none;
-            `image_ids` (batch,) int64, equal for captions of one image.
+            `image_ids` (batch,) int64, equal for captions of one image. Beside these tensors `item_names`, the
+            `image_id` of each row, and `num_skipped`, the rows that this batch lost: in the batch and not in the
+            collator, because the workers of a data loader have collators of their own.
 
         Raises:
             ValueError: fewer than 2 rows are left: a contrastive loss needs a negative.
         """
         kept = [row for row in rows if row is not None]
-        if len(kept) < len(rows):
-            self.num_skipped += len(rows) - len(kept)
-            logger.info("dropped %d rows with corrupt images, %d so far", len(rows) - len(kept), self.num_skipped)
         if len(kept) < 2:
             raise ValueError(
                 f"a batch must hold at least 2 rows for a contrastive loss, got {len(kept)} after {len(rows)} rows "
@@ -66,9 +56,11 @@ class LeccrCollator:
             descriptions=descriptions,
         )
         targets = self.processor(text=[row["target_caption"] for row in kept])
-        batch = {key: value for key, value in sources.items() if key not in ("input_ids", "attention_mask")}
+        batch: dict[str, Any] = dict(sources)
         for key in ("input_ids", "attention_mask"):
-            batch[f"source_{key}"] = sources[key]
+            batch[f"source_{key}"] = batch.pop(key)
             batch[f"target_{key}"] = targets[key]
         batch["image_ids"] = torch.tensor([row["item_index"] for row in kept], dtype=torch.int64)
+        batch["item_names"] = [row["image_id"] for row in kept]
+        batch["num_skipped"] = len(rows) - len(kept)
         return batch

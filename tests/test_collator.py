@@ -16,6 +16,8 @@ KEYS = {
     "description_input_ids",
     "description_attention_mask",
     "image_ids",
+    "item_names",
+    "num_skipped",
 }
 
 
@@ -74,12 +76,18 @@ def test_a_batch_without_any_description_has_rows_of_zeros():
 
 
 def test_skipped_rows_are_dropped_and_counted():
-    """A run that lost a tenth of its images must say so."""
+    """A run that lost a tenth of its images must say so, wherever its batches were made."""
     collator = LeccrCollator(tiny_processor())
     batch = collator([_row(0), None, _row(2), None])
-    assert batch["image_ids"].tolist() == [0, 2] and collator.num_skipped == 2
-    collator([_row(0), None, _row(1)])
-    assert collator.num_skipped == 3
+    assert batch["image_ids"].tolist() == [0, 2] and batch["num_skipped"] == 2
+    assert collator([_row(0), _row(1)])["num_skipped"] == 0
+
+
+def test_a_batch_names_the_items_of_its_rows():
+    """A loss that is not finite is traced to pictures and texts by these names."""
+    pairs = CaptionPairs(items(3, 1), ["de"])
+    batch = LeccrCollator(tiny_processor())([pairs[2], None, pairs[0]])
+    assert batch["item_names"] == [pairs.image_ids[2], pairs.image_ids[0]]
 
 
 @pytest.mark.parametrize("rows", [[None, None], [None], []])

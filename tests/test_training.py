@@ -12,6 +12,7 @@ from transformers import Trainer, TrainerCallback
 
 from modeling_leccr import LeccrModel
 from modeling_leccr.losses_leccr import LossConfig
+from modeling_leccr.training.monitoring import TrainingStoppedError
 from modeling_leccr.training.trainer import LeccrTrainer
 from tests.tiny import tiny_model
 from tests.training_parts import TERMS, text_config_without_dropout, tiny_split, tiny_trainer, weights_of
@@ -212,14 +213,14 @@ def test_evaluation_reports_recalls_and_the_sum_that_chooses_the_checkpoint(tmp_
     assert trainer.state.log_history[-1]["eval_sum_r"] == metrics["eval_sum_r"]
 
 
-def test_a_loss_that_is_not_finite_shows_in_the_log(tmp_path: Path):
-    """The stock setting logs the mean of the other steps instead, and a broken run looks healthy."""
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_items(tmp_path: Path):
+    """The stock trainer logs the mean of the other steps instead, and a broken run looks healthy to its end."""
     model = tiny_model()
     with torch.no_grad():
         model.image_projection.weight.fill_(float("nan"))
     trainer = tiny_trainer(tmp_path, model, max_steps=1)
-    trainer.train()
-    assert math.isnan(losses(trainer)[0])
+    with pytest.raises(TrainingStoppedError, match=r"step 1 must be finite, got .*contrastive nan.*'item-\d'"):
+        trainer.train()
 
 
 def test_the_trainer_state_is_json_that_others_can_read(tmp_path: Path):

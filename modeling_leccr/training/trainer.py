@@ -15,6 +15,7 @@ from modeling_leccr.losses_leccr import LeccrCriterion, LossConfig
 from modeling_leccr.modeling_leccr import LeccrModel
 from modeling_leccr.training.arguments import LeccrTrainingArguments
 from modeling_leccr.training.gather import gather_batch
+from modeling_leccr.training.monitoring import check_finite
 from modeling_leccr.training.optimization import parameter_groups
 from modeling_leccr.training.pushing import HubPushes
 from modeling_leccr.training.resumable import ResumableTrainer
@@ -73,11 +74,10 @@ class LeccrTrainer(HubPushes, ResumableTrainer):
         if args.n_gpu > 1:
             logger.warning("this process sees %d GPUs and uses one; launch a process for each", args.n_gpu)
             args._n_gpu = 1  # DataParallel would split the batch, and with it the negatives
-        self._collator = LeccrCollator(processor, augmentation=augmentation)
         super().__init__(
             model=model,
             args=args,
-            data_collator=self._collator,
+            data_collator=LeccrCollator(processor, augmentation=augmentation),
             train_dataset=pairs,
             eval_dataset=validation,
             processing_class=processor,
@@ -100,6 +100,7 @@ class LeccrTrainer(HubPushes, ResumableTrainer):
         self._record = dataclasses.replace(known, launch=launch)
         self._term_sums: dict[str, Tensor] = {}
         self._num_terms_added = 0
+        self._num_skipped = 0
 
     def compute_loss(
         self,
@@ -109,10 +110,12 @@ class LeccrTrainer(HubPushes, ResumableTrainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """Total loss of the global batch; the same number in every process."""
-        image_ids = inputs.pop("image_ids")
+        image_ids, item_names = inputs.pop("image_ids"), inputs.pop("item_names")
+        self._num_skipped += inputs.pop("num_skipped")
         output = model(**inputs)
         batch = gather_batch(self.criterion.summarise(output, image_ids))
         terms = self.criterion(batch, output.logit_scale)
+        check_finite(terms, item_names, self.state.global_step + 1)
         self._add_terms({**terms, "logit_scale": output.logit_scale.exp().squeeze()})
         loss = self.criterion.total(terms)
         return (loss, output) if return_outputs else loss
@@ -152,8 +155,8 @@ class LeccrTrainer(HubPushes, ResumableTrainer):
             scale = means.pop("logit_scale")
             logs |= {f"loss/{name}": value for name, value in means.items()} | {"logit_scale": scale}
             self._term_sums, self._num_terms_added = {}, 0
-            if self._collator.num_skipped:
-                logs["skipped_rows"] = float(self._collator.num_skipped)
+            if self._num_skipped:
+                logs["skipped_rows"] = float(self._num_skipped)
         super().log(logs, start_time)
 
     def record(self) -> ModelRecord:
