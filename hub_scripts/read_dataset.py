@@ -89,8 +89,10 @@ def _add_benchmark(parser: argparse.ArgumentParser, content: str, *, media: str)
 
 def _add_multi30k(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], Corpus]:
     _add_benchmark(parser, "the folder of the distributed text, with data/task1 and data/task2", media="images")
-    parser.add_argument("--task", type=int, required=True, choices=(1, 2), help="1: translations, 2: own captions")
-    parser.add_argument("--languages", nargs="+", required=True, help="de, fr, cs; task 2 has de alone")
+    parser.add_argument(
+        "--task", type=int, required=True, choices=(1, 2), help="1: one caption, translated; 2: five captions"
+    )
+    parser.add_argument("--languages", nargs="+", required=True, help="de, fr, cs")
     parser.add_argument("--test", default="test_2016_flickr", help="which test set (default: %(default)s)")
     return _reading(read_multi30k, "task", "languages", "test", "images", "check_counts")
 
