@@ -1,5 +1,6 @@
 """Gather rows over processes with an exact gradient: N processes train as one with the global batch."""
 
+import dataclasses
 from typing import Any
 
 import torch
@@ -10,10 +11,10 @@ from modeling_leccr.losses_leccr import MatchingBatch
 
 
 class _GatherRows(torch.autograd.Function):
-    """All-gather in forward; in backward each process receives what every process's loss asks of its rows.
+    """All-gather in forward; in backward this process's rows get N times their gradient, N being the processes.
 
-    Every process computes the same loss of the global batch. Summing the gradients over processes gives N times the
-    single-process gradient, and DDP's mean over processes divides by N again.
+    Every process computes the same loss of the same gathered rows, so each already holds what an all-reduce of the
+    gradient would bring: N equal parts. DDP's and FSDP's mean over processes divides by N again.
     """
 
     @staticmethod
@@ -23,36 +24,59 @@ class _GatherRows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        gradient = gradients[0].contiguous()
-        dist.all_reduce(gradient)
-        return gradient.split(ctx.sizes)[dist.get_rank()], None
+        return gradients[0].split(ctx.sizes)[dist.get_rank()] * len(ctx.sizes), None
 
 
-def gather_batch(batch: MatchingBatch) -> MatchingBatch:
+def row_counts(rows: Tensor) -> list[int]:
+    """How many rows each process holds, in the order of the ranks; every process has to ask."""
+    if not _several_processes():
+        return [rows.shape[0]]
+    counts = torch.empty(dist.get_world_size(), dtype=torch.int64, device=rows.device)
+    dist.all_gather_into_tensor(counts, counts.new_tensor([rows.shape[0]]))
+    return counts.tolist()
+
+
+def gather_batch(batch: MatchingBatch, sizes: list[int] | None = None) -> MatchingBatch:
     """The global batch, rows in the order of the ranks; with one process the batch itself.
 
-    Processes may hold different numbers of rows, as after skipping corrupt images.
+    Processes may hold different numbers of rows, as after skipping corrupt images. The gradient is right where every
+    process computes the same loss of the result.
 
     Paper: arXiv:2409.19961. Differs: the released gather keeps the local slice of the gradient alone, which leaves
-    1/N of it.
+    1/N of it after the mean over processes.
+
+    Args:
+        batch: the rows of this process.
+        sizes: what `row_counts` gives for them, where that is known already.
     """
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    if not _several_processes():
         return batch
-    own_size = torch.tensor([batch.image_ids.shape[0]], device=batch.image_ids.device)
-    all_sizes = [torch.empty_like(own_size) for _ in range(dist.get_world_size())]
-    dist.all_gather(all_sizes, own_size)
-    sizes = [int(size) for size in all_sizes]
+    sizes = row_counts(batch.image_ids) if sizes is None else sizes
+    parts = {
+        entry.name: value
+        for entry in dataclasses.fields(batch)
+        if (value := getattr(batch, entry.name)) is not None and value.is_floating_point()
+    }
+    # One matrix, so that a step waits for one collective and not for seven.
+    packed = torch.cat([value.reshape(len(value), -1) for value in parts.values()], dim=1)
+    widths = [value[0].numel() for value in parts.values()]
+    columns = _GatherRows.apply(packed, sizes).split(widths, dim=1)
+    gathered = {
+        name: column.reshape(-1, *value.shape[1:]) for (name, value), column in zip(parts.items(), columns, strict=True)
+    }
+    return MatchingBatch(image_ids=_all_gather(batch.image_ids, sizes), **gathered)
 
-    def gather(rows: Tensor) -> Tensor:
-        return _GatherRows.apply(rows, sizes) if rows.is_floating_point() else _all_gather(rows, sizes)
 
-    return batch.map(gather)
+def _several_processes() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def _all_gather(rows: Tensor, sizes: list[int]) -> Tensor:
     longest = max(sizes)
     padded = rows.new_zeros(longest, *rows.shape[1:])
     padded[: rows.shape[0]] = rows
-    parts = [torch.empty_like(padded) for _ in sizes]
-    dist.all_gather(parts, padded)
-    return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+    gathered = rows.new_empty(longest * len(sizes), *rows.shape[1:])
+    dist.all_gather_into_tensor(gathered, padded)
+    if len(set(sizes)) == 1:
+        return gathered
+    return torch.cat([part[:size] for part, size in zip(gathered.split(longest), sizes, strict=True)])
