@@ -11,6 +11,7 @@ from transformers.configuration_utils import SubConfigSpec
 ITEM_SOURCES = ("image_and_description", "image", "description")
 INTERACTIONS = ("dual", "v2s", "s2v", "co_attention", "none")
 POOLINGS = ("cls", "mean")
+DESCRIPTION_ENCODERS = ("shared", "frozen")
 
 # The first output token of these vision encoders is a class token; every other encoder puts a patch there.
 VISION_TOWERS_WITH_CLS = frozenset(
@@ -71,6 +72,9 @@ class LeccrConfig(PreTrainedConfig):
         global_weight: weight a of the global score in the fused score a * global + (1 - a) * best slot.
         description_dropout: share of the items in training whose description is replaced with the learned null
             description. Above 0 the model also works for items without a description.
+        description_encoder: what reads descriptions. `"shared"` (published) is the text tower as it learns; `"frozen"`
+            is a copy of it as it was before training, saved with the model. A frozen one gives a description the same
+            token states for ever, so that training can read them from a store instead of computing them each step.
         slot_init_std: standard deviation of the slot queries at the start. Official: 0, which leaves all slots equal.
         normalize_slots: unit-norm slot embeddings, as for images and captions. Official: raw.
         description_encoder_in_eval_mode: no dropout in the text encoder while it reads descriptions. Official: dropout.
@@ -105,6 +109,7 @@ class LeccrConfig(PreTrainedConfig):
     text_pooling: str = "cls"
     global_weight: float | int = 0.8
     description_dropout: float | int = 0.0
+    description_encoder: str = "shared"
     slot_init_std: float | int = 1.0
     normalize_slots: bool = True
     description_encoder_in_eval_mode: bool = True
@@ -176,6 +181,7 @@ class LeccrConfig(PreTrainedConfig):
             "interaction": INTERACTIONS,
             "image_pooling": POOLINGS,
             "text_pooling": POOLINGS,
+            "description_encoder": DESCRIPTION_ENCODERS,
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
@@ -184,6 +190,21 @@ class LeccrConfig(PreTrainedConfig):
             raise ValueError(
                 f"item_source={self.item_source!r} has no slots that could interact; "
                 f"set interaction='none' (got {self.interaction!r})."
+            )
+        if self.description_encoder == "frozen":
+            self._check_frozen_encoder()
+
+    def _check_frozen_encoder(self) -> None:
+        if not self.has_slots:
+            raise ValueError(
+                f"description_encoder='frozen' reads descriptions for slots, which item_source={self.item_source!r} "
+                f"does not have; set description_encoder='shared'."
+            )
+        if self.train_on_descriptions or not self.description_encoder_in_eval_mode:
+            raise ValueError(
+                f"description_encoder='frozen' neither learns nor drops out, got train_on_descriptions="
+                f"{self.train_on_descriptions} and description_encoder_in_eval_mode="
+                f"{self.description_encoder_in_eval_mode}; leave both out, or set description_encoder='shared'."
             )
 
     def _check_ranges(self) -> None:

@@ -1,77 +1,32 @@
 """LECCR: an image, its description and captions in any language, in one space."""
 
 import contextlib
-import math
 import os
-from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize, pad
 from transformers import PreTrainedConfig
-from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import can_return_tuple
 
 from .configuration_leccr import LeccrConfig
-from .loading_leccr import CheckedLoading
 from .matching_leccr import fused_scores
 from .outputs_leccr import LeccrImageFeatures, LeccrOutput
 from .packing_leccr import text_outputs, text_states
+from .pretrained_leccr import LeccrPreTrainedModel, LogitScale
 from .slots_leccr import SemanticSlots, VisualSemanticInteraction
-from .towers_leccr import build_tower, load_text_tower, load_vision_tower, output_width, tower_config, vision_outputs
-
-
-class LogitScale(nn.Module):
-    """The learned inverse temperature. 1-D and in a module of its own, because FSDP2 refuses scalar parameters."""
-
-    def __init__(self, initial_value: float, max_value: float | None) -> None:
-        super().__init__()
-        self.initial_value = initial_value
-        self.max_log = None if max_value is None else math.log(max_value)
-        self.value = nn.Parameter(torch.empty(1))
-
-    def forward(self) -> Tensor:
-        """Logarithm of the inverse temperature (1,), in fp32, at most log(max_value)."""
-        return self.value.float() if self.max_log is None else self.value.float().clamp(max=self.max_log)
-
-    @torch.no_grad()
-    def clamp_(self) -> None:
-        """Bring the parameter back into its range; beyond it the clamp in `forward` passes no gradient."""
-        if self.max_log is not None:
-            self.value.clamp_(max=self.max_log)
-
-
-class LeccrPreTrainedModel(CheckedLoading):
-    """Initialisation and loading for LECCR models."""
-
-    config_class = LeccrConfig
-    base_model_prefix = "leccr"
-    main_input_name = "pixel_values"
-    input_modalities = ["image", "text"]  # noqa: RUF012
-    supports_gradient_checkpointing = True
-    _supports_sdpa = True
-    _supports_flash_attn = True
-    _supports_attention_backend = True
-    _no_split_modules = ["CrossAttentionBlock"]  # noqa: RUF012
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, nn.Linear):
-            # By width, not 0.02: four such layers in a row would pass 0.3 % of a description on at width 128.
-            init.normal_(module.weight, mean=0.0, std=module.in_features**-0.5)
-            if module.bias is not None:
-                init.zeros_(module.bias)
-        elif isinstance(module, nn.LayerNorm):
-            init.ones_(module.weight)
-            init.zeros_(module.bias)
-        elif isinstance(module, SemanticSlots):
-            init.normal_(module.slot_queries, mean=0.0, std=self.config.slot_init_std)
-            if module.null_description is not None:
-                init.normal_(module.null_description, mean=0.0, std=self.config.slot_dim**-0.5)
-        elif isinstance(module, LogitScale):
-            init.constant_(module.value, module.initial_value)
+from .towers_leccr import (
+    build_tower,
+    eval_mode,
+    frozen_copy,
+    load_text_tower,
+    load_vision_tower,
+    output_width,
+    tower_config,
+    vision_outputs,
+)
 
 
 class LeccrModel(LeccrPreTrainedModel):
@@ -91,6 +46,9 @@ class LeccrModel(LeccrPreTrainedModel):
         self.text_model = build_tower(text_config)
         text_dim = text_config.hidden_size
         self.text_projection = nn.Linear(text_dim, config.embed_dim)
+        if config.description_encoder == "frozen":
+            # Copied, not built: another draw of random numbers would give all parts below other weights.
+            self.description_model = frozen_copy(self.text_model)
         if config.reads_image:
             self.vision_model = build_tower(vision_config)
             self.visual_projection = nn.Linear(output_width(vision_config), config.slot_dim, bias=False)
@@ -137,9 +95,19 @@ class LeccrModel(LeccrPreTrainedModel):
         config_kwargs.setdefault("slot_dim", getattr(vision_config, "projection_dim", LeccrConfig.slot_dim))
         model = cls(LeccrConfig(vision_config=vision_config, text_config=text_config, **config_kwargs))
         load_text_tower(model.text_model, text, tower_kwargs)
+        if model.config.description_encoder == "frozen":
+            model.description_model.load_state_dict(model.text_model.state_dict())
         if model.config.reads_image:
             load_vision_tower(model.vision_model, model.visual_projection, vision, tower_kwargs)
         return model
+
+    def train(self, mode: bool = True) -> "LeccrModel":
+        """As any module, but a frozen description encoder stays as it is."""
+        super().train(mode)
+        if self.config.description_encoder == "frozen":
+            # Loading makes new parameters, which learn, and ends with `eval()`, which comes here.
+            self.description_model.requires_grad_(False).eval()
+        return self
 
     def get_input_embeddings(self) -> nn.Module:
         """The token embeddings of the text tower."""
@@ -195,6 +163,7 @@ class LeccrModel(LeccrPreTrainedModel):
         description_input_ids: Tensor | None = None,
         description_attention_mask: Tensor | None = None,
         *,
+        description_states: Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | list[int] | None = None,
     ) -> LeccrImageFeatures:
@@ -204,6 +173,8 @@ class LeccrModel(LeccrPreTrainedModel):
             pixel_values: (batch, channels, height, width). Not read when `item_source` is "description".
             description_input_ids: (batch, description_length), or None for items without descriptions.
             description_attention_mask: (batch, description_length), 1 = keep; a row of zeros has no description.
+            description_states: (batch, description_length, text_dim) of `get_description_states`, instead of
+                `description_input_ids`.
             output_attentions, output_hidden_states: return those of the tower that reads the item (vision, or text
                 when `item_source` is "description"); None leaves it to its configuration.
 
@@ -211,7 +182,8 @@ class LeccrModel(LeccrPreTrainedModel):
             `LeccrImageFeatures`.
 
         Raises:
-            ValueError: an image or a description that the model needs is missing.
+            ValueError: an image or a description that the model needs is missing, or descriptions come both as ids
+                and as states, or their states do not fit the model.
         """
         asked = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
         if not self.config.reads_image:
@@ -224,9 +196,13 @@ class LeccrModel(LeccrPreTrainedModel):
         layers = {"hidden_states": outputs.hidden_states, "attentions": getattr(outputs, "attentions", None)}
         if not self.config.has_slots:
             return LeccrImageFeatures(patch_states, self._image_embeds(patch_states), **layers)
-        if description_input_ids is not None and description_attention_mask is None:
-            description_attention_mask = torch.ones_like(description_input_ids)
-        description_states = self._description_states(description_input_ids, description_attention_mask)
+        if description_states is None:
+            description_states = self._description_states(description_input_ids, description_attention_mask)
+        else:
+            self._check_states(description_states, description_input_ids)
+            description_states = description_states.to(patch_states.dtype)  # a store holds fp16
+        if description_states is not None and description_attention_mask is None:
+            description_attention_mask = description_states.new_ones(description_states.shape[:2], dtype=torch.long)
         slots = self.semantic_slots(description_states, description_attention_mask, patch_states.shape[0])
         class_token_only = self.config.image_pooling == "cls"
         enhanced, enhanced_slots = self.interaction(patch_states, slots, first_token_only=class_token_only)
@@ -239,6 +215,19 @@ class LeccrModel(LeccrPreTrainedModel):
             **layers,
         )
 
+    @torch.no_grad()
+    def get_description_states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """What slots read of descriptions, to be kept and given as `description_states`.
+
+        Args:
+            input_ids, attention_mask: (num_descriptions, length), 1 = keep.
+
+        Returns:
+            (num_descriptions, length, text_dim) token states; those of padding are arbitrary but finite.
+        """
+        with eval_mode(self):
+            return cast(Tensor, self._description_states(input_ids, attention_mask))
+
     @can_return_tuple
     def forward(
         self,
@@ -248,6 +237,7 @@ class LeccrModel(LeccrPreTrainedModel):
         *,
         description_input_ids: Tensor | None = None,
         description_attention_mask: Tensor | None = None,
+        description_states: Tensor | None = None,
         source_input_ids: Tensor | None = None,
         source_attention_mask: Tensor | None = None,
         target_input_ids: Tensor | None = None,
@@ -267,7 +257,12 @@ class LeccrModel(LeccrPreTrainedModel):
         """
         asked = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
         items = self.get_image_features(
-            pixel_values, description_input_ids, description_attention_mask, **asked, return_dict=True
+            pixel_values,
+            description_input_ids,
+            description_attention_mask,
+            description_states=description_states,
+            **asked,
+            return_dict=True,
         )
         logit_scale = self.logit_scale()
         output = LeccrOutput(image_embeds=items.pooler_output, slot_embeds=items.slot_embeds, logit_scale=logit_scale)
@@ -334,13 +329,26 @@ class LeccrModel(LeccrPreTrainedModel):
     def _description_states(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> Tensor | None:
         if input_ids is None:
             return None
+        if self.config.description_encoder == "frozen":
+            with torch.no_grad():
+                return text_states(self.description_model, input_ids, attention_mask)
         # Dropout would shake the slots (cosine 0.82 between two passes of a tiny model) and nothing learns from it.
-        mode = _eval_mode if self.config.description_encoder_in_eval_mode else contextlib.nullcontext
+        mode = eval_mode if self.config.description_encoder_in_eval_mode else contextlib.nullcontext
         with (
             torch.set_grad_enabled(self.config.train_on_descriptions and torch.is_grad_enabled()),
             mode(self.text_model),
         ):
             return text_states(self.text_model, input_ids, attention_mask)
+
+    def _check_states(self, states: Tensor, input_ids: Tensor | None) -> None:
+        width = self.semantic_slots.description_projection.in_features
+        if input_ids is not None:
+            raise ValueError("give descriptions as description_input_ids or as description_states, got both.")
+        if states.ndim != 3 or states.shape[-1] != width:
+            raise ValueError(
+                f"description_states must be (batch, description_length, {width}), got {tuple(states.shape)}; compute "
+                f"them with the model's own `get_description_states`."
+            )
 
     def _description_features(
         self, input_ids: Tensor | None, attention_mask: Tensor | None, asked: dict[str, Any]
@@ -356,16 +364,3 @@ class LeccrModel(LeccrPreTrainedModel):
 def _if_recorded(features: Any) -> Any:
     """The features where they hold what was asked for of their tower, else None: most callers want the scores alone."""
     return None if features.hidden_states is None and features.attentions is None else features
-
-
-@contextlib.contextmanager
-def _eval_mode(module: nn.Module) -> Iterator[None]:
-    """Switch dropout off for a while, and restore each submodule's own mode afterwards."""
-    in_training = [part for part in module.modules() if part.training]
-    for part in in_training:
-        part.training = False
-    try:
-        yield
-    finally:
-        for part in in_training:
-            part.training = True

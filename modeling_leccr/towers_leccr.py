@@ -1,8 +1,11 @@
 """The pretrained halves: any vision encoder and any text encoder of transformers, reduced to their tokens."""
 
+import contextlib
+import copy
 import inspect
 import math
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -22,6 +25,24 @@ TOWERS_WITH_POOLED_NORM_ONLY = {
 def build_tower(config: PreTrainedConfig) -> PreTrainedModel:
     """A tower with random weights and without pooling head, whose parameters nothing would read."""
     return AutoModel.from_config(config, **_without_pooling(config))
+
+
+def frozen_copy(tower: PreTrainedModel) -> PreTrainedModel:
+    """The tower as it is now, never to change: without gradient and without dropout."""
+    return copy.deepcopy(tower).requires_grad_(False).eval()
+
+
+@contextlib.contextmanager
+def eval_mode(module: nn.Module) -> Iterator[None]:
+    """Switch dropout off for a while, and restore each submodule's own mode afterwards."""
+    in_training = [part for part in module.modules() if part.training]
+    for part in in_training:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part in in_training:
+            part.training = True
 
 
 def visual_tokens(tower: PreTrainedModel, pixel_values: Tensor) -> Tensor:
