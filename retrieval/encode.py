@@ -1,6 +1,6 @@
 """Encode a split once: items and texts to unit vectors on the CPU, in the order they came."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,8 +9,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from processing.records import DESCRIPTION_COLUMN
-from retrieval.items import read_column, read_image
+from retrieval.items import read_column, read_ids, read_image
 from retrieval.ranks import check_finite
+from retrieval.sharing import Processes
+
+_BAR_AFTER_SECONDS = 5.0
 
 
 def encode_items(
@@ -21,6 +24,7 @@ def encode_items(
     *,
     use_descriptions: bool = True,
     progress: bool = True,
+    shared: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """Embed the items of a split, from what the model's `config.item_source` names.
 
@@ -30,7 +34,9 @@ def encode_items(
         rows: rows of the schema (processing/records.py), such as a split of a data set.
         batch_size: items in one forward pass.
         use_descriptions: False leaves descriptions out, as for pictures that nobody described.
-        progress: show a bar.
+        progress: show a bar, if it takes a while.
+        shared: the processes of a distributed run share the rows out; each calls this with the same rows, and each
+            gets all embeddings.
 
     Returns:
         image_embeds (num_items, embed_dim), and slot_embeds (num_items, num_slots, embed_dim) or None if the model
@@ -43,30 +49,36 @@ def encode_items(
     descriptions: list[str | None] = [None] * len(rows)
     if use_descriptions and item_source != "image":
         descriptions = read_column(rows, DESCRIPTION_COLUMN)
-    image_embeds, slot_embeds, order = [], [], []
-    with _evaluation_mode(model), tqdm(total=len(rows), desc="items", disable=not progress) as bar:
-        for batch in _batches_by_length([text or "" for text in descriptions], batch_size, name="rows"):
-            images = None if item_source == "description" else [read_image(rows, i) for i in batch]
-            batch_descriptions = [descriptions[i] for i in batch]
-            inputs = processor(
-                images=images,
-                # No description at all: the model then takes its null description or says that it cannot.
-                descriptions=batch_descriptions if any(batch_descriptions) else None,
-                return_tensors="pt",
-            ).to(device=model.device, dtype=model.dtype)
-            inputs.setdefault("pixel_values", None)
-            features = model.get_image_features(**inputs)
-            image_embeds.append(features.pooler_output.float().cpu())
-            if features.slot_embeds is not None:
-                slot_embeds.append(features.slot_embeds.float().cpu())
-            order += batch
-            bar.update(len(batch))
-    images_in_order = _in_order(image_embeds, order, name="image_embeds")
-    return images_in_order, _in_order(slot_embeds, order, name="slot_embeds") if slot_embeds else None
+
+    def embed(batch: list[int]) -> list[Tensor]:
+        images = None if item_source == "description" else [read_image(rows, i) for i in batch]
+        batch_descriptions = [descriptions[i] for i in batch]
+        inputs = processor(
+            images=images,
+            # No description at all: the model then takes its null description or says that it cannot.
+            descriptions=batch_descriptions if any(batch_descriptions) else None,
+            return_tensors="pt",
+        ).to(device=model.device, dtype=model.dtype)
+        inputs.setdefault("pixel_values", None)
+        features = model.get_image_features(**inputs)
+        return [features.pooler_output, *([] if features.slot_embeds is None else [features.slot_embeds])]
+
+    processes = Processes(shared=shared)
+    if processes.count > 1:
+        processes.check_same((read_ids(rows), descriptions), name="items")
+    lengths = [len(text or "") for text in descriptions]
+    image_embeds, *slot_embeds = _encode(model, embed, lengths, batch_size, processes, name="items", progress=progress)
+    return image_embeds, slot_embeds[0] if slot_embeds else None
 
 
 def encode_texts(
-    model: Any, processor: Any, texts: Sequence[str], batch_size: int = 256, *, progress: bool = True
+    model: Any,
+    processor: Any,
+    texts: Sequence[str],
+    batch_size: int = 256,
+    *,
+    progress: bool = True,
+    shared: bool = False,
 ) -> Tensor:
     """Embed captions or queries, each batch padded to its own longest text.
 
@@ -77,7 +89,8 @@ def encode_texts(
         processor: a `LeccrProcessor`.
         texts: any language, any order.
         batch_size: texts in one forward pass.
-        progress: show a bar.
+        progress: show a bar, if it takes a while.
+        shared: as in `encode_items`.
 
     Returns:
         (num_texts, embed_dim) float32 on the CPU, in the order of `texts`.
@@ -85,44 +98,74 @@ def encode_texts(
     Raises:
         ValueError: no texts, or an embedding that is not finite.
     """
-    embeds, order = [], []
-    with _evaluation_mode(model), tqdm(total=len(texts), desc="texts", disable=not progress) as bar:
-        for batch in _batches_by_length(texts, batch_size, name="texts"):
-            inputs = processor(text=[texts[i] for i in batch], return_tensors="pt").to(device=model.device)
-            features = model.get_text_features(inputs["input_ids"], attention_mask=inputs["attention_mask"])
-            embeds.append(features.pooler_output.float().cpu())
-            order += batch
-            bar.update(len(batch))
-    return _in_order(embeds, order, name="text_embeds")
+
+    def embed(batch: list[int]) -> list[Tensor]:
+        inputs = processor(text=[texts[i] for i in batch], return_tensors="pt").to(device=model.device)
+        return [model.get_text_features(inputs["input_ids"], attention_mask=inputs["attention_mask"]).pooler_output]
+
+    processes = Processes(shared=shared)
+    processes.check_same(texts, name="texts")
+    lengths = [len(text) for text in texts]
+    return _encode(model, embed, lengths, batch_size, processes, name="texts", progress=progress)[0]
+
+
+def _encode(
+    model: Any,
+    embed: Callable[[list[int]], list[Tensor]],
+    lengths: Sequence[int],
+    batch_size: int,
+    processes: Processes,
+    *,
+    name: str,
+    progress: bool,
+) -> list[Tensor]:
+    """What `embed` makes of each batch of positions, put where the rows stand; the same in every process."""
+    # Smaller batches where each process would else not get one.
+    batches = list(_batches_by_length(lengths, min(batch_size, -(-len(lengths) // processes.count)), name=name))
+    wholes: list[Tensor] = []
+    times_encoded = torch.zeros(len(lengths), dtype=torch.int64)
+    # A bar for every evaluation of a long training would bury its log: only those that take a while get one.
+    bar = tqdm(total=len(lengths), desc=name, disable=not progress, delay=_BAR_AFTER_SECONDS, leave=False)
+    with processes.all_or_none(), _evaluation_mode(model), bar:
+        for batch, counts in processes.own_parts(batches):
+            parts = embed(batch)
+            if not wholes:
+                wholes = [torch.zeros(len(lengths), *part.shape[1:]) for part in parts]
+            if counts:
+                for whole, part in zip(wholes, parts, strict=True):
+                    whole[batch] = part.float().cpu()
+                times_encoded[batch] += 1
+            bar.update(len(batch) * processes.count)
+    for values in (*wholes, times_encoded):
+        processes.add_up(values, model.device)
+    wrong = (times_encoded != 1).nonzero().flatten().tolist()
+    if wrong:
+        raise RuntimeError(f"each of the {len(lengths)} {name} must be encoded once; not so are those at {wrong[:3]}.")
+    for whole in wholes:
+        check_finite(whole, f"the embeddings of the {name}")
+    return wholes
 
 
 @contextmanager
 def _evaluation_mode(model: Any) -> Iterator[None]:
-    """No dropout and no gradient inside; the model's mode is restored afterwards."""
-    was_training = model.training
+    """No dropout and no gradient inside; the mode of each part of the model is restored afterwards."""
+    # Not `model.train(...)`: it would give a frozen tower its dropout back.
+    modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
         with torch.no_grad():
             yield
     finally:
-        model.train(was_training)
+        for module, mode in modes.items():
+            module.training = mode
 
 
-def _batches_by_length(texts: Sequence[str], batch_size: int, *, name: str) -> Iterator[list[int]]:
+def _batches_by_length(lengths: Sequence[int], batch_size: int, *, name: str) -> Iterator[list[int]]:
     """Positions of texts in batches of like length, the longest first, so that too large a batch fails at once."""
+    if len(lengths) == 0:
+        raise ValueError(f"{name} is empty; there is nothing to encode.")
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
-    if len(texts) == 0:
-        raise ValueError(f"{name} is empty; there is nothing to encode.")
-    longest_first = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
-    for start in range(0, len(texts), batch_size):
+    longest_first = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    for start in range(0, len(lengths), batch_size):
         yield longest_first[start : start + batch_size]
-
-
-def _in_order(batches: list[Tensor], order: list[int], *, name: str) -> Tensor:
-    """Undo the sorting by length, and refuse what is not finite."""
-    encoded = torch.cat(batches)
-    embeds = torch.empty_like(encoded)
-    embeds[torch.tensor(order)] = encoded
-    check_finite(embeds, name)
-    return embeds

@@ -31,6 +31,7 @@ def evaluate_retrieval(
     batch_size: int = 64,
     chunk_size: int = DEFAULT_CHUNK_SIZE,
     progress: bool = True,
+    shared: bool = False,
 ) -> dict[str, float]:
     """Recalls of human captions against all items of a split, both directions, in each language.
 
@@ -46,6 +47,8 @@ def evaluate_retrieval(
         batch_size: items, and a quarter of the texts, in one forward pass.
         chunk_size: see `rank_texts_and_items`.
         progress: show bars.
+        shared: the processes of a distributed run share the encoding; each calls this with the same split, and each
+            computes the recalls of all of it.
 
     Returns:
         For each language `<language>/i2t_R@1` ... (percent), `<language>/sum_r` (0 to 600), median ranks (1 is the
@@ -59,13 +62,19 @@ def evaluate_retrieval(
         raise ValueError("languages is empty; name at least one, such as ['de'].")
     captions = {language: read_captions(split, language) for language in languages}
     image_embeds, slot_embeds = encode_items(
-        model, processor, split, batch_size, use_descriptions=use_descriptions, progress=progress
+        model,
+        processor,
+        split,
+        batch_size,
+        use_descriptions=use_descriptions,
+        progress=progress,
+        shared=shared,
     )
     weight = model.config.global_weight if global_weight is None else global_weight
     composites = item_composites(image_embeds, slot_embeds, scoring=scoring, global_weight=weight)
     metrics: dict[str, float] = {}
     for language, (texts, text_to_item) in captions.items():
-        text_embeds = encode_texts(model, processor, texts, 4 * batch_size, progress=progress)
+        text_embeds = encode_texts(model, processor, texts, 4 * batch_size, progress=progress, shared=shared)
         # All items, but for translations: one whose translations were all refused has no text to be found by.
         asked = text_to_item.unique()
         candidates = composites if len(asked) == len(split) else composites[asked.to(composites.device)]
