@@ -47,15 +47,11 @@ class CaptionPairs(Dataset[dict[str, Any] | None]):
     def __init__(
         self, split: datasets.Dataset, target_languages: Sequence[str], *, corrupt_images: str = "error"
     ) -> None:
-        if isinstance(target_languages, str) or not target_languages:
-            raise ValueError(f"target_languages must be a list such as ['de', 'fr'], got {target_languages!r}.")
-        if len(set(target_languages)) != len(target_languages):
-            raise ValueError(f"target_languages must not name a language twice, got {list(target_languages)}.")
+        translated = check_languages(target_languages)
         if corrupt_images not in ("error", "skip"):
             raise ValueError(f"corrupt_images must be 'error' or 'skip', got {corrupt_images!r}.")
         self.target_languages = list(target_languages)
         self.corrupt_images = corrupt_images
-        translated = [caption_column(language, translated=True) for language in target_languages]
         text_columns = [ID_COLUMN, DESCRIPTION_COLUMN, caption_column(SOURCE_LANGUAGE), *translated]
         name = str(split.split) if split.split is not None else "unnamed"
         check_columns(split.column_names, [IMAGE_COLUMN, *text_columns], split=name)
@@ -66,14 +62,13 @@ class CaptionPairs(Dataset[dict[str, Any] | None]):
         self.descriptions: list[str | None] = texts[DESCRIPTION_COLUMN]
         self.source_captions: list[list[str]] = texts[caption_column(SOURCE_LANGUAGE)]
         self.target_captions: list[list[list[str | None]]] = [texts[column] for column in translated]
-        _check_items(texts, self.target_languages)
+        check_items(texts, self.target_languages)
         # Undecoded, so that a broken picture can be reported with its id.
         self._images = (
             split.with_format(None)
             .select_columns([IMAGE_COLUMN])
             .cast_column(IMAGE_COLUMN, datasets.Image(decode=False))
         )
-        self._decoder = datasets.Image(mode="RGB")
         self._pairs = self._pairs_with_translation()
         if len(self._pairs) == 0:
             raise ValueError(
@@ -104,7 +99,11 @@ class CaptionPairs(Dataset[dict[str, Any] | None]):
         caption, language = divmod(int(self._pairs[index]), len(self.target_languages))
         item = int(self._item_of_caption[caption])
         position = caption - int(self._first_caption[item])
-        image = self._image(item)
+        image = read_picture(
+            self._images[item][IMAGE_COLUMN],
+            item=f"item {self.image_ids[item]!r} (row {item})",
+            corrupt_images=self.corrupt_images,
+        )
         if image is None:
             return None
         return {
@@ -132,23 +131,56 @@ class CaptionPairs(Dataset[dict[str, Any] | None]):
             logger.warning("%d of %d translations are null and make no pair", kept.count(False), len(kept))
         return np.flatnonzero(kept)
 
-    def _image(self, item: int) -> Image.Image | None:
-        try:
-            stored = self._images[item][IMAGE_COLUMN]
-            if stored is None:
-                raise ValueError("the column is null")
-            return self._decoder.decode_example(stored)
-        except DECODING_ERRORS as error:
-            if self.corrupt_images == "skip":
-                return None
-            raise ValueError(
-                f"item {self.image_ids[item]!r} (row {item}): its image must be readable, got {error!r}; replace it, "
-                f"or pass corrupt_images='skip'."
-            ) from error
+
+def read_picture(stored: Any, *, item: str, corrupt_images: str) -> Image.Image | None:
+    """A cell of the column `image`, as it is stored, as an RGB picture.
+
+    Args:
+        stored: bytes and path, undecoded, so that a broken picture can be reported with its item.
+        item: what the message calls it.
+        corrupt_images: see `CaptionPairs`.
+
+    Returns:
+        The picture; None for one that cannot be decoded where `corrupt_images` is "skip".
+
+    Raises:
+        ValueError: the image cannot be decoded and `corrupt_images` is "error".
+    """
+    try:
+        if stored is None:
+            raise ValueError("the column is null")
+        return datasets.Image(mode="RGB").decode_example(stored)
+    except DECODING_ERRORS as error:
+        if corrupt_images == "skip":
+            return None
+        raise ValueError(
+            f"{item}: its image must be readable, got {error!r}; replace it, or pass corrupt_images='skip'."
+        ) from error
 
 
-def _check_items(texts: dict[str, list[Any]], target_languages: Sequence[str]) -> None:
-    """Refuse items without captions, with empty or ragged captions, or with an id that was used before."""
+def check_languages(target_languages: Sequence[str]) -> list[str]:
+    """The columns with the translations into these languages.
+
+    Raises:
+        ValueError: no list of languages, one that is unknown, or one named twice.
+    """
+    if isinstance(target_languages, str) or not target_languages:
+        raise ValueError(f"target_languages must be a list such as ['de', 'fr'], got {target_languages!r}.")
+    if len(set(target_languages)) != len(target_languages):
+        raise ValueError(f"target_languages must not name a language twice, got {list(target_languages)}.")
+    return [caption_column(language, translated=True) for language in target_languages]
+
+
+def check_items(texts: dict[str, list[Any]], target_languages: Sequence[str]) -> None:
+    """Refuse items without captions, with empty or ragged captions, or with an id that was used before.
+
+    Args:
+        texts: column -> value of each item.
+        target_languages: whose translations are among the columns.
+
+    Raises:
+        ValueError: names the item and what is wrong with it.
+    """
     columns = [caption_column(SOURCE_LANGUAGE)]
     columns += [caption_column(language, translated=True) for language in target_languages]
     seen: set[str] = set()
