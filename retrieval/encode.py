@@ -68,6 +68,9 @@ def encode_items(
         processes.check_same((read_ids(rows), descriptions), name="items")
     lengths = [len(text or "") for text in descriptions]
     image_embeds, *slot_embeds = _encode(model, embed, lengths, batch_size, processes, name="items", progress=progress)
+    check_finite(image_embeds, "image_embeds")
+    for embeds in slot_embeds:
+        check_finite(embeds, "slot_embeds")
     return image_embeds, slot_embeds[0] if slot_embeds else None
 
 
@@ -106,7 +109,9 @@ def encode_texts(
     processes = Processes(shared=shared)
     processes.check_same(texts, name="texts")
     lengths = [len(text) for text in texts]
-    return _encode(model, embed, lengths, batch_size, processes, name="texts", progress=progress)[0]
+    (text_embeds,) = _encode(model, embed, lengths, batch_size, processes, name="texts", progress=progress)
+    check_finite(text_embeds, "text_embeds")
+    return text_embeds
 
 
 def _encode(
@@ -141,8 +146,6 @@ def _encode(
     wrong = (times_encoded != 1).nonzero().flatten().tolist()
     if wrong:
         raise RuntimeError(f"each of the {len(lengths)} {name} must be encoded once; not so are those at {wrong[:3]}.")
-    for whole in wholes:
-        check_finite(whole, f"the embeddings of the {name}")
     return wholes
 
 
