@@ -1,18 +1,22 @@
 """A recipe: what a YAML file and the command line say about model, data and training."""
 
 import dataclasses
+import importlib.util
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import torch
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
-from transformers.trainer_utils import HubStrategy
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+from transformers.trainer_utils import HubStrategy, IntervalStrategy
 
 from modeling_leccr.configuration_leccr import LeccrConfig
 from modeling_leccr.losses_leccr import LossConfig
+from modeling_leccr.training.adapters import LORA_FIELDS, TOWERS, check_parts
 from modeling_leccr.training.optimization import GROUPS
 from processing.hub_upload import check_repo_id
 from processing.scenes import ScenesConfig
@@ -120,7 +124,7 @@ class LeccrTrainingArguments(TrainingArguments):
         default="full", metadata={"help": "What is trained of the text tower: full, lora or frozen."}
     )
     lora: dict[str, Any] = field(
-        default_factory=dict, metadata={"help": "Fields of peft's LoraConfig, such as r, lora_alpha, use_dora."}
+        default_factory=dict, metadata={"help": f"Fields of peft's LoraConfig: {', '.join(sorted(LORA_FIELDS))}."}
     )
     gradient_cache_chunk_size: int | None = field(
         default=None,
@@ -137,13 +141,24 @@ class LeccrTrainingArguments(TrainingArguments):
         metadata={"help": "Name -> changes of the recipe, trained after it for comparison; null: none."},
     )
 
+    @property
+    def tower_training(self) -> dict[str, str]:
+        """What is trained of each tower: setting -> full, lora or frozen."""
+        return {name: getattr(self, name) for name in TOWERS}
+
     def __post_init__(self) -> None:
         """Check what the end of training would need.
 
         Raises:
-            ValueError: the push has no repository or one without organisation, or would send checkpoints.
+            ValueError: the push has no repository or one without organisation, or would send checkpoints; a tracker
+                is not installed; training cannot stop early because it is not evaluated.
         """
         super().__post_init__()
+        _check_trackers(self.report_to)
+        if self.early_stopping_patience is not None:
+            _check_early_stopping(self)
+        # The parent's true would warn in each run without accelerator.
+        self.dataloader_pin_memory &= torch.accelerator.is_available() and not self.use_cpu
         if self.push_to_hub and not self.hub_model_id:
             raise ValueError("push_to_hub needs hub_model_id, a name such as organisation/leccr-multi30k; got none.")
         if self.hub_model_id:
@@ -154,6 +169,26 @@ class LeccrTrainingArguments(TrainingArguments):
                 f"hub_strategy must be 'end', got {strategy.value!r}: others would send optimizer states and "
                 f"half-trained models; push a checkpoint with `leccr push_model --model CHECKPOINT`."
             )
+
+
+def _check_trackers(trackers: Sequence[str]) -> None:
+    modules = {"tensorboard": ("tensorboard", "tensorboardX"), "trackio": ("trackio",), "wandb": ("wandb",)}
+    for name in trackers:
+        if name in modules and not any(importlib.util.find_spec(module) for module in modules[name]):
+            raise ValueError(f"report_to names {name}, which is not installed; run `pip install {name}`.")
+    if unknown := sorted(set(trackers) - set(INTEGRATION_TO_CALLBACK)):
+        raise ValueError(f"report_to must name known trackers such as {list(modules)}, got {unknown}.")
+
+
+def _check_early_stopping(args: LeccrTrainingArguments) -> None:
+    patience = args.early_stopping_patience
+    if not isinstance(patience, int) or patience < 1:
+        raise ValueError(f"early_stopping_patience must be a number of evaluations from 1, or null; got {patience!r}.")
+    if args.eval_strategy == "no" or args.metric_for_best_model is None:
+        raise ValueError(
+            f"early_stopping_patience needs evaluations and their metric; got eval_strategy "
+            f"{IntervalStrategy(args.eval_strategy).value!r} and metric_for_best_model {args.metric_for_best_model!r}."
+        )
 
 
 @dataclass
@@ -180,10 +215,11 @@ _SECTIONS: dict[str, frozenset[str]] = {
     "augmentation": frozenset({"scale", "ratio", "flip"}),
     "loss": frozenset(entry.name for entry in dataclasses.fields(LossConfig)),
     "learning_rate_multipliers": frozenset(GROUPS),
+    "lora": LORA_FIELDS,
 }
 
 
-_PLACES = frozenset({"dataset", "images", "vision_tower", "text_tower"})
+_PLACES = frozenset({"dataset", "images", "vision_tower", "text_tower", "base_model"})
 _PRIVATE_SETTINGS = re.compile(r"output_dir|logging_dir|run_name|resume_from_checkpoint|push_to_hub|hub_.*|.*_token")
 
 
@@ -247,8 +283,21 @@ def build_recipe(settings: dict[str, Any]) -> Recipe:
             raise ValueError(f"{name} must be one of {list(get_args(allowed))}, got {getattr(training, name)!r}.")
     LossConfig.from_dict(training.loss)
     # With default towers: fields that contradict each other, of a control above all, show before hours of training.
-    LeccrConfig(**model.model)
+    config = LeccrConfig(**model.model)
+    check_parts(
+        training.tower_training, training.lora, training.learning_rate_multipliers, reads_image=config.reads_image
+    )
+    _check_base(filled)
     return Recipe(model, data, training, filled)
+
+
+def _check_base(settings: dict[str, Any]) -> None:
+    given = [entry.name for entry in dataclasses.fields(ModelArguments) if settings.get(entry.name)]
+    if settings.get("base_model") and given != ["base_model"]:
+        raise ValueError(
+            f"base_model brings its towers, sizes and processor, so {sorted(set(given) - {'base_model'})} would do "
+            f"nothing; leave them out of the recipe, or set them to null."
+        )
 
 
 def _without_places(settings: dict[str, Any]) -> dict[str, Any]:
