@@ -52,11 +52,7 @@ def gather_batch(batch: MatchingBatch, sizes: list[int] | None = None) -> Matchi
     if not _several_processes():
         return batch
     sizes = row_counts(batch.image_ids) if sizes is None else sizes
-    parts = {
-        entry.name: value
-        for entry in dataclasses.fields(batch)
-        if (value := getattr(batch, entry.name)) is not None and value.is_floating_point()
-    }
+    parts = float_parts(batch)
     # One matrix, so that a step waits for one collective and not for seven.
     packed = torch.cat([value.reshape(len(value), -1) for value in parts.values()], dim=1)
     widths = [value[0].numel() for value in parts.values()]
@@ -65,6 +61,12 @@ def gather_batch(batch: MatchingBatch, sizes: list[int] | None = None) -> Matchi
         name: column.reshape(-1, *value.shape[1:]) for (name, value), column in zip(parts.items(), columns, strict=True)
     }
     return MatchingBatch(image_ids=_all_gather(batch.image_ids, sizes), **gathered)
+
+
+def float_parts(batch: MatchingBatch) -> dict[str, Tensor]:
+    """The tensors through which gradients flow, by name."""
+    parts = {entry.name: getattr(batch, entry.name) for entry in dataclasses.fields(batch)}
+    return {name: value for name, value in parts.items() if value is not None and value.is_floating_point()}
 
 
 def _several_processes() -> bool:
