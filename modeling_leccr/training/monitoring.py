@@ -1,16 +1,27 @@
 """What a run tells its user while it trains: why it stops, and where its time goes."""
 
+import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
 
 from modeling_leccr.training.arguments import LeccrTrainingArguments
 
+logger = logging.getLogger(__name__)
+
 # Libraries below torch report some of their failed allocations as any other error; Linux, Windows, CUDA.
 _NO_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|STATUS_ALLOC_FAILED")
+
+# Above this share of waiting, for so many steps on end, the accelerator is idle for want of batches.
+_SHARE_TO_WARN = 0.2
+_STEPS_TO_WARN = 50
 
 
 class TrainingStoppedError(RuntimeError):
@@ -80,3 +91,116 @@ def _memory_advice(args: LeccrTrainingArguments) -> list[str]:
     if batch_size > 2:
         advice.append(f"lower per_device_train_batch_size (now {batch_size}), which also takes negatives away")
     return advice
+
+
+class InputMeter(TrainerCallback):
+    """Pairs a second, the share of the time in which steps wait for their batch, and the rows that were skipped.
+
+    The time of a step goes from the request for its batches to its end, so that evaluations and checkpoints do not
+    count. The first step of a run does not count either: it starts the data loader's workers and compiles.
+
+    Args:
+        clock: seconds from any point in time.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
+        self._begin_window()
+        self._is_first_step = True
+        self._step_began = 0.0
+        self._num_skipped_before = 0
+        self._slow_steps = 0
+        self._has_warned = False
+
+    def begin_step(self) -> None:
+        """The trainer asks for the batches of a step."""
+        self._step_began = self._clock()
+
+    def batches_came(self, batches: Sequence[Mapping[str, Any]]) -> None:
+        """The trainer has the batches of the step that began."""
+        self._num_skipped += sum(batch["num_skipped"] for batch in batches)
+        if not self._is_first_step:
+            self._waited += self._clock() - self._step_began
+            self._num_pairs += sum(len(batch["item_names"]) for batch in batches)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Called by the trainer; a resumed run counts on from the last line of its log."""
+        self._begin_window()
+        self._is_first_step = True
+        counts = [entry["skipped_rows"] for entry in state.log_history if "skipped_rows" in entry]
+        self._num_skipped_before = int(counts[-1]) if counts else 0
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Called by the trainer after each update."""
+        if self._is_first_step:
+            self._is_first_step = False
+            return
+        self._seconds += self._clock() - self._step_began
+        self._num_steps += 1
+
+    def line(self, accelerator: Accelerator, num_workers: int) -> dict[str, float]:
+        """What the log says of the steps since its last line; every process must call this at the same step.
+
+        Returns:
+            `pairs_per_second` of all processes together; `data_wait_share`, 0 to 1, of the process that waits
+            longest, because the others wait for it; `skipped_rows` of the whole run in all processes, if any.
+        """
+        counts = torch.tensor(
+            [[self._num_skipped, self._num_pairs, self._waited, self._seconds]], device=accelerator.device
+        )
+        gathered = accelerator.gather(counts)
+        num_skipped, num_pairs, _, _ = gathered.sum(dim=0).tolist()
+        _, _, waited, seconds = gathered.amax(dim=0).tolist()
+        self._num_skipped_before += int(num_skipped)
+        line = {}
+        if seconds > 0:
+            line = {"pairs_per_second": num_pairs / seconds, "data_wait_share": min(1.0, waited / seconds)}
+            self._warn(line["data_wait_share"], num_workers, is_main_process=accelerator.is_main_process)
+        if self._num_skipped_before:
+            line["skipped_rows"] = float(self._num_skipped_before)
+        self._begin_window()
+        return line
+
+    def _begin_window(self) -> None:
+        self._num_skipped = self._num_pairs = self._num_steps = 0
+        self._waited = self._seconds = 0.0
+
+    def _warn(self, share: float, num_workers: int, *, is_main_process: bool) -> None:
+        self._slow_steps = self._slow_steps + self._num_steps if share > _SHARE_TO_WARN else 0
+        if self._slow_steps < _STEPS_TO_WARN or self._has_warned or not is_main_process:
+            return
+        self._has_warned = True
+        logger.warning(
+            "the last %d steps waited for their batches in %.0f %% of the time: raise dataloader_num_workers (now "
+            "%d), store smaller pictures or lower image_size, and give a stream at least as many parquet files as "
+            "there are processes x workers",
+            self._slow_steps,
+            100 * share,
+            num_workers,
+        )
+
+
+class MonitoredTrainer(Trainer):
+    """Measures its input in each step, says so in each line of the log, and stops early if it is told to."""
+
+    args: LeccrTrainingArguments
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._input_meter = InputMeter()
+        self.add_callback(self._input_meter)
+        if self.args.early_stopping_patience is not None:
+            self.add_callback(EarlyStoppingCallback(self.args.early_stopping_patience))
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """As the parent, measured."""
+        self._input_meter.begin_step()
+        batches, num_items = super().get_batch_samples(*args, **kwargs)
+        self._input_meter.batches_came(batches)
+        return batches, num_items
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As the parent; a line about training steps says how fast they were."""
+        if "loss" in logs:
+            logs |= self._input_meter.line(self.accelerator, self.args.dataloader_num_workers)
+        super().log(logs, start_time)

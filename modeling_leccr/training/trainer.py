@@ -15,7 +15,7 @@ from modeling_leccr.losses_leccr import LeccrCriterion, LossConfig
 from modeling_leccr.modeling_leccr import LeccrModel
 from modeling_leccr.training.arguments import LeccrTrainingArguments
 from modeling_leccr.training.gather import gather_batch
-from modeling_leccr.training.monitoring import check_finite
+from modeling_leccr.training.monitoring import MonitoredTrainer, check_finite
 from modeling_leccr.training.optimization import parameter_groups
 from modeling_leccr.training.pushing import HubPushes
 from modeling_leccr.training.resumable import ResumableTrainer
@@ -38,7 +38,7 @@ class ClampLogitScale(TrainerCallback):
         kwargs["model"].logit_scale.clamp_()
 
 
-class LeccrTrainer(HubPushes, ResumableTrainer):
+class LeccrTrainer(HubPushes, MonitoredTrainer, ResumableTrainer):
     """Trains on pairs, gathers embeddings over processes for the losses, evaluates retrieval on validation.
 
     Args:
@@ -100,18 +100,17 @@ class LeccrTrainer(HubPushes, ResumableTrainer):
         self._record = dataclasses.replace(known, launch=launch)
         self._term_sums: dict[str, Tensor] = {}
         self._num_terms_added = 0
-        self._num_skipped = 0
 
     def compute_loss(
         self,
         model: torch.nn.Module,
-        inputs: dict[str, Tensor],
+        inputs: dict[str, Any],
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """Total loss of the global batch; the same number in every process."""
         image_ids, item_names = inputs.pop("image_ids"), inputs.pop("item_names")
-        self._num_skipped += inputs.pop("num_skipped")
+        del inputs["num_skipped"]
         output = model(**inputs)
         batch = gather_batch(self.criterion.summarise(output, image_ids))
         terms = self.criterion(batch, output.logit_scale)
@@ -149,14 +148,12 @@ class LeccrTrainer(HubPushes, ResumableTrainer):
         return {**metrics, "sum_r": metrics["mean/sum_r"]}
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """As the parent, with the mean of each loss term since the last line and the number of skipped images."""
+        """As the parent, with the mean of each loss term since the last line."""
         if "loss" in logs and self._num_terms_added:
             means = {name: float(total) / self._num_terms_added for name, total in self._term_sums.items()}
             scale = means.pop("logit_scale")
             logs |= {f"loss/{name}": value for name, value in means.items()} | {"logit_scale": scale}
             self._term_sums, self._num_terms_added = {}, 0
-            if self._num_skipped:
-                logs["skipped_rows"] = float(self._num_skipped)
         super().log(logs, start_time)
 
     def record(self) -> ModelRecord:
