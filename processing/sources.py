@@ -15,11 +15,13 @@ from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
 from processing.files import atomic_folder, atomic_write
 from processing.manifest import MANIFEST_FILE, Manifest, Step, read_manifest
+from processing.records import IMAGE_COLUMN
 
 logger = logging.getLogger(__name__)
 
 SHARD_METADATA = b"leccr"
 DEFAULT_ROWS_PER_SHARD = 10_000
+_PICTURES_PER_ROW_GROUP = 100
 
 
 def open_splits(location: str | Path, *, config_name: str | None = None) -> datasets.DatasetDict:
@@ -34,16 +36,28 @@ def open_splits(location: str | Path, *, config_name: str | None = None) -> data
         ValueError: the folder holds no data set, or one that a job has not finished.
     """
     path = Path(location)
+    check_finished(location)
     if not path.is_dir():
         return datasets.load_dataset(str(location), config_name)
-    if not is_data_set(path):
-        raise ValueError(f"{location} holds no data set; expected parquet files in it or in its folder `data`.")
-    if not read_manifest(path).complete:
-        raise ValueError(f"the data set {location} is not finished; run the command that writes it again.")
     if saved_to_disk(path):
         loaded = datasets.load_from_disk(str(path))
         return loaded if isinstance(loaded, datasets.DatasetDict) else datasets.DatasetDict({"train": loaded})
     return datasets.load_dataset(str(path), config_name)
+
+
+def check_finished(location: str | Path) -> None:
+    """Refuse a folder that cannot be opened as a data set; a name on the Hub is left to the Hub.
+
+    Raises:
+        ValueError: the folder holds no data set, or one that a job has not finished.
+    """
+    path = Path(location)
+    if not path.is_dir():
+        return
+    if not is_data_set(path):
+        raise ValueError(f"{location} holds no data set; expected parquet files in it or in its folder `data`.")
+    if not read_manifest(path).complete:
+        raise ValueError(f"the data set {location} is not finished; run the command that writes it again.")
 
 
 def open_split(location: str | Path, split: str, *, config_name: str | None = None) -> datasets.Dataset:
@@ -137,8 +151,10 @@ def write_table(
     table = embed_table_storage(table.cast(schema))
     encoded = {SHARD_METADATA: json.dumps(metadata or {}, ensure_ascii=False, allow_nan=False).encode()}
     table = table.replace_schema_metadata({**(schema.metadata or {}), **encoded})
+    # A reader of a stream holds a whole row group, and one of pictures alone may not fit into memory.
+    row_group_size = _PICTURES_PER_ROW_GROUP if IMAGE_COLUMN in features else None
     with atomic_write(path) as temporary:
-        pq.write_table(table, temporary)
+        pq.write_table(table, temporary, row_group_size=row_group_size)
     return Path(path)
 
 

@@ -1,0 +1,259 @@
+"""Training pairs from the parquet shards of a split that is never loaded as a whole."""
+
+import itertools
+import logging
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import datasets
+from torch.utils.data import IterableDataset, get_worker_info
+
+from processing.augmentation import draw_of
+from processing.pairs import check_items, check_languages, read_picture
+from processing.records import (
+    DESCRIPTION_COLUMN,
+    ID_COLUMN,
+    IMAGE_COLUMN,
+    SOURCE_LANGUAGE,
+    caption_column,
+    check_columns,
+)
+from processing.sources import check_finished
+
+logger = logging.getLogger(__name__)
+
+# What is read of a stream before training: for a tokenizer that is trained here, and to find what cannot be trained on.
+SAMPLE_ITEMS = 10_000
+# Passes over its rows in which a reader may find no pair. One can happen: few shards are dealt to many readers anew in
+# each pass, and the smallest may have fewer rows than readers.
+_EMPTY_PASSES = 20
+_ROWS_AT_ONCE = 32
+
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True)
+class ParquetSplit:
+    """A split as the list of its parquet files, in a folder or on the Hub; a row is read when it is asked for.
+
+    Args:
+        location: the folder or the name on the Hub, for messages.
+        split: its name.
+        files: its shards.
+        column_names: what the first of them holds.
+    """
+
+    location: str
+    split: str
+    files: tuple[str, ...]
+    column_names: tuple[str, ...]
+
+    def stream(self, columns: Sequence[str]) -> datasets.IterableDataset:
+        """Some columns of all rows; of the others not a byte is read. Pictures come as they are stored.
+
+        Raises:
+            ValueError: there is no such column.
+        """
+        check_columns(self.column_names, columns, split=self.split)
+        rows = datasets.load_dataset(
+            "parquet",
+            data_files={self.split: list(self.files)},
+            split=self.split,
+            streaming=True,
+            columns=list(columns),
+            batch_size=_ROWS_AT_ONCE,
+        )
+        # As tables: rows would be decoded, and inside a data loader's worker be shared out without being asked.
+        return rows.with_format("arrow")
+
+    def sample(self, columns: Sequence[str]) -> list[dict[str, Any]]:
+        """Some columns of the first `SAMPLE_ITEMS` rows."""
+        return list(itertools.islice(_rows(self.stream(columns)), SAMPLE_ITEMS))
+
+    def load(self) -> datasets.Dataset:
+        """The split as a whole, as it is evaluated; the other splits of the data set are not read."""
+        return datasets.load_dataset("parquet", data_files={self.split: list(self.files)}, split=self.split)
+
+
+def find_parquet_split(location: str | Path, split: str, *, config_name: str | None = None) -> ParquetSplit:
+    """The files of a split; of them only the first is opened, for its columns.
+
+    Args:
+        location: a folder of parquet files (also `data/train-*.parquet`), or a name on the Hub.
+        split: its name there.
+        config_name: which configuration of a data set with several.
+
+    Raises:
+        ValueError: there is no such split, the folder is not finished, or its files are not parquet.
+    """
+    check_finished(location)
+    builder = datasets.load_dataset_builder(str(location), config_name)
+    if builder.name != "parquet":
+        raise ValueError(
+            f"streaming reads parquet files, and {location} holds {builder.name} files; write it as parquet, as "
+            f"`leccr read_dataset` does, or leave streaming out."
+        )
+    files = {str(name): tuple(map(str, found)) for name, found in builder.config.data_files.items()}
+    if split not in files:
+        raise ValueError(f"{location} has the splits {sorted(files)}, not {split!r}.")
+    head = datasets.load_dataset("parquet", data_files={split: files[split][:1]}, split=split, streaming=True)
+    return ParquetSplit(str(location), split, files[split], tuple(head.column_names))
+
+
+class StreamedPairs(IterableDataset[dict[str, Any] | None]):
+    """Endless stream of training pairs: pass after pass over the items, each with one of its pairs.
+
+    The readers are the workers of all processes. In each pass the shards are dealt anew between them, and each goes
+    on with its next pass when its own shards end: uneven shards cannot make a process wait for another. Where there
+    are fewer shards than readers, several read the same shard and each keeps its share of the rows. What a reader
+    gives depends on the seed, its number and how many they are, and on nothing else.
+
+    Unlike `CaptionPairs`, a pass gives an item once: which caption, in which language, is drawn from (seed, pass, id).
+
+    Args:
+        split: the files.
+        target_languages: see `CaptionPairs`.
+        seed: of the order and of the pairs.
+        shuffle_buffer: items in each process, undecoded, among which the next is drawn; its workers share them.
+        process_index: which process this is.
+        num_processes: how many there are.
+        corrupt_images: see `CaptionPairs`.
+
+    Raises:
+        ValueError: an argument is not allowed, or a column is missing. While reading: an item that cannot be trained
+            on, or a share of the rows that holds no pair at all.
+    """
+
+    def __init__(
+        self,
+        split: ParquetSplit,
+        target_languages: Sequence[str],
+        *,
+        seed: int,
+        shuffle_buffer: int = 2000,
+        process_index: int = 0,
+        num_processes: int = 1,
+        corrupt_images: str = "error",
+    ) -> None:
+        translated = check_languages(target_languages)
+        if corrupt_images not in ("error", "skip"):
+            raise ValueError(f"corrupt_images must be 'error' or 'skip', got {corrupt_images!r}.")
+        if shuffle_buffer < 1:
+            raise ValueError(
+                f"shuffle_buffer must be at least 1 item (1: the order of the files), got {shuffle_buffer}."
+            )
+        self.target_languages = list(target_languages)
+        self.seed = seed
+        self.shuffle_buffer = shuffle_buffer
+        self.process_index = process_index
+        self.num_processes = num_processes
+        self.corrupt_images = corrupt_images
+        self.num_shards = len(split.files)
+        columns = [ID_COLUMN, DESCRIPTION_COLUMN, caption_column(SOURCE_LANGUAGE), *translated]
+        self._stream = split.stream([IMAGE_COLUMN, *columns])
+        if self.num_shards < num_processes and process_index == 0:
+            logger.warning(
+                "%d shards for %d processes: several read the same shard and keep a share of its rows; write more "
+                "shards (`rows_per_shard`) to read each once",
+                self.num_shards,
+                num_processes,
+            )
+
+    def __iter__(self) -> Iterator[dict[str, Any] | None]:
+        """The rows of this process, or of this worker of it: those of `CaptionPairs`, with `draw`; it never ends."""
+        worker = get_worker_info()
+        index, num_workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        empty_passes = 0
+        for number in itertools.count():
+            pairs = self.one_pass(
+                number, self.process_index + index * self.num_processes, num_workers * self.num_processes
+            )
+            first = list(itertools.islice(pairs, 1))
+            empty_passes = 0 if first else empty_passes + 1
+            if empty_passes == _EMPTY_PASSES:
+                raise ValueError(
+                    f"a reader found no pair in {_EMPTY_PASSES} passes over its share of {self.num_shards} shards: "
+                    f"there are more readers (processes x dataloader_num_workers) than rows, or no item has a "
+                    f"caption_en with a translation into {self.target_languages}; look at the data."
+                )
+            yield from first
+            yield from pairs
+
+    def one_pass(self, number: int, reader: int, num_readers: int) -> Iterator[dict[str, Any] | None]:
+        """The pairs that one of the readers gives in a pass, each of its items once.
+
+        Args:
+            number: of the pass, from 0.
+            reader: which of them, from 0.
+            num_readers: how many share the pass.
+        """
+        order = random.Random(f"{self.seed} {number} shards").sample(range(self.num_shards), self.num_shards)
+        items = self._items_of(order, reader, num_readers)
+        size = max(1, self.shuffle_buffer * self.num_processes // num_readers)
+        for item in shuffled(items, size, random.Random(f"{self.seed} {number} {reader}/{num_readers}")):
+            yield self._pair(item, number)
+
+    def _items_of(self, order: list[int], reader: int, num_readers: int) -> Iterator[dict[str, Any]]:
+        """Items of a reader that make a pair, as they are stored."""
+        shards, turn, turns = order[reader::num_readers], 0, 1
+        if self.num_shards < num_readers:
+            first = reader % self.num_shards
+            shards, turn, turns = (
+                [order[first]],
+                reader // self.num_shards,
+                len(range(first, num_readers, self.num_shards)),
+            )
+        for shard in shards:
+            rows = _rows(self._stream.shard(num_shards=self.num_shards, index=shard))
+            for item in itertools.islice(rows, turn, None, turns):
+                check_items({name: [value] for name, value in item.items()}, self.target_languages)
+                if self._choices(item):
+                    yield item
+
+    def _choices(self, item: dict[str, Any]) -> list[tuple[int, str]]:
+        """The pairs of an item: position of the caption, and a language into which it was translated."""
+        return [
+            (position, language)
+            for language in self.target_languages
+            for position, text in enumerate(item[caption_column(language, translated=True)])
+            if text is not None
+        ]
+
+    def _pair(self, item: dict[str, Any], number: int) -> dict[str, Any] | None:
+        image_id = item[ID_COLUMN]
+        image = read_picture(item[IMAGE_COLUMN], item=f"item {image_id!r}", corrupt_images=self.corrupt_images)
+        if image is None:
+            return None
+        choices = self._choices(item)
+        position, language = choices[draw_of(self.seed, number, image_id, "pair") % len(choices)]
+        return {
+            "image": image,
+            "image_id": image_id,
+            "item_index": draw_of(image_id),
+            "source_caption": item[caption_column(SOURCE_LANGUAGE)][position],
+            "target_caption": item[caption_column(language, translated=True)][position],
+            "target_language": language,
+            "description": item[DESCRIPTION_COLUMN],
+            "draw": draw_of(self.seed, number, image_id),
+        }
+
+
+def shuffled(rows: Iterator[Row], size: int, generator: random.Random) -> Iterator[Row]:
+    """All rows, each drawn from among the next `size`, of which no more are held at a time."""
+    buffer: list[Row] = list(itertools.islice(rows, size))
+    for row in rows:
+        position = generator.randrange(size)
+        drawn, buffer[position] = buffer[position], row
+        yield drawn
+    generator.shuffle(buffer)
+    while buffer:
+        yield buffer.pop()
+
+
+def _rows(stream: datasets.IterableDataset) -> Iterator[dict[str, Any]]:
+    """The rows of a stream of tables, one at a time."""
+    for table in stream.iter(_ROWS_AT_ONCE):
+        yield from table.to_pylist()
