@@ -1,0 +1,133 @@
+"""For each recipe of configs/ a few rows where it looks for its data, in the layout that its commands leave there."""
+
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+from transformers import BertConfig, BertModel, CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModelWithProjection
+
+from hub_scripts import read_dataset
+from processing.records import schema_features
+from processing.sources import open_splits, write_splits
+from processing.tokenizer import train_tokenizer
+from tests import test_readers_mscoco as mscoco
+from tests import test_readers_multi30k as multi30k
+from tests.hub_parts import SPLITS, write_folder
+from tests.tiny import SENTENCES, tiny_image
+from tests.training_parts import tiny_split
+
+
+def recipe_commands(path: Path) -> list[list[str]]:
+    """The words of each command in the comments of a recipe; a backslash continues a line."""
+    comments = re.findall(r"^#(.*)$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    lines = "\n".join(comments).replace("\\\n", " ").splitlines()
+    return [shlex.split(line) for line in lines if line.startswith(("   leccr ", "   accelerate ", "   python "))]
+
+
+def option(words: list[str], name: str) -> str:
+    """The value behind an option of a command."""
+    return words[words.index(name) + 1]
+
+
+def prepare_data(path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Make the data of a recipe in the working folder; returns settings that make small what it draws itself."""
+    makers: dict[str, Callable[[Path, pytest.MonkeyPatch], dict[str, Any] | None]] = {
+        "scenes": lambda *_: {"scenes": {"train_size": 12, "validation_size": 4, "test_size": 6}},
+        "flickr8k_zh": _make_flickr8k,
+        "own_pictures": _make_own_pictures,
+        **{f"multi30k_{language}": _make_multi30k for language in ("de", "fr", "cs")},
+        **{f"mscoco_{language}": _make_mscoco for language in ("zh", "ja")},
+    }
+    assert path.stem in makers, f"{path.name} is new: say here how a few rows of its data are made"
+    return makers[path.stem](path, monkeypatch) or {}
+
+
+def save_towers(folder: Path) -> tuple[str, str]:
+    """Small towers of the published kinds as pretrained ones, for pictures of another size than a recipe's."""
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision = CLIPVisionConfig(**sizes, image_size=96, patch_size=32, projection_dim=32)
+    CLIPVisionModelWithProjection(vision).save_pretrained(folder / "vision")
+    CLIPImageProcessorPil(size={"shortest_edge": 96}, crop_size=96).save_pretrained(folder / "vision")
+    tokenizer = train_tokenizer((text for row in SENTENCES for text in row), 300, max_length=256)
+    text = BertConfig(**sizes, vocab_size=len(tokenizer), max_position_embeddings=256)
+    BertModel(text).save_pretrained(folder / "text")
+    tokenizer.save_pretrained(folder / "text")
+    return str(folder / "vision"), str(folder / "text")
+
+
+def _make_flickr8k(*_: Any) -> None:
+    for name, size in (("train", 8), ("validation", 4)):
+        split = tiny_split(size).add_column("caption_zh_mt", [[f"第{item}张"] for item in range(size)])
+        split = split.add_column("caption_zh", [[f"图片{item}", f"照片{item}"] for item in range(size)])
+        Path("flickr8k-ccr").mkdir(exist_ok=True)
+        split.to_parquet(f"flickr8k-ccr/{name}-00000-of-00001.parquet")
+
+
+def _make_own_pictures(*_: Any) -> None:
+    write_folder(Path("data/translated"))
+    _save_pictures(Path("pictures"), [f"{name}/{item}.png" for name, count in SPLITS.items() for item in range(count)])
+
+
+def _make_multi30k(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The files of the reader's tests with a second picture to validate: one alone cannot be ranked.
+    names = {**multi30k.NAMES, "val": ["21.jpg", "22.jpg"]}
+    monkeypatch.setattr(multi30k, "NAMES", names)
+    multi30k.make_task_1(Path("multi30k"))
+    multi30k.make_task_2(Path("multi30k"))
+    _save_pictures(Path("pictures/flickr30k"), [name for part in names.values() for name in part])
+    _run_commands(path)
+
+
+def _make_mscoco(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As above, with a second picture to validate and to test, in both divisions.
+    images = {**mscoco.IMAGES, 6: ("val", "val"), 7: ("val", "test"), 8: ("train", "train")}
+    monkeypatch.setattr(mscoco, "IMAGES", images)
+    root = Path("mscoco")
+    mscoco.make_karpathy(root)
+    mscoco.make_stair(root)
+    chinese = mscoco.make_coco_cn(root) / "coco-cn-version1805v1.1"
+    for name, number in (("train", 8), ("val", 6), ("test", 7)):
+        _append(chinese / f"coco-cn_{name}.txt", mscoco.name_of(number))
+        _append(chinese / "imageid.human-written-caption.txt", f"{mscoco.name_of(number)}#0\t第{number}张")
+    names = [f"{part}2014/{mscoco.name_of(number)}.jpg" for number, (part, _) in images.items()]
+    _save_pictures(Path("pictures/mscoco"), names)
+    _run_commands(path)
+
+
+def _append(path: Path, line: str) -> None:
+    path.write_text(path.read_text(encoding="utf-8") + f"{line}\n", encoding="utf-8")
+
+
+def _save_pictures(folder: Path, names: list[str]) -> None:
+    for number, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        tiny_image(number).save(folder / name)
+
+
+def _run_commands(path: Path) -> None:
+    """What the commands of a recipe do, with stand-ins for the two models."""
+    read, describe, translate, *_ = recipe_commands(path)
+    read_dataset.main([*read[2:], "--no-check-counts"])
+    assert (option(describe, "--dataset"), option(translate, "--dataset")) == (
+        option(read, "--out"),
+        option(describe, "--out"),
+    )
+    start = translate.index("--languages") + 1
+    languages = [word for word in translate[start:] if re.fullmatch("[a-z]{2}", word)]
+    splits = open_splits(option(read, "--out"))
+    made = {name: _with_texts(split, languages) for name, split in splits.items()}
+    write_splits(datasets.DatasetDict(made), option(translate, "--out"))
+
+
+def _with_texts(split: datasets.Dataset, languages: list[str]) -> datasets.Dataset:
+    data = split.to_dict()
+    data["description"] = [f"A long text about {item}." for item in data["image_id"]]
+    for language in languages:
+        data[f"caption_{language}_mt"] = [
+            [f"{language} {text}" for text in captions] for captions in data["caption_en"]
+        ]
+    return datasets.Dataset.from_dict(data, features=schema_features(data), split=split.split)
