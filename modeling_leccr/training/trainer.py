@@ -19,6 +19,7 @@ from modeling_leccr.training.monitoring import MonitoredTrainer, check_finite
 from modeling_leccr.training.optimization import parameter_groups
 from modeling_leccr.training.pushing import HubPushes
 from modeling_leccr.training.resumable import ResumableTrainer
+from modeling_leccr.training.sharding import EmbedWithSplitWeights, prepare_splitting, saved_whole
 from processing.collator import LeccrCollator
 from processing.pairs import CaptionPairs
 from processing.processing_leccr import LeccrProcessor
@@ -81,8 +82,10 @@ class LeccrTrainer(HubPushes, MonitoredTrainer, ResumableTrainer):
             train_dataset=pairs,
             eval_dataset=validation,
             processing_class=processor,
-            callbacks=[ClampLogitScale(), *(callbacks or [])],
+            callbacks=[ClampLogitScale(), EmbedWithSplitWeights(), *(callbacks or [])],
         )
+        if self.is_fsdp_enabled:
+            prepare_splitting(model, self.accelerator.state.fsdp_plugin)
         _check_one_batch(len(pairs), args)
         # The loss is a mean over the global batch; accumulated steps are averaged, and add no negatives.
         self.loss_is_scaled_for_ga = False
@@ -183,7 +186,8 @@ class LeccrTrainer(HubPushes, MonitoredTrainer, ResumableTrainer):
         return super().train(*args, **kwargs)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        super()._save(output_dir, state_dict)
+        with saved_whole(self, state_dict):
+            super()._save(output_dir, state_dict)
         if self.args.should_save:
             self.record().write(output_dir or str(self.args.output_dir))
 

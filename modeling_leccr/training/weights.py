@@ -7,6 +7,7 @@ from safetensors.torch import load_file
 
 from modeling_leccr.loading_leccr import check_loading, readable_weights
 from modeling_leccr.modeling_leccr import LeccrModel
+from modeling_leccr.training.sharding import fill, usual_class
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 # peft's files name the parameters as its own wrapper sees them.
@@ -42,7 +43,7 @@ def load_weights(model: LeccrModel, folder: str | Path) -> None:
     if not has_adapter(model):
         # `save_pretrained` writes some towers under the names of older releases; `from_pretrained` knows them, and
         # the trainer's own `load_state_dict(strict=False)` would leave such a tower as it is.
-        model.load_state_dict(type(model).from_pretrained(folder).state_dict())
+        fill(model, usual_class(model).from_pretrained(folder).state_dict())
         return
     with readable_weights(folder):
         loaded = {name.removeprefix(_PEFT_PREFIX): value for name, value in load_file(file).items()}

@@ -1,0 +1,127 @@
+"""Weights that are split over processes (FSDP2 of accelerate): what its defaults would break, and the whole model."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from transformers import Trainer, TrainerCallback
+
+from modeling_leccr.modeling_leccr import LeccrModel
+
+# FSDP puts the weights together for `forward` alone; evaluation calls these.
+_EMBEDDING_METHODS = ("get_image_features", "get_text_features")
+
+
+class EmbedWithSplitWeights(TrainerCallback):
+    """Lets evaluation embed with a model whose weights are split; every process must embed equally many batches."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Called by the trainer once the weights are split, with the model among the keywords."""
+        for name in _EMBEDDING_METHODS:
+            register_fsdp_forward_method(kwargs["model"], name)  # without effect on other models
+
+
+def is_split(model: torch.nn.Module) -> bool:
+    """Whether each process holds a part of the weights."""
+    return isinstance(model, FSDPModule)
+
+
+def prepare_splitting(model: LeccrModel, plugin: Any) -> None:
+    """Adapt accelerate's settings of FSDP, before it splits the weights.
+
+    Args:
+        model: as it is given to the trainer.
+        plugin: accelerate's `FullyShardedDataParallelPlugin`; it is changed.
+
+    Raises:
+        ValueError: a setting would train something else, or leave checkpoints that are no models.
+    """
+    _check_settings(model, plugin)
+    layers = {type(part).__name__ for part in model.modules()} & set(model._no_split_modules or ())
+    # Towers name their embeddings too, and layers of their other half; accelerate makes a unit of the embeddings.
+    plugin.transformer_cls_names_to_wrap = sorted(name for name in layers if "Embeddings" not in name)
+    if plugin.mixed_precision_policy is None:
+        return
+    # accelerate would round the embeddings to bf16 on their way to the losses, and sum the gradients in bf16.
+    plugin.mixed_precision_policy = MixedPrecisionPolicy(
+        param_dtype=plugin.mixed_precision_policy.param_dtype, reduce_dtype=torch.float32, output_dtype=None
+    )
+    # A unit of its own in fp32: bf16 has no number between 14.25 and 14.3125 for the inverse temperature.
+    fully_shard(model.logit_scale, offload_policy=plugin.cpu_offload)
+
+
+def whole_model(trainer: Trainer) -> LeccrModel:
+    """The model of a trainer. Where its weights are split, every process must call, and the main one gets it whole."""
+    model: Any = trainer.accelerator.unwrap_model(trainer.model)
+    if is_split(model):
+        return _whole_copy(model, trainer.accelerator.get_state_dict(model))
+    deepspeed = trainer.accelerator.state.deepspeed_plugin if trainer.is_deepspeed_enabled else None
+    if deepspeed is not None and deepspeed.zero_stage == 3:
+        return _whole_copy(model, trainer.accelerator.get_state_dict(trainer.model_wrapped))
+    return model
+
+
+@contextmanager
+def saved_whole(trainer: Trainer, state: Mapping[str, Tensor] | None) -> Iterator[None]:
+    """Let the trainer save a model of the usual class: the one with split weights would be saved under another name.
+
+    Args:
+        state: all weights in the main process, as accelerate collects them.
+    """
+    split: Any = trainer.model
+    if state and is_split(split):
+        trainer.model = _whole_copy(split, state)
+    try:
+        yield
+    finally:
+        trainer.model = split
+
+
+def usual_class(model: torch.nn.Module) -> type[LeccrModel]:
+    """The class of a model before its weights were split."""
+    # `fully_shard` derives a class from (FSDPModule, the usual class).
+    return cast(type[LeccrModel], type(model).__bases__[1] if is_split(model) else type(model))
+
+
+def fill(model: torch.nn.Module, state: Mapping[str, Tensor]) -> None:
+    """`load_state_dict` for a model whose weights may be split; each process has the whole `state`."""
+    if is_split(model):
+        set_model_state_dict(model, dict(state), options=StateDictOptions(full_state_dict=True))
+    else:
+        model.load_state_dict(state)
+
+
+def _whole_copy(model: torch.nn.Module, state: Mapping[str, Tensor]) -> LeccrModel:
+    """In processes that hold no `state`, the model as it is."""
+    if not state:
+        return cast(LeccrModel, model)
+    with torch.random.fork_rng(devices=[]):  # random weights, which are replaced, must not change what comes after
+        whole = usual_class(model)(cast(Any, model.config))
+    whole.load_state_dict(state)
+    return whole.train(model.training)
+
+
+def _check_settings(model: LeccrModel, plugin: Any) -> None:
+    rules = {
+        "fsdp_version": (plugin.fsdp_version == 2, "2: with 1 the towers' weights are not found in evaluation"),
+        "fsdp_state_dict_type": (
+            "FULL_STATE_DICT" in str(plugin.state_dict_type),
+            "FULL_STATE_DICT: a checkpoint must be a model",
+        ),
+        "fsdp_cpu_ram_efficient_loading": (
+            not plugin.cpu_ram_efficient_loading,
+            "false: each process loads the towers itself",
+        ),
+    }
+    for name, (holds, rule) in rules.items():
+        if not holds:
+            raise ValueError(f"{name} must be {rule}; see configs/accelerate/fsdp2.yaml.")
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise ValueError(
+            "FSDP splits the weights of whole models, not of adapters; train vision_training or text_training: lora "
+            "with configs/accelerate/ddp.yaml."
+        )
