@@ -1,16 +1,30 @@
 """Augmentation of training pictures, on PIL images and without torchvision."""
 
+import hashlib
 import math
+import random
 
-import torch
 from PIL import Image
+
+
+def draw_of(*parts: int | str) -> int:
+    """The draw of a row: a number below 2**63 that its parts alone decide, in every process and version of Python.
+
+    Whatever is random about the row comes from a generator of its own with this seed. From a global generator, the
+    picture would depend on the rows before it and on the worker that reads it, and a run that goes on from a
+    checkpoint would see others.
+
+    Args:
+        parts: what tells the row apart, such as the seed of the run, the epoch and the index of the pair.
+    """
+    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "big") >> 1
 
 
 class RandomResizedCrop:
     """A random part of the picture at the size of the model, mirrored half of the time.
 
-    The area share is uniform in `scale`, the logarithm of the aspect ratio uniform in that of `ratio`. Randomness
-    comes from torch's global generator, so a seeded run and each worker of a data loader are reproducible.
+    The area share is uniform in `scale`, the logarithm of the aspect ratio uniform in that of `ratio`. The draw
+    of the row decides all of it, see `draw_of`.
 
     Args:
         size: edge of the square result, in pixels.
@@ -41,19 +55,20 @@ class RandomResizedCrop:
         self.ratio = ratio
         self.flip = flip
 
-    def __call__(self, image: Image.Image) -> Image.Image:
-        """Cut, resize (bicubic) and perhaps mirror one picture."""
-        box = self.random_box(image.width, image.height)
+    def __call__(self, image: Image.Image, draw: int) -> Image.Image:
+        """Cut, resize (bicubic) and perhaps mirror one picture; the same draw gives the same result."""
+        generator = random.Random(draw)
+        box = self.random_box(image.width, image.height, generator)
         image = image.resize((self.size, self.size), Image.Resampling.BICUBIC, box=box)
-        if self.flip and torch.rand(()).item() < 0.5:
+        if self.flip and generator.random() < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         return image
 
-    def random_box(self, width: int, height: int) -> tuple[int, int, int, int]:
+    def random_box(self, width: int, height: int, generator: random.Random) -> tuple[int, int, int, int]:
         """A (left, top, right, bottom) box inside a width x height picture."""
         low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
         for _ in range(10):
-            share, log_ratio, x, y = torch.rand(4).tolist()
+            share, log_ratio, x, y = (generator.random() for _ in range(4))
             area = width * height * (self.scale[0] + share * (self.scale[1] - self.scale[0]))
             ratio = math.exp(low + log_ratio * (high - low))
             box_width, box_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from processing.description_states import DescriptionStates
 from processing.processing_leccr import LeccrProcessor
 
 
@@ -14,16 +15,19 @@ class LeccrCollator:
 
     Args:
         processor: turns pictures and texts into tensors.
-        augmentation: applied to each picture before the processor; none for evaluation.
+        augmentation: applied to each picture, with the draw of its row, before the processor; none for evaluation.
+        description_states: token states that are read in place of the descriptions; none for a model that encodes them.
     """
 
     def __init__(
         self,
         processor: LeccrProcessor,
         *,
-        augmentation: Callable[[Image.Image], Image.Image] | None = None,
+        augmentation: Callable[[Image.Image, int], Image.Image] | None = None,
+        description_states: DescriptionStates | None = None,
     ) -> None:
         self.processor = processor
+        self.description_states = description_states
         self.augmentation = augmentation
 
     def __call__(self, rows: Sequence[Mapping[str, Any] | None]) -> dict[str, Any]:
@@ -32,13 +36,14 @@ class LeccrCollator:
         Returns:
             `pixel_values` (batch, channels, height, width); `source_input_ids`, `source_attention_mask`,
             `target_input_ids`, `target_attention_mask` (batch, length), each group padded to its longest;
-            `description_input_ids`, `description_attention_mask`, a row of zeros where there is none;
+            `description_input_ids` (or `description_states`), `description_attention_mask`, a row of zeros where there
+            is none;
             `image_ids` (batch,) int64, equal for captions of one image. Beside these tensors `item_names`, the
             `image_id` of each row, and `num_skipped`, the rows that this batch lost: in the batch and not in the
             collator, because the workers of a data loader have collators of their own.
 
         Raises:
-            ValueError: fewer than 2 rows are left: a contrastive loss needs a negative.
+            ValueError: fewer than 2 rows are left: a contrastive loss needs a negative. Or a description has no states.
         """
         kept = [row for row in rows if row is not None]
         if len(kept) < 2:
@@ -48,12 +53,12 @@ class LeccrCollator:
             )
         images = [row["image"] for row in kept]
         if self.augmentation is not None:
-            images = [self.augmentation(image) for image in images]
+            images = [self.augmentation(image, row["draw"]) for image, row in zip(images, kept, strict=True)]
         descriptions = [row["description"] for row in kept]
         sources = self.processor(
             images=images,
             text=[row["source_caption"] for row in kept],
-            descriptions=descriptions,
+            descriptions=descriptions if self.description_states is None else None,
         )
         targets = self.processor(text=[row["target_caption"] for row in kept])
         batch: dict[str, Any] = dict(sources)
@@ -62,5 +67,7 @@ class LeccrCollator:
             batch[f"target_{key}"] = targets[key]
         batch["image_ids"] = torch.tensor([row["item_index"] for row in kept], dtype=torch.int64)
         batch["item_names"] = [row["image_id"] for row in kept]
+        if self.description_states is not None:
+            batch |= self.description_states.batch(descriptions, batch["item_names"])
         batch["num_skipped"] = len(rows) - len(kept)
         return batch

@@ -83,12 +83,12 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     fresh.mkdir(parents=True)
     try:
         yield fresh
-        _replace_folder(target, fresh)
+        replace_folder(target, fresh)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def _replace_folder(target: Path, fresh: Path) -> None:
+def replace_folder(target: Path, fresh: Path) -> None:
     """Move the finished folder `fresh` to `target`; an older one there makes room, and comes back if that fails."""
     if not target.exists():
         fresh.rename(target)

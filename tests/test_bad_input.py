@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from modeling_leccr.training.arguments import build_recipe
 from modeling_leccr.training.building import build_model
+from modeling_leccr.training.checkpoints import seal
 from modeling_leccr.training.run import train_system
 from modeling_leccr.training.trainer import LeccrTrainer
 from processing.pairs import CaptionPairs
@@ -131,6 +132,7 @@ def test_a_checkpoint_that_lacks_or_adds_weights_is_not_resumed_from(tmp_path: P
     ]
     for weights, message in changed:
         save_file(weights, path / "model.safetensors", metadata={"format": "pt"})
+        seal(path, {})
         with pytest.raises(ValueError, match=re.escape(message)):
             resume(tmp_path, path)
 

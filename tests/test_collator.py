@@ -102,11 +102,11 @@ def test_augmentation_gets_the_picture_and_its_size_survives():
     """Augmentation after normalisation, or a second resize of the augmented picture, blurs what is trained on."""
     crop = RandomResizedCrop(8, scale=(1.0, 1.0), ratio=(1.5, 1.5), flip=False)  # the whole 24 x 16 picture
     processor = tiny_processor(size=8)
-    rows = [_row(0), _row(1)]
+    rows = [_row(0, draw=0), _row(1, draw=1)]
     batch = LeccrCollator(processor, augmentation=crop)(rows)
-    expected = processor(images=[crop(row["image"]) for row in rows])["pixel_values"]
+    expected = processor(images=[crop(row["image"], row["draw"]) for row in rows])["pixel_values"]
     assert torch.equal(batch["pixel_values"], expected)
-    unchanged = processor.image_processor(images=[crop(row["image"]) for row in rows], do_resize=False)
+    unchanged = processor.image_processor(images=[crop(row["image"], row["draw"]) for row in rows], do_resize=False)
     for got, plain in zip(batch["pixel_values"], unchanged["pixel_values"], strict=True):
         torch.testing.assert_close(got, torch.as_tensor(plain, dtype=got.dtype))
 

@@ -12,9 +12,9 @@ from typing import Any
 import datasets
 import torch
 from transformers import set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
 from modeling_leccr.modeling_leccr import LeccrModel
+from modeling_leccr.training.adapters import count_parameters, keep_base, prepare_parts
 from modeling_leccr.training.arguments import DataArguments, Recipe, build_recipe, merged
 from modeling_leccr.training.building import build_model
 from modeling_leccr.training.trainer import LeccrTrainer
@@ -22,6 +22,7 @@ from processing.augmentation import RandomResizedCrop
 from processing.pairs import CaptionPairs
 from processing.processing_leccr import LeccrProcessor
 from processing.records import DESCRIPTION_COLUMN
+from processing.streaming import ParquetSplit, StreamedPairs
 from reporting.model_record import ModelRecord, without_descriptions
 from reporting.run_record import environment
 from retrieval.evaluation import evaluation_protocol
@@ -36,6 +37,7 @@ _SHARED_SETTINGS = {entry.name for entry in dataclasses.fields(DataArguments)} |
     "vocab_size",
     "max_length",
     "clean_captions",
+    "base_model",
     "output_dir",
     "push_to_hub",
 }
@@ -56,12 +58,15 @@ class SystemRun:
     Args:
         record: what it scored on each split and how that was measured.
         log_history: the trainer's log.
+        num_parameters, num_trained: of the model with its adapter, if it has one; see `count_parameters`.
     """
 
     model: LeccrModel
     record: ModelRecord
     log_history: list[dict[str, float]]
     is_main_process: bool
+    num_parameters: int
+    num_trained: int
 
 
 def control_recipes(recipe: Recipe) -> dict[str, Recipe]:
@@ -82,7 +87,12 @@ def control_recipes(recipe: Recipe) -> dict[str, Recipe]:
 
 
 def train_system(
-    recipe: Recipe, splits: Mapping[str, datasets.Dataset], processor: LeccrProcessor, folder: Path
+    recipe: Recipe,
+    splits: Mapping[str, datasets.Dataset],
+    processor: LeccrProcessor,
+    folder: Path,
+    *,
+    base_folder: Path | None = None,
 ) -> SystemRun:
     """Train one system and evaluate its best checkpoint on every split but the training one.
 
@@ -92,13 +102,14 @@ def train_system(
         recipe: what to train.
         splits: from `load_splits`.
         processor: shared by the systems that are compared.
-        folder: for the checkpoints; `--resume_from_checkpoint true` continues from the last one there, if any.
+        folder: for the checkpoints and, unless it has a `base_folder`, the base of an adapter; `--resume_from_checkpoint true` continues from the last one there, if any.
 
     Raises:
         ValueError: the data do not fit the recipe. What only the end of training would need is checked before it.
     """
     args, data = recipe.training, recipe.data
     args.output_dir = str(folder)
+    base_folder = base_folder or folder / "base"
     set_seed(args.seed)
     languages = data.evaluation_languages or data.target_languages
     model = build_model(recipe.model, processor.tokenizer)
@@ -126,18 +137,24 @@ def train_system(
         settings=recipe.public_settings(),
         environment=environment(),
     )
+    if "lora" in args.tower_training.values() and recipe.model.base_model is None:
+        started = base_folder.is_dir() or any(folder.glob("checkpoint-*"))
+        keep_base(model, processor, base_folder, resumed=bool(args.resume_from_checkpoint) and started)
+    prepare_parts(model, args.tower_training, args.lora)
+    side = processor.image_processor.size["height"]  # not image_size of the recipe: a base brings its own
+    num_trained, num_parameters = count_parameters(model)
     trainer = LeccrTrainer(
         model,
         args,
         processor=processor,
-        pairs=CaptionPairs(splits["train"], data.target_languages, corrupt_images=data.corrupt_images),
+        pairs=training_pairs(recipe, splits["train"]),
         validation=splits["validation"],
         languages=languages,
-        augmentation=RandomResizedCrop(recipe.model.image_size, **data.augmentation) if data.augmentation else None,
+        augmentation=RandomResizedCrop(side, **data.augmentation) if data.augmentation else None,
         record=record,
     )
     start = time.perf_counter()
-    trainer.train(resume_from_checkpoint=_checkpoint_to_resume(args.resume_from_checkpoint, folder))
+    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     seconds = time.perf_counter() - start
     record = dataclasses.replace(
         trainer.record(),
@@ -153,6 +170,24 @@ def train_system(
         record=record,
         log_history=trainer.state.log_history,
         is_main_process=trainer.is_world_process_zero(),
+        num_parameters=num_parameters,
+        num_trained=num_trained,
+    )
+
+
+def training_pairs(recipe: Recipe, train: datasets.Dataset | ParquetSplit) -> CaptionPairs | StreamedPairs:
+    """The pairs of a training split, or of the share of this process in the stream of one."""
+    args, data = recipe.training, recipe.data
+    if not isinstance(train, ParquetSplit):
+        return CaptionPairs(train, data.target_languages, corrupt_images=data.corrupt_images)
+    return StreamedPairs(
+        train,
+        data.target_languages,
+        seed=args.seed if args.data_seed is None else args.data_seed,
+        shuffle_buffer=data.shuffle_buffer,
+        process_index=args.process_index,
+        num_processes=args.world_size,
+        corrupt_images=data.corrupt_images,
     )
 
 
@@ -161,7 +196,7 @@ def reported_split(splits: Collection[str]) -> str:
     return "test" if "test" in splits else "validation"
 
 
-def check_descriptions(config: Any, splits: Mapping[str, datasets.Dataset]) -> None:
+def check_descriptions(config: Any, splits: Mapping[str, Any]) -> None:
     """Refuse items without description before training instead of at the first batch that holds one.
 
     Args:
@@ -174,7 +209,9 @@ def check_descriptions(config: Any, splits: Mapping[str, datasets.Dataset]) -> N
     if not config.reads_description or (config.has_slots and config.description_dropout > 0):
         return
     for name, split in splits.items():
-        descriptions = read_column(split, DESCRIPTION_COLUMN)
+        # A stream is read as it is trained on; its sample shows whether it has descriptions at all.
+        rows = split.sample([DESCRIPTION_COLUMN]) if isinstance(split, ParquetSplit) else split
+        descriptions = read_column(rows, DESCRIPTION_COLUMN)
         missing = [position for position, text in enumerate(descriptions) if not (text and text.strip())]
         if missing:
             raise ValueError(
@@ -182,10 +219,3 @@ def check_descriptions(config: Any, splits: Mapping[str, datasets.Dataset]) -> N
                 f"{missing[:3]}); run `python -m hub_scripts.describe`, or train with model.description_dropout "
                 f"above 0 (item_source is {config.item_source!r}, description_dropout {config.description_dropout})."
             )
-
-
-def _checkpoint_to_resume(setting: str | bool | None, folder: Path) -> str | bool | None:
-    """With `true`, a system of the recipe that a stopped run had not reached yet starts at its beginning."""
-    if setting is not True:
-        return setting
-    return get_last_checkpoint(str(folder)) if folder.is_dir() else None

@@ -1,0 +1,107 @@
+"""The order of the training pairs: a pure function of (seed, epoch, step), however many processes share it."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from processing.augmentation import draw_of
+
+
+class DrawnPairs(Dataset[dict[str, Any] | None]):
+    """Pairs that are asked for by (epoch, index), so that each row knows the draw that decides its augmentation.
+
+    The epoch comes with the index because a data loader's workers hold a copy of the data set, of whatever epoch it
+    was made in.
+
+    Args:
+        pairs: a map-style data set of rows, some of them None.
+        seed: of the run.
+    """
+
+    def __init__(self, pairs: Dataset[dict[str, Any] | None], seed: int) -> None:
+        self.pairs = pairs
+        self.seed = seed
+
+    def __len__(self) -> int:
+        """Number of pairs."""
+        return len(self.pairs)  # type: ignore[arg-type]
+
+    def __getitem__(self, place: tuple[int, int]) -> dict[str, Any] | None:
+        """The row of the pair with its `draw`; None stays None."""
+        epoch, index = place
+        row = self.pairs[index]
+        return None if row is None else row | {"draw": draw_of(self.seed, epoch, index)}
+
+
+class GlobalBatches(Sampler[list[tuple[int, int]]]):
+    """The share of one process in each global batch, as places (epoch, index) for `DrawnPairs`.
+
+    An epoch is one permutation of the pairs; global batch i is its i-th slice, of which each process takes a
+    contiguous share. N processes with batches of b so see the batches of one process with batches of N * b.
+
+    Args:
+        num_pairs: number of pairs.
+        batch_size: pairs of one process and batch.
+        seed: of the permutations.
+        num_processes: processes that share a batch.
+        process_index: which of them this one is.
+        drop_last: leave a short last batch out. Otherwise it is shared as evenly as can be, but still left out where
+            that would give a process fewer than two pairs, for which there is no contrastive loss.
+
+    Raises:
+        ValueError: there is not a single batch.
+    """
+
+    def __init__(
+        self,
+        num_pairs: int,
+        batch_size: int,
+        *,
+        seed: int,
+        num_processes: int = 1,
+        process_index: int = 0,
+        drop_last: bool = True,
+    ) -> None:
+        self.num_pairs = num_pairs
+        self.global_size = batch_size * num_processes
+        self.seed = seed
+        self.num_processes = num_processes
+        self.process_index = process_index
+        self.epoch = 0
+        self._num_batches, rest = divmod(num_pairs, self.global_size)
+        if not drop_last and rest >= 2 * num_processes:
+            self._num_batches += 1
+        if self._num_batches == 0:
+            raise ValueError(
+                f"training takes batches of {self.global_size} pairs (per_device_train_batch_size {batch_size} x "
+                f"{num_processes} processes), but there are only {num_pairs} pairs; lower per_device_train_batch_size."
+            )
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the permutation; the trainer calls it at the start of each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """Batches of an epoch; the same in every process."""
+        return self._num_batches
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        """The batches of the epoch, from the first."""
+        generator = torch.Generator().manual_seed(draw_of(self.seed, self.epoch))
+        order = torch.randperm(self.num_pairs, generator=generator)
+        for start in range(0, self._num_batches * self.global_size, self.global_size):
+            batch = order[start : start + self.global_size]
+            size, larger = divmod(len(batch), self.num_processes)  # the first `larger` processes take one more
+            first = self.process_index * size + min(self.process_index, larger)
+            share = batch[first : first + size + (self.process_index < larger)]
+            yield [(self.epoch, index) for index in share.tolist()]
+
+
+class TrainingLoader(DataLoader):
+    """A data loader over `GlobalBatches` that passes the epoch on to them."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the trainer at the start of each epoch."""
+        self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
