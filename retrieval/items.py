@@ -1,6 +1,7 @@
 """Items to index or evaluate: a folder of pictures, a data set on disk or on the Hub, and how their rows are read."""
 
 import copy
+import itertools
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from processing.pairs import DECODING_ERRORS
 from processing.readers.base import iter_json_lines
 from processing.records import DESCRIPTION_COLUMN, ID_COLUMN, IMAGE_COLUMN
 from processing.sources import is_data_set, open_split
+from retrieval.sharing import Processes
 
 logger = logging.getLogger(__name__)
 
@@ -93,18 +95,19 @@ def open_items(
     return drop_unreadable(rows) if skip_corrupt else rows
 
 
-def drop_unreadable(rows: Any) -> Any:
+def drop_unreadable(rows: Any, *, shared: bool = False) -> Any:
     """Leave out the items whose picture is missing or damaged, and log how many.
 
     Each picture is read once, so that a damaged one is found before hours of encoding and not after.
 
     Args:
         rows: a split of a data set, or a `PictureFolder`.
+        shared: the processes of a distributed run, which all call this, share the reading out.
 
     Raises:
         ValueError: no picture can be read.
     """
-    unreadable = set(find_unreadable(rows))
+    unreadable = set(find_unreadable(rows, shared=shared))
     if not unreadable:
         return rows
     kept = [position for position in range(len(rows)) if position not in unreadable]
@@ -120,15 +123,17 @@ def drop_unreadable(rows: Any) -> Any:
     return rows.select(kept)
 
 
-def find_unreadable(rows: Any) -> list[int]:
-    """Positions of the items whose picture is missing or damaged."""
+def find_unreadable(rows: Any, *, shared: bool = False) -> list[int]:
+    """Positions of the items whose picture is missing or damaged; `shared` as in `drop_unreadable`."""
+    processes = Processes(shared=shared)
     found = []
-    for position in tqdm(range(len(rows)), desc="check pictures", disable=None):
+    positions = range(processes.index, len(rows), processes.count)
+    for position in tqdm(positions, desc="check pictures", disable=True if processes.index else None):
         try:
             read_image(rows, position)
         except ValueError:
             found.append(position)
-    return found
+    return sorted(itertools.chain.from_iterable(processes.gather(found)))
 
 
 def _open_all(

@@ -247,7 +247,9 @@ def parse_recipe(arguments: Sequence[str]) -> Recipe:
     if not arguments or arguments[0].startswith("-"):
         raise ValueError(f"the first argument is a recipe; usage: {USAGE}")
     path = Path(arguments[0])
-    settings = yaml.load(path.read_text(encoding="utf-8"), _RecipeLoader)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no recipe {path}; the ones of this project are in configs/.")
+    settings = _read_yaml(path.read_text(encoding="utf-8"), f"the recipe {path}")
     if not isinstance(settings, dict):
         raise ValueError(f"the recipe {path} must be a mapping of names to values, got {type(settings).__name__}.")
     return build_recipe(merged(settings, read_overrides(arguments[1:])))
@@ -281,6 +283,8 @@ def build_recipe(settings: dict[str, Any]) -> Recipe:
     for name, allowed in choices.items():
         if getattr(training, name) not in get_args(allowed):
             raise ValueError(f"{name} must be one of {list(get_args(allowed))}, got {getattr(training, name)!r}.")
+    if data.streaming:
+        _check_streaming(data, training)
     LossConfig.from_dict(training.loss)
     # With default towers: fields that contradict each other, of a control above all, show before hours of training.
     config = LeccrConfig(**model.model)
@@ -297,6 +301,27 @@ def _check_base(settings: dict[str, Any]) -> None:
         raise ValueError(
             f"base_model brings its towers, sizes and processor, so {sorted(set(given) - {'base_model'})} would do "
             f"nothing; leave them out of the recipe, or set them to null."
+        )
+
+
+def _check_streaming(data: DataArguments, training: LeccrTrainingArguments) -> None:
+    if training.max_steps <= 0:
+        raise ValueError(
+            f"streaming needs max_steps, got {training.max_steps}: a stream has no length, and with it no epochs to "
+            f"count; max_steps is epochs x items / pairs of all processes in a step."
+        )
+    strategies = {
+        name: str(IntervalStrategy(getattr(training, name)).value) for name in ("eval_strategy", "save_strategy")
+    }
+    if "epoch" in strategies.values():
+        raise ValueError(f"streaming has no epochs after which to evaluate or save, got {strategies}; say steps or no.")
+    if data.dataset == "scenes":
+        raise ValueError("streaming reads parquet files, and the embedded data set has none; leave streaming out.")
+    refused = {name: getattr(data, name) for name in ("images", "train_items") if getattr(data, name) is not None}
+    if refused:
+        raise ValueError(
+            f"streaming does not go with {refused}: rows are read once, in the order of their files; write the "
+            f"pictures or the items wanted into the parquet files."
         )
 
 
@@ -329,11 +354,19 @@ def read_overrides(arguments: Sequence[str]) -> dict[str, Any]:
         name = words[position]
         if not name.startswith("--") or position + 1 == len(words):
             raise ValueError(f"overrides come as `--name value`, got {' '.join(words[position : position + 2])!r}.")
-        value: Any = yaml.load(words[position + 1], _RecipeLoader)
+        value: Any = _read_yaml(words[position + 1], f"the value of {name}")
         for key in reversed(name[2:].split(".")):
             value = {key: value}
         overrides = merged(overrides, value)
     return overrides
+
+
+def _read_yaml(text: str, place: str) -> Any:
+    try:
+        return yaml.load(text, _RecipeLoader)
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{place} must be YAML, got an error: {reason}.") from error
 
 
 def merged(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

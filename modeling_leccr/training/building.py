@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import torch
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from modeling_leccr.configuration_leccr import LeccrConfig
 from modeling_leccr.modeling_leccr import LeccrModel
 from modeling_leccr.training.arguments import DataArguments, ModelArguments
+from modeling_leccr.training.weights import has_adapter
 from processing.media import attach_images
 from processing.processing_leccr import LeccrProcessor
 from processing.records import (
@@ -24,27 +26,29 @@ from processing.records import (
 )
 from processing.scenes import ScenesConfig, load_scenes
 from processing.sources import open_splits
+from processing.streaming import ParquetSplit, find_parquet_split
 from processing.tokenizer import train_tokenizer
 from retrieval.items import drop_unreadable, find_unreadable
 
 logger = logging.getLogger(__name__)
 
 
-def load_splits(data: DataArguments) -> dict[str, datasets.Dataset]:
+def load_splits(data: DataArguments) -> dict[str, Any]:
     """The splits of a recipe under the names "train", "validation" and, where there is one, "test".
+
+    Each is a `datasets.Dataset`, but for the training split of a stream, which is a `ParquetSplit`.
 
     Raises:
         ValueError: a split is absent or empty.
     """
+    if data.streaming:
+        return _streamed_splits(data)
     if data.dataset == "scenes":
         loaded = load_scenes(ScenesConfig(**data.scenes))
     else:
         loaded = open_splits(data.dataset, config_name=data.dataset_config)
-    names = {"train": data.train_split, "validation": data.validation_split}
-    if data.test_split is not None:
-        names["test"] = data.test_split
     splits: dict[str, datasets.Dataset] = {}
-    for role, name in names.items():
+    for role, name in _split_names(data).items():
         if name not in loaded or len(loaded[name]) == 0:
             raise ValueError(
                 f"{role}_split={name!r} is absent from {data.dataset!r} or empty; it has "
@@ -64,6 +68,21 @@ def load_splits(data: DataArguments) -> dict[str, datasets.Dataset]:
     return splits
 
 
+def _split_names(data: DataArguments) -> dict[str, str]:
+    names = {"train": data.train_split, "validation": data.validation_split}
+    return names if data.test_split is None else {**names, "test": data.test_split}
+
+
+def _streamed_splits(data: DataArguments) -> dict[str, Any]:
+    """Of the training split the list of its files; the evaluated ones as a whole, and nothing of any other."""
+    found = {
+        role: find_parquet_split(data.dataset, name, config_name=data.dataset_config)
+        for role, name in _split_names(data).items()
+    }
+    evaluated = {role: _readable(found[role].load(), role, data.corrupt_images) for role in found.keys() - {"train"}}
+    return {"train": found["train"], **evaluated}
+
+
 def _with_images(splits: dict[str, datasets.Dataset], images: str) -> dict[str, datasets.Dataset]:
     joined, missing = attach_images(datasets.DatasetDict(splits), images)
     for line in missing.lines():
@@ -77,8 +96,8 @@ def _with_images(splits: dict[str, datasets.Dataset], images: str) -> dict[str, 
 def _readable(split: datasets.Dataset, role: str, corrupt_images: str) -> datasets.Dataset:
     """A damaged picture of an evaluated split would stop the run at its first evaluation, an epoch later."""
     if corrupt_images == "skip":
-        return drop_unreadable(split)
-    unreadable = [split[ID_COLUMN][position] for position in find_unreadable(split)]
+        return drop_unreadable(split, shared=True)
+    unreadable = [split[ID_COLUMN][position] for position in find_unreadable(split, shared=True)]
     if unreadable:
         raise ValueError(
             f"the {role} split has {len(unreadable)} pictures that cannot be read (first: {unreadable[:3]}); replace "
@@ -88,9 +107,11 @@ def _readable(split: datasets.Dataset, role: str, corrupt_images: str) -> datase
 
 
 def build_processor(
-    arguments: ModelArguments, train: datasets.Dataset, target_languages: Sequence[str]
+    arguments: ModelArguments, train: datasets.Dataset | ParquetSplit, target_languages: Sequence[str]
 ) -> LeccrProcessor:
     """Image processor and tokenizer that belong to the towers; a tower from scratch gets a tokenizer trained here."""
+    if arguments.base_model is not None:
+        return LeccrProcessor.from_pretrained(arguments.base_model)
     if isinstance(arguments.text_tower, dict):
         tokenizer: PreTrainedTokenizerBase = train_tokenizer(
             training_texts(train, target_languages), arguments.vocab_size, max_length=arguments.max_length
@@ -105,24 +126,28 @@ def build_processor(
     )
 
 
-def training_texts(train: datasets.Dataset, target_languages: Sequence[str]) -> Iterator[str]:
-    """All texts that training sees: English captions, their translations and the descriptions."""
+def training_texts(train: datasets.Dataset | ParquetSplit, target_languages: Sequence[str]) -> Iterator[str]:
+    """All texts that training sees: English captions, their translations and the descriptions; of a stream a sample."""
     columns = [caption_column(SOURCE_LANGUAGE)]
     columns += [caption_column(language, translated=True) for language in target_languages]
     check_columns(train.column_names, [*columns, DESCRIPTION_COLUMN], split="train")
-    for row in train.select_columns([*columns, DESCRIPTION_COLUMN]):
-        for column in columns:
+    columns.append(DESCRIPTION_COLUMN)
+    for row in train.sample(columns) if isinstance(train, ParquetSplit) else train.select_columns(columns):
+        for column in columns[:-1]:
             yield from (caption for caption in row[column] if caption is not None)
         if row[DESCRIPTION_COLUMN]:
             yield row[DESCRIPTION_COLUMN]
 
 
 def build_model(arguments: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> LeccrModel:
-    """Pretrained towers by name, or towers from scratch by configuration.
+    """A trained model by name, pretrained towers by name, or towers from scratch by configuration.
 
     Raises:
-        ValueError: one tower is a name and the other a configuration, or a field is not allowed.
+        ValueError: one tower is a name and the other a configuration, a field is not allowed, or `base_model` is an
+            adapter.
     """
+    if arguments.base_model is not None:
+        return _trained_model(arguments.base_model)
     vision, text = arguments.vision_tower, arguments.text_tower
     if isinstance(vision, dict) != isinstance(text, dict):
         raise ValueError("vision_tower and text_tower must both be names or both be configurations from scratch.")
@@ -136,6 +161,18 @@ def build_model(arguments: ModelArguments, tokenizer: PreTrainedTokenizerBase) -
         pad_token_id=tokenizer.pad_token_id,
     )
     return LeccrModel(LeccrConfig(vision_config=vision_config, text_config=text_config, **arguments.model))
+
+
+def _trained_model(name: str) -> LeccrModel:
+    model: LeccrModel = LeccrModel.from_pretrained(name, dtype=torch.float32)  # bf16 weights would lose small steps
+    if has_adapter(model):
+        raise ValueError(
+            f"base_model must be a whole model, got the adapter {name!r}; give the folder `model` of its run, in which "
+            f"it is merged."
+        )
+    # An adapter that is trained on it finds it by this name from anywhere.
+    model.name_or_path = str(Path(name).resolve()) if Path(name).is_dir() else name
+    return model
 
 
 def _scratch_config(tower: dict[str, Any], **defaults: Any) -> PreTrainedConfig:

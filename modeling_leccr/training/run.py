@@ -17,6 +17,7 @@ from modeling_leccr.modeling_leccr import LeccrModel
 from modeling_leccr.training.adapters import count_parameters, keep_base, prepare_parts
 from modeling_leccr.training.arguments import DataArguments, Recipe, build_recipe, merged
 from modeling_leccr.training.building import build_model
+from modeling_leccr.training.sharding import whole_model
 from modeling_leccr.training.trainer import LeccrTrainer
 from processing.augmentation import RandomResizedCrop
 from processing.pairs import CaptionPairs
@@ -93,6 +94,7 @@ def train_system(
     folder: Path,
     *,
     base_folder: Path | None = None,
+    data_record: Mapping[str, Any] | None = None,
 ) -> SystemRun:
     """Train one system and evaluate its best checkpoint on every split but the training one.
 
@@ -102,7 +104,9 @@ def train_system(
         recipe: what to train.
         splits: from `load_splits`.
         processor: shared by the systems that are compared.
-        folder: for the checkpoints and, unless it has a `base_folder`, the base of an adapter; `--resume_from_checkpoint true` continues from the last one there, if any.
+        folder: for the checkpoints; `--resume_from_checkpoint true` continues from the last one there, if any.
+        base_folder: for the model that an adapter is trained on, where `base_model` names none; `base` in `folder` by
+            default.
 
     Raises:
         ValueError: the data do not fit the recipe. What only the end of training would need is checked before it.
@@ -135,6 +139,7 @@ def train_system(
         languages=tuple(dict.fromkeys(code.removesuffix("_mt") for code in (*data.target_languages, *languages))),
         protocol=protocol,
         settings=recipe.public_settings(),
+        data=data_record or {},
         environment=environment(),
     )
     if "lora" in args.tower_training.values() and recipe.model.base_model is None:
@@ -166,7 +171,7 @@ def train_system(
         seconds=seconds,
     )
     return SystemRun(
-        model=trainer.accelerator.unwrap_model(trainer.model),
+        model=whole_model(trainer),
         record=record,
         log_history=trainer.state.log_history,
         is_main_process=trainer.is_world_process_zero(),

@@ -11,11 +11,12 @@ from PIL import Image
 from torch import Tensor
 from transformers import TrainerCallback
 
-from modeling_leccr.losses_leccr import LeccrCriterion, LossConfig
+from modeling_leccr.losses_leccr import LeccrCriterion, LossConfig, MatchingBatch
 from modeling_leccr.modeling_leccr import LeccrModel
 from modeling_leccr.training.arguments import LeccrTrainingArguments
-from modeling_leccr.training.gather import gather_batch
-from modeling_leccr.training.monitoring import MonitoredTrainer, check_finite
+from modeling_leccr.training.gather import gather_batch, row_counts
+from modeling_leccr.training.gradient_cache import cached_backward, count_chunks
+from modeling_leccr.training.monitoring import MonitoredTrainer, check_finite, explained_memory_errors
 from modeling_leccr.training.optimization import parameter_groups
 from modeling_leccr.training.pushing import HubPushes
 from modeling_leccr.training.resumable import ResumableTrainer
@@ -23,6 +24,7 @@ from modeling_leccr.training.sharding import EmbedWithSplitWeights, prepare_spli
 from processing.collator import LeccrCollator
 from processing.pairs import CaptionPairs
 from processing.processing_leccr import LeccrProcessor
+from processing.streaming import StreamedPairs
 from reporting.model_record import ModelRecord
 from retrieval.evaluation import evaluate_retrieval
 
@@ -46,11 +48,11 @@ class LeccrTrainer(HubPushes, MonitoredTrainer, ResumableTrainer):
         model: the model.
         args: the training arguments.
         processor: makes the batches, and is saved with each checkpoint.
-        pairs: training pairs.
+        pairs: training pairs, or the stream of those of this process.
         validation: a split in the schema of records.py, whose human captions choose the checkpoint; None trains
             without evaluation.
         languages: evaluated languages.
-        augmentation: applied to training images.
+        augmentation: applied to training images, each with the draw of its row.
         record: what is known of the run; each checkpoint gets it with its own validation metrics.
 
     Raises:
@@ -65,10 +67,10 @@ class LeccrTrainer(HubPushes, MonitoredTrainer, ResumableTrainer):
         args: LeccrTrainingArguments,
         *,
         processor: LeccrProcessor,
-        pairs: CaptionPairs,
+        pairs: CaptionPairs | StreamedPairs,
         validation: datasets.Dataset | None,
         languages: Sequence[str],
-        augmentation: Callable[[Image.Image], Image.Image] | None = None,
+        augmentation: Callable[[Image.Image, int], Image.Image] | None = None,
         callbacks: list[TrainerCallback] | None = None,
         record: ModelRecord | None = None,
     ) -> None:
@@ -86,7 +88,9 @@ class LeccrTrainer(HubPushes, MonitoredTrainer, ResumableTrainer):
         )
         if self.is_fsdp_enabled:
             prepare_splitting(model, self.accelerator.state.fsdp_plugin)
-        _check_one_batch(len(pairs), args)
+        if isinstance(pairs, CaptionPairs):
+            _check_one_batch(len(pairs), args)
+        self._check_gradient_cache()
         # The loss is a mean over the global batch; accumulated steps are averaged, and add no negatives.
         self.loss_is_scaled_for_ga = False
         self.model_accepts_loss_kwargs = False
@@ -101,8 +105,19 @@ class LeccrTrainer(HubPushes, MonitoredTrainer, ResumableTrainer):
             "mixed_precision": self.accelerator.mixed_precision,
         }
         self._record = dataclasses.replace(known, launch=launch)
+        self.run_settings = known.settings
         self._term_sums: dict[str, Tensor] = {}
         self._num_terms_added = 0
+
+    def training_step(
+        self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """Forward and backward of one batch, at once or in the chunks of `gradient_cache_chunk_size`."""
+        chunk_size = self.args.gradient_cache_chunk_size
+        with explained_memory_errors(self.args):
+            if chunk_size is None or chunk_size >= self.args.per_device_train_batch_size:
+                return super().training_step(model, inputs, num_items_in_batch)
+            return self._cached_step(model, inputs, chunk_size)
 
     def compute_loss(
         self,
@@ -112,15 +127,46 @@ class LeccrTrainer(HubPushes, MonitoredTrainer, ResumableTrainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """Total loss of the global batch; the same number in every process."""
-        image_ids, item_names = inputs.pop("image_ids"), inputs.pop("item_names")
-        del inputs["num_skipped"]
+        image_ids, item_names = self._take_row_names(inputs)
         output = model(**inputs)
-        batch = gather_batch(self.criterion.summarise(output, image_ids))
-        terms = self.criterion(batch, output.logit_scale)
-        check_finite(terms, item_names, self.state.global_step + 1)
-        self._add_terms({**terms, "logit_scale": output.logit_scale.exp().squeeze()})
-        loss = self.criterion.total(terms)
+        loss = self._global_loss(self.criterion.summarise(output, image_ids), output.logit_scale, item_names)
         return (loss, output) if return_outputs else loss
+
+    def _cached_step(self, model: torch.nn.Module, inputs: dict[str, Any], chunk_size: int) -> Tensor:
+        """As the parent's step, which would keep the activations of all rows."""
+        model.train()
+        optimizer_mode = getattr(self.optimizer, "train", None)  # optimizers without schedule have two modes
+        if callable(optimizer_mode):
+            optimizer_mode()
+        inputs = self._prepare_inputs(inputs)
+        image_ids, item_names = self._take_row_names(inputs)
+        sizes = row_counts(image_ids)
+        loss = cached_backward(
+            model,
+            inputs,
+            image_ids,
+            num_chunks=count_chunks(sizes, chunk_size),
+            summarise=self.criterion.summarise,
+            loss_of=lambda rows, logit_scale: self._global_loss(rows, logit_scale, item_names, sizes),
+            accelerator=self.accelerator,
+            divisor=self.current_gradient_accumulation_steps,
+        )
+        return loss / self.current_gradient_accumulation_steps
+
+    @staticmethod
+    def _take_row_names(inputs: dict[str, Any]) -> tuple[Tensor, list[str]]:
+        """Take out of a batch what is not for the model: ids and names of the rows, and the count of skipped ones."""
+        inputs.pop("num_skipped")
+        return inputs.pop("image_ids"), inputs.pop("item_names")
+
+    def _global_loss(
+        self, rows: MatchingBatch, logit_scale: Tensor, item_names: list[str], sizes: list[int] | None = None
+    ) -> Tensor:
+        """Total loss of the rows of all processes; each term is checked, and added to the next log line."""
+        terms = self.criterion(gather_batch(rows, sizes), logit_scale)
+        check_finite(terms, item_names, self.state.global_step + 1)
+        self._add_terms({**terms, "logit_scale": logit_scale.exp().squeeze()})
+        return self.criterion.total(terms)
 
     def evaluate(
         self,
@@ -128,7 +174,16 @@ class LeccrTrainer(HubPushes, MonitoredTrainer, ResumableTrainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
-        """Recalls on validation. Each process computes all of them: a split that is shared out could lose rows."""
+        """Recalls of validation, or of another split under a prefix of its own.
+
+        Raises:
+            ValueError: another split would be recorded as validation, which chooses the checkpoint.
+        """
+        if metric_key_prefix == "eval" and eval_dataset is not None and eval_dataset is not self.eval_dataset:
+            raise ValueError(
+                "metric_key_prefix 'eval' is for validation, whose metrics choose the checkpoint and stand in its "
+                "record, got another split; evaluate it as `evaluate(split, metric_key_prefix='test')`."
+            )
         metrics = self.retrieval_metrics(self.eval_dataset if eval_dataset is None else eval_dataset)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         self.log(dict(metrics))
@@ -147,6 +202,7 @@ class LeccrTrainer(HubPushes, MonitoredTrainer, ResumableTrainer):
             use_descriptions=use_descriptions,
             batch_size=self.args.per_device_eval_batch_size,
             progress=not self.args.disable_tqdm and self.is_world_process_zero(),
+            shared=True,
         )
         return {**metrics, "sum_r": metrics["mean/sum_r"]}
 
@@ -204,6 +260,22 @@ class LeccrTrainer(HubPushes, MonitoredTrainer, ResumableTrainer):
             )
             self.optimizer = optimizer_class(groups, **settings)
         return self.optimizer
+
+    def _check_gradient_cache(self) -> None:
+        """One step makes several backward passes, after each of which some would update the weights."""
+        if self.args.gradient_cache_chunk_size is None:
+            return
+        if self.args.gradient_cache_chunk_size < 1:
+            raise ValueError(
+                f"gradient_cache_chunk_size must be at least 1 pair, or null for none, got "
+                f"{self.args.gradient_cache_chunk_size}."
+            )
+        if self.is_deepspeed_enabled or "lomo" in str(self.args.optim):
+            found = "DeepSpeed" if self.is_deepspeed_enabled else f"optim {self.args.optim!r}"
+            raise ValueError(
+                f"gradient_cache_chunk_size works with DDP and FSDP and with optimizers that step on their own, got "
+                f"{found}; use configs/accelerate/fsdp2.yaml, or leave gradient_cache_chunk_size out."
+            )
 
     def _add_terms(self, terms: dict[str, Tensor]) -> None:
         for name, value in terms.items():
