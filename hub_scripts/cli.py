@@ -14,6 +14,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "translate": ("hub_scripts.translate", "machine translations of the English captions"),
     "inspect_dataset": ("hub_scripts.inspect_dataset", "a report on the quality of a data set"),
     "convert_checkpoint": ("hub_scripts.convert_checkpoint", "a checkpoint of the released code as a model folder"),
+    "encode_descriptions": ("hub_scripts.encode_descriptions", "token states of descriptions, for faster training"),
     "push_dataset": ("hub_scripts.push_dataset", "a data set folder to the Hub, with a card"),
     "push_metric": ("hub_scripts.push_metric", "the recalls to the Hub, for evaluate.load"),
     "push_model": ("hub_scripts.push_model", "a saved model or a checkpoint to the Hub, with a card"),
