@@ -49,7 +49,11 @@ def main(arguments: list[str]) -> None:
     languages = recipe.data.evaluation_languages or recipe.data.target_languages
     controls = control_recipes(recipe)
     with PeakMemory() as memory:
-        runs = {MAIN_SYSTEM: train_system(recipe, splits, processor, folder / "checkpoints" / MAIN_SYSTEM)}
+        runs = {
+            MAIN_SYSTEM: train_system(
+                recipe, splits, processor, folder / "checkpoints" / MAIN_SYSTEM, base_folder=folder / "base"
+            )
+        }
         if runs[MAIN_SYSTEM].is_main_process:
             start = time.perf_counter()
             difference = save_and_verify(folder, runs[MAIN_SYSTEM], processor, recipe.training.hub_license)

@@ -7,12 +7,15 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from torch import nn
 from transformers.utils import is_peft_available
 
+from modeling_leccr.export import save_for_hub
 from modeling_leccr.modeling_leccr import LeccrModel
-from modeling_leccr.training.weights import has_adapter
+from modeling_leccr.training.weights import has_adapter, load_weights
 from processing.files import atomic_folder, write_text_atomic
+from processing.processing_leccr import LeccrProcessor
 
 logger = logging.getLogger(__name__)
 
@@ -140,6 +143,34 @@ def merge_adapter(model: LeccrModel) -> LeccrModel:
     del model.peft_config
     model._hf_peft_config_loaded = False
     return model
+
+
+def keep_base(model: LeccrModel, processor: LeccrProcessor, folder: str | Path, *, resumed: bool) -> None:
+    """Save the model that an adapter is about to be trained on: without it, the adapter is nothing.
+
+    A resumed run takes the weights from there, because another version of torch draws other random ones.
+
+    Args:
+        model: without adapter; only the first process saves it.
+        processor: its processor.
+        folder: of the base; the adapter finds it by its path.
+        resumed: whether the run goes on from a checkpoint.
+
+    Raises:
+        ValueError: `folder` holds something else.
+        FileNotFoundError: a resumed run finds no base.
+    """
+    target = Path(folder)
+    if resumed and not target.is_dir():
+        raise FileNotFoundError(
+            f"the checkpoint is an adapter, and the model that it was trained on is not in {target}; put that folder "
+            f"back, or start anew without resume_from_checkpoint."
+        )
+    if resumed:
+        load_weights(model, target)
+    elif PartialState().is_main_process:
+        save_for_hub(model, processor, target)
+    model.name_or_path = str(target.resolve())
 
 
 def save_adapter(model: LeccrModel, folder: str | Path) -> Path:

@@ -15,8 +15,10 @@ from huggingface_hub.errors import HTTPError
 
 from modeling_leccr.export import save_for_hub
 from modeling_leccr.publishing import push_model
+from modeling_leccr.training.adapters import merge_adapter, save_adapter
 from modeling_leccr.training.arguments import LeccrTrainingArguments
 from modeling_leccr.training.run import MAIN_SYSTEM, SystemRun
+from modeling_leccr.training.weights import has_adapter
 from processing.files import write_json_atomic
 from processing.hub_card import CardError
 from processing.processing_leccr import LeccrProcessor
@@ -47,10 +49,12 @@ def write_metrics(
         "systems": {name: run.record.metrics for name, run in runs.items()},
         "protocol": main.protocol,
         "checkpoint_choice": main.checkpoint_choice,
+        "parameters": {name: {"trained": run.num_trained, "all": run.num_parameters} for name, run in runs.items()},
         "seconds": {**{f"train {name}": run.record.seconds for name, run in runs.items()}, **seconds},
         "peak_memory_gib": peak_gib,
         "truncation_rate": truncation_rate,
         "settings": main.settings,
+        "data": main.data,
         "launch": main.launch,
         "environment": main.environment,
     }
@@ -61,12 +65,17 @@ def write_metrics(
 def save_and_verify(folder: Path, run: SystemRun, processor: LeccrProcessor, license_id: str | None) -> float:
     """Write `model/`, reload it in a fresh process without this package, and compare embeddings.
 
+    An adapter is written to `adapter/` too, and then merged: the model of `run` has none any more.
+
     Returns:
         The largest difference of an embedding.
 
     Raises:
         RuntimeError: the reloaded model embeds differently.
     """
+    if has_adapter(run.model):
+        save_adapter(run.model, folder / "adapter")
+        merge_adapter(run.model)
     save_for_hub(run.model, processor, folder / "model", record=run.record, license_id=license_id)
     command = [sys.executable, "-I", str(_VERIFY_SCRIPT), str(folder / "model")]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -184,6 +193,8 @@ def write_pictures_and_report(
     if searches:
         files["retrieval.png"] = "the top hits of one query in each language"
     files |= {"metrics.json": "all numbers and settings", "model": "the model, ready for the Hub"}
+    if "lora" in (record["settings"].get("vision_training"), record["settings"].get("text_training")):
+        files["adapter"] = "the adapter alone, to be loaded over its base"
     write_report(
         folder / "report.md",
         title=f"LECCR on {Path(record['settings'].get('dataset', 'scenes')).name}",
@@ -194,9 +205,14 @@ def write_pictures_and_report(
             **record["protocol"][split_name],
             "checkpoint": record["checkpoint_choice"],
             "truncation_rate": record["truncation_rate"],
+            "trained parameters": [_share(name, counts) for name, counts in record["parameters"].items()],
         },
         timings=record["seconds"],
         environment={**record["launch"], **record["environment"], "peak_memory_gib": record["peak_memory_gib"]},
         files=files,
         searches=searches,
     )
+
+
+def _share(name: str, counts: Mapping[str, int]) -> str:
+    return f"{name} {counts['trained']:,} of {counts['all']:,} ({100 * counts['trained'] / counts['all']:.2f} %)"
