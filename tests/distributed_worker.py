@@ -1,33 +1,39 @@
-"""One of two processes of tests/test_distributed.py: python -m torch.distributed.run ... distributed_worker.py FOLDER.
+"""The processes of tests/test_distributed.py: python tests/distributed_worker.py FOLDER [SEED ...].
 
-Each case writes terms, total and gradients (after DDP's mean over the processes) to FOLDER/<case>-<rank>.safetensors.
+One process imports everything once and forks 1, 2 and 4 gloo processes, which run all cases. Each case writes what
+every process found, and what one process finds with the whole batch, to FOLDER/<case>-<rank or expected>.safetensors.
 """
 
+import os
+import random
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import peft  # noqa: F401  imported before the processes are forked, or each would do it
 import torch
 import torch.distributed as dist
-from accelerate import PartialState
+from accelerate import Accelerator
+from peft import LoraConfig
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from modeling_leccr import LeccrModel
 from modeling_leccr.losses_leccr import LeccrCriterion, LossConfig, MatchingBatch
-from modeling_leccr.training.gather import gather_batch
-from tests.tiny import tiny_model, tiny_pairs
+from modeling_leccr.training.gather import gather_batch, row_counts
+from modeling_leccr.training.gradient_cache import cached_backward, chunk_slices, count_chunks
+from tests.tiny import tiny_model, tiny_pairs, tiny_text_config, tiny_vision_config
 from tests.training_parts import text_config_without_dropout, tiny_split, tiny_trainer
 
-WORLD_SIZE = 2
-NUM_ROWS = 8
-# Rows 1 and 6 show one image, and so do 0 and 5: each pair lies on two processes.
-IMAGE_IDS = torch.tensor([10, 11, 2, 3, 4, 10, 11, 7])
-SIZES = {"even": (4, 4), "uneven": (3, 5)}
+WORLD_SIZES = (1, 2, 4)
+SEEDS = (0,)
+NUM_ITEMS = 8
 # Every term counts, so that a wrong gradient of any shows in the total.
-LOSS = LossConfig(guidance=0.5, slot_contrastive=0.7, slot_vision=0.3, slot_diversity=0.4)
+LOSS: dict[str, Any] = {"guidance": 0.5, "slot_contrastive": 0.7, "slot_vision": 0.3, "slot_diversity": 0.4}
 TRAINER_SETTINGS: dict[str, Any] = {
     "max_steps": 2,
     "learning_rate": 0.1,
@@ -36,49 +42,185 @@ TRAINER_SETTINGS: dict[str, Any] = {
     "warmup_steps": 0,
     "max_grad_norm": 0.0,
     "weight_decay": 0.0,
-    "loss": {"guidance": 0.5, "slot_contrastive": 0.7, "slot_vision": 0.3, "slot_diversity": 0.4},
+    "loss": LOSS,
 }
 
 
-def make_model() -> LeccrModel:
-    """The same weights in every process, and no dropout."""
-    return tiny_model(text_config=text_config_without_dropout(), dropout=0.0)
+@dataclass(frozen=True)
+class Case:
+    """One step on a global batch.
+
+    Args:
+        name: of the files.
+        seed: of weights, rows and random numbers.
+        sizes: rows of each process in each accumulated batch: (batches, processes).
+        chunk_size: of the gradient cache; None for the direct step.
+        dropout: on, or off.
+        lora: train an adapter of the text tower and the heads, with the vision tower frozen.
+    """
+
+    name: str
+    seed: int
+    sizes: tuple[tuple[int, ...], ...]
+    chunk_size: int | None = None
+    dropout: bool = False
+    lora: bool = False
 
 
-def rows_of(first: int, last: int) -> dict[str, Tensor]:
-    """A slice of the global batch."""
-    return {name: value[first:last] for name, value in tiny_pairs(NUM_ROWS).items()} | {
-        "image_ids": IMAGE_IDS[first:last]
-    }
+def cases(world_size: int, seeds: tuple[int, ...]) -> list[Case]:
+    """Each chunk size with and without dropout, all else drawn by chance: weights and rows, numbers of rows even or
+    not, one or several batches accumulated, and some processes with fewer rows than others have chunks."""
+    found = []
+    for seed in seeds:
+        chance = random.Random(100 * seed + world_size)
+        for chunk_size in (None, 1, 3, 99):
+            for dropout in (False, True):
+                num_batches = chance.choice((1, 2))
+                even = (chance.randint(2, 3),) * world_size
+                uneven = tuple(chance.randint(1, 4) + (world_size == 1) for _ in range(world_size))
+                sizes = tuple(chance.choice((even, uneven, uneven)) for _ in range(num_batches))
+                name = f"w{world_size}-s{seed}-chunk{chunk_size}-{'dropout' if dropout else 'plain'}"
+                found.append(Case(name, chance.randrange(1000), sizes, chunk_size, dropout))
+    for chunk_size in (None, 2):
+        sizes = ((3,) * world_size, (3,) * world_size)
+        found.append(Case(f"w{world_size}-lora-chunk{chunk_size}", 0, sizes, chunk_size, dropout=True, lora=True))
+    return found
 
 
-def losses_and_gradients(
-    model: torch.nn.Module, rows: dict[str, Tensor], gather: Callable[[MatchingBatch], MatchingBatch]
-) -> dict[str, Tensor]:
-    """Forward and backward: `loss/<term>`, `loss/total`, `grad/<parameter>`."""
-    criterion = LeccrCriterion(LOSS)
-    image_ids = rows.pop("image_ids")
-    output = model(**rows)
-    terms = criterion(gather(criterion.summarise(output, image_ids)), output.logit_scale)
-    total = criterion.total(terms)
-    total.backward()
-    losses = {f"loss/{name}": value.detach().reshape(1) for name, value in (terms | {"total": total}).items()}
-    return losses | gradients_of(model)
+def make_model(seed: int = 0, *, dropout: bool = False, lora: bool = False) -> LeccrModel:
+    """The same weights in every process; training mode, and with no dropout unless asked for."""
+    text_config = tiny_text_config() if dropout else text_config_without_dropout()
+    vision_config = tiny_vision_config()
+    text_config.num_hidden_layers = vision_config.num_hidden_layers = 1
+    fields = {"dropout": 0.2, "description_dropout": 0.4} if dropout else {"dropout": 0.0}
+    model = tiny_model(seed=seed, text_config=text_config, vision_config=vision_config, **fields)
+    if lora:
+        heads = [name for name, _ in model.named_children() if name not in ("text_model", "vision_model")]
+        config = LoraConfig(r=2, target_modules=["query", "value"], modules_to_save=heads, lora_dropout=0.2)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model.add_adapter(config)
+            for name, parameter in model.named_parameters():
+                if "lora_B" in name:  # zeros hide the adapter's dropout
+                    torch.nn.init.normal_(parameter)
+    return model.train()
 
 
-def gradients_of(model: torch.nn.Module) -> dict[str, Tensor]:
-    return {
-        f"grad/{name.removeprefix('module.')}": value.grad.clone()
-        for name, value in model.named_parameters()
-        if value.grad is not None
-    }
+def rows_of(case: Case, batch: int, first: int, last: int) -> dict[str, Tensor]:
+    """A slice of a global batch; about half of its rows show an image that another row shows too."""
+    num_rows = sum(case.sizes[batch])
+    seed = 10 * case.seed + batch
+    image_ids = torch.randint(0, max(2, num_rows), (num_rows,), generator=torch.Generator().manual_seed(seed))
+    image_ids[:2] = torch.tensor([0, 1])  # a batch of one image has no negatives
+    rows = {**tiny_pairs(num_rows, seed=seed), "image_ids": image_ids}
+    return {name: value[first:last] for name, value in rows.items()}
 
 
-def gather_local_slice(batch: MatchingBatch) -> MatchingBatch:
+def share_of(case: Case, batch: int, rank: int) -> dict[str, Tensor]:
+    first = sum(case.sizes[batch][:rank])
+    return rows_of(case, batch, first, first + case.sizes[batch][rank])
+
+
+def seed_process(case: Case, rank: int) -> None:
+    """Processes draw other random numbers, as they do in training."""
+    torch.manual_seed(1000 * case.seed + rank)
+
+
+class Found:
+    """Losses, gradients and the next random number after a step, by name."""
+
+    def __init__(self) -> None:
+        self.criterion = LeccrCriterion(LossConfig(**LOSS))
+        self.values: dict[str, Tensor] = {}
+        self.num_losses = 0
+
+    def loss_of(self, batch: MatchingBatch, logit_scale: Tensor) -> Tensor:
+        """The total; its terms are kept."""
+        terms = self.criterion(batch, logit_scale)
+        total = self.criterion.total(terms)
+        for name, value in {**terms, "total": total}.items():
+            self.values[f"loss/{self.num_losses}/{name}"] = value.detach().reshape(1).clone()
+        self.num_losses += 1
+        return total
+
+    def add_gradients(self, model: torch.nn.Module) -> None:
+        self.values |= {
+            f"grad/{name.removeprefix('module.')}": value.grad.clone()
+            for name, value in model.named_parameters()
+            if value.grad is not None
+        }
+
+
+def run_case(case: Case, accelerator: Accelerator, gather: Callable = gather_batch) -> dict[str, Tensor]:
+    """What this process finds with its share of the rows."""
+    rank, found = accelerator.process_index, Found()
+    model = accelerator.prepare_model(make_model(case.seed, dropout=case.dropout, lora=case.lora))
+    seed_process(case, rank)
+    for batch in range(len(case.sizes)):
+        inputs = share_of(case, batch, rank)
+        image_ids = inputs.pop("image_ids")
+        holds_back = batch < len(case.sizes) - 1 and isinstance(model, DistributedDataParallel)
+        if holds_back:
+            model.require_backward_grad_sync = False  # as `no_sync`, which the trainer enters
+        if case.chunk_size is None:
+            output = model(**inputs)
+            rows = gather(found.criterion.summarise(output, image_ids))
+            accelerator.backward(found.loss_of(rows, output.logit_scale) / len(case.sizes))
+        else:
+            sizes = row_counts(image_ids)
+            cached_backward(
+                model,
+                inputs,
+                image_ids,
+                num_chunks=count_chunks(sizes, case.chunk_size),
+                summarise=found.criterion.summarise,
+                loss_of=lambda rows, scale, sizes=sizes: found.loss_of(gather(rows, sizes), scale),
+                accelerator=accelerator,
+                divisor=len(case.sizes),
+            )
+        if holds_back:
+            model.require_backward_grad_sync = True
+    found.add_gradients(model)
+    found.values["random/next"] = torch.rand(1)
+    return found.values
+
+
+def expected_of(case: Case) -> dict[str, Tensor]:
+    """The same in one process: without dropout the whole batch at once; with it, every chunk of every process after
+    the other with the random numbers of that process, and all graphs kept until the loss of all rows."""
+    model, found = make_model(case.seed, dropout=case.dropout, lora=case.lora), Found()
+    rows: list[list[MatchingBatch]] = [[] for _ in case.sizes]
+    for rank in range(len(case.sizes[0])):
+        seed_process(case, rank)
+        for batch, sizes in enumerate(case.sizes):
+            inputs = share_of(case, batch, rank)
+            num_chunks = 1 if case.chunk_size is None else -(-max(sizes) // case.chunk_size)
+            for position, chunk in enumerate(chunk_slices(sizes[rank], num_chunks)):
+                part = {name: value[chunk] for name, value in inputs.items()}
+                image_ids = part.pop("image_ids")
+                output = model(**part)
+                if position < sizes[rank]:
+                    rows[batch].append(found.criterion.summarise(output, image_ids))
+        found.values[f"random/next-{rank}"] = torch.rand(1)
+    for batch, parts in enumerate(rows):
+        if case.dropout:
+            whole = MatchingBatch(**{name: torch.cat([vars(part)[name] for part in parts]) for name in vars(parts[0])})
+            logit_scale = output.logit_scale
+        else:
+            inputs = rows_of(case, batch, 0, sum(case.sizes[batch]))
+            image_ids = inputs.pop("image_ids")
+            output = model(**inputs)
+            whole, logit_scale = found.criterion.summarise(output, image_ids), output.logit_scale
+        (found.loss_of(whole, logit_scale) / len(rows)).backward(retain_graph=True)
+    found.add_gradients(model)
+    return found.values
+
+
+def gather_local_slice(batch: MatchingBatch, sizes: list[int] | None = None) -> MatchingBatch:
     """How the released code gathers: rows of other processes come without gradient."""
 
     def gather(rows: Tensor) -> Tensor:
-        parts = [torch.empty_like(rows) for _ in range(WORLD_SIZE)]
+        parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
         dist.all_gather(parts, rows.detach().contiguous())
         parts[dist.get_rank()] = rows
         return torch.cat(parts)
@@ -86,50 +228,97 @@ def gather_local_slice(batch: MatchingBatch) -> MatchingBatch:
     return batch.map(gather)
 
 
-def run_gather(folder: Path, case: str, sizes: tuple[int, int], gather: Callable) -> None:
-    rank = dist.get_rank()
-    first = sum(sizes[:rank])
-    model = DistributedDataParallel(make_model())
-    found = losses_and_gradients(model, rows_of(first, first + sizes[rank]), gather)
-    save_file(found, folder / f"{case}-{rank}.safetensors")
+# Name -> number of processes and settings; each takes the steps of one process with all rows, see `one_process`.
+TRAINER_RUNS: dict[str, tuple[int, dict[str, Any]]] = {
+    "direct": (2, {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 1}),
+    "cached": (2, {"per_device_train_batch_size": 4, "gradient_cache_chunk_size": 3}),
+    "cached-accumulated": (
+        2,
+        {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "gradient_cache_chunk_size": 1},
+    ),
+    "cached-four": (4, {"per_device_train_batch_size": 2, "gradient_cache_chunk_size": 1}),
+}
 
 
-def run_trainer(folder: Path) -> None:
-    """Two steps through accelerate: half of the batch in each process; then an evaluation in both."""
-    trainer = tiny_trainer(
-        folder / "trainer",
-        make_model(),
-        validation=tiny_split(),
-        per_device_train_batch_size=NUM_ROWS // 2 // WORLD_SIZE,
-        **TRAINER_SETTINGS,
-    )
-    if trainer.accelerator.num_processes != WORLD_SIZE:
-        raise RuntimeError(f"the trainer runs {trainer.accelerator.num_processes} processes, not {WORLD_SIZE}.")
+def one_process(name: str) -> dict[str, Any]:
+    """Settings of the one process that a run must equal."""
+    world_size, settings = TRAINER_RUNS[name]
+    settings = {key: value for key, value in settings.items() if key != "gradient_cache_chunk_size"}
+    return settings | {"per_device_train_batch_size": world_size * settings["per_device_train_batch_size"]}
+
+
+def run_trainer(folder: Path, name: str) -> None:
+    """Two steps through sampler, collator, accelerate and optimizer; then an evaluation in every process."""
+    world_size, settings = TRAINER_RUNS[name]
+    validation = tiny_split() if name == "direct" else None
+    trainer = tiny_trainer(folder / "trainer", make_model(), validation=validation, **TRAINER_SETTINGS, **settings)
+    if trainer.accelerator.num_processes != world_size:
+        raise RuntimeError(f"the trainer runs {trainer.accelerator.num_processes} processes, not {world_size}.")
     trainer.train()
-    logged = [entry for entry in trainer.state.log_history if "loss" in entry]
-    found = {
+    found = logged_losses(trainer.state.log_history)
+    if validation is not None:
+        found |= {f"metric/{name}": torch.tensor([value]) for name, value in trainer.evaluate().items()}
+    found |= {f"weight/{name}": value.contiguous() for name, value in trainer.model.state_dict().items()}
+    save_file(found, folder / f"trainer-{name}-{dist.get_rank()}.safetensors")
+
+
+def logged_losses(log_history: list[dict[str, Any]]) -> dict[str, Tensor]:
+    """Loss and terms of each line of the log."""
+    lines = [entry for entry in log_history if "loss" in entry]
+    return {
         f"{name}/{step}": torch.tensor([float(value)])
-        for step, entry in enumerate(logged)
+        for step, entry in enumerate(lines)
         for name, value in entry.items()
         if name == "loss" or name.startswith("loss/")
     }
-    metrics = {f"metric/{name}": torch.tensor([value]) for name, value in trainer.evaluate().items()}
-    weights = {f"weight/{name}": value.contiguous() for name, value in trainer.model.state_dict().items()}
-    save_file(found | metrics | weights, folder / f"trainer-{dist.get_rank()}.safetensors")
 
 
-def main(folder: Path) -> None:
-    """All cases, for starting a process costs more than they do."""
+def run_process(rank: int, world_size: int, folder: Path, seeds: tuple[int, ...]) -> None:
+    """All cases of one process, for starting a process costs more than they do."""
     torch.set_num_threads(1)
-    PartialState(cpu=True)
-    if not dist.is_initialized() or dist.get_world_size() != WORLD_SIZE or dist.get_backend() != "gloo":
-        raise RuntimeError(f"expected {WORLD_SIZE} gloo processes, got {PartialState()}.")
-    for case, sizes in SIZES.items():
-        run_gather(folder, case, sizes, gather_batch)
-    run_gather(folder, "local-slice", SIZES["even"], gather_local_slice)
-    run_trainer(folder)
-    dist.destroy_process_group()
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size), "OMP_NUM_THREADS": "1"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "ACCELERATE_USE_CPU": "true"}
+    if world_size > 1:
+        dist.init_process_group("gloo", f"file://{folder}/store-{world_size}", rank=rank, world_size=world_size)
+    accelerator = Accelerator(cpu=True)
+    if accelerator.num_processes != world_size:
+        raise RuntimeError(f"expected {world_size} processes, got {accelerator.state}.")
+    for case in cases(world_size, seeds):
+        save_file(run_case(case, accelerator), folder / f"{case.name}-{rank}.safetensors")
+        if rank == 0:
+            save_file(expected_of(case), folder / f"{case.name}-expected.safetensors")
+    if world_size == 2:
+        case = Case("local-slice", 0, ((3, 3),))
+        save_file(run_case(case, accelerator, gather_local_slice), folder / f"{case.name}-{rank}.safetensors")
+        if rank == 0:
+            save_file(expected_of(case), folder / f"{case.name}-expected.safetensors")
+    for name, (wanted, _) in TRAINER_RUNS.items():
+        if wanted == world_size:
+            run_trainer(folder, name)
+    if world_size > 1:
+        dist.destroy_process_group()
+
+
+def main(folder: Path, seeds: tuple[int, ...]) -> int:
+    """Fork the processes of each world; 1 as soon as one of them fails."""
+    context = get_context("fork")
+    for world_size in WORLD_SIZES:
+        processes = [
+            context.Process(target=run_process, args=(rank, world_size, folder, seeds)) for rank in range(world_size)
+        ]
+        for process in processes:
+            process.start()
+        running = list(processes)
+        while running:
+            running[0].join(timeout=0.2)
+            failed = [process for process in processes if process.exitcode]
+            if failed:
+                for process in processes:
+                    process.kill()
+                return 1
+            running = [process for process in running if process.is_alive()]
+    return 0
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    sys.exit(main(Path(sys.argv[1]), tuple(map(int, sys.argv[2:])) or SEEDS))

@@ -32,7 +32,7 @@ def row_counts(rows: Tensor) -> list[int]:
     if not _several_processes():
         return [rows.shape[0]]
     counts = torch.empty(dist.get_world_size(), dtype=torch.int64, device=rows.device)
-    dist.all_gather_into_tensor(counts, counts.new_tensor([rows.shape[0]]))
+    dist.all_gather(list(counts.split(1)), counts.new_tensor([rows.shape[0]]))
     return counts.tolist()
 
 
@@ -78,7 +78,8 @@ def _all_gather(rows: Tensor, sizes: list[int]) -> Tensor:
     padded = rows.new_zeros(longest, *rows.shape[1:])
     padded[: rows.shape[0]] = rows
     gathered = rows.new_empty(longest * len(sizes), *rows.shape[1:])
-    dist.all_gather_into_tensor(gathered, padded)
+    parts = list(gathered.split(longest))
+    dist.all_gather(parts, padded)
     if len(set(sizes)) == 1:
         return gathered
-    return torch.cat([part[:size] for part, size in zip(gathered.split(longest), sizes, strict=True)])
+    return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])

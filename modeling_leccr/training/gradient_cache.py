@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -67,7 +68,7 @@ def cached_backward(
     loss, gradients, scale_gradient = _gradients_of_rows(cached[:num_own], output.logit_scale, loss_of)
     for position, (part, chunk) in enumerate(zip(parts, chunks, strict=True)):
         is_last = position == num_chunks - 1
-        with contextlib.nullcontext() if is_last else accelerator.no_sync(model):
+        with contextlib.nullcontext() if is_last else _no_sync(accelerator, model):
             _restore(states[position], image_ids.device)
             output = model(**part)
             rows = float_parts(summarise(output, image_ids[chunk]))
@@ -108,6 +109,13 @@ def _gradients_of_rows(
         loss = loss_of(MatchingBatch(image_ids=image_ids, **leaves), scale)
     *gradients, scale_gradient = torch.autograd.grad(loss, [*leaves.values(), scale], materialize_grads=True)
     return loss.detach(), dict(zip(leaves, gradients, strict=True)), scale_gradient
+
+
+def _no_sync(accelerator: Accelerator, model: nn.Module) -> AbstractContextManager:
+    """Hold back the exchange of gradients between processes."""
+    # Accelerate holds nothing back in a single process, which a launcher has wrapped all the same.
+    own: Any = getattr(model, "no_sync", None)
+    return accelerator.no_sync(model) if own is None else own()
 
 
 def _random_state(tensor: Tensor) -> RandomState:
