@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from dataclasses import fields
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,11 +12,13 @@ import pytest
 from huggingface_hub import HfApi
 
 from hub_scripts.cli import COMMANDS, main
+from modeling_leccr.configuration_leccr import LeccrConfig
 from modeling_leccr.export import save_for_hub
-from modeling_leccr.training.arguments import parse_recipe
+from modeling_leccr.training.arguments import DataArguments, LeccrTrainingArguments, ModelArguments, parse_recipe
 from modeling_leccr.training.run import control_recipes
 from tests.hub_parts import SPLITS, write_folder
 from tests.hub_server import hub
+from tests.recipe_data import option
 from tests.tiny import tiny_image, tiny_model, tiny_processor
 
 
@@ -140,17 +143,48 @@ def test_the_settings_that_train_py_is_given_in_the_readme_exist(readme: str, ro
     (text,) = blocks(readme, "yaml")
     (tmp_path / "mine.yaml").write_text(text, encoding="utf-8")
     launched = [words for words in command_lines(readme) if "train.py" in words and "--help" not in words]
-    assert len(launched) >= 4
+    assert len(launched) >= 8
     for words in launched:
+        assert "--config_file" not in words or (root_dir / option(words, "--config_file")).is_file()
         recipe, *settings = words[words.index("train.py") + 1 :]
         folder = tmp_path if recipe == "mine.yaml" else root_dir
         # Neither a GPU nor its number types are here; the names are what is read.
         assert parse_recipe([str(folder / recipe), *settings, "--use_cpu", "true", "--bf16", "false"])
 
 
+def test_the_settings_that_the_text_of_the_readme_names_exist(readme: str):
+    """`name: value` in the text is copied into a recipe, where a name that was changed stops the run."""
+    named = re.findall(r"`(?:--)?([a-z_]+)(?:: [^`]+)?`", readme)
+    settings = {
+        entry.name
+        for part in (ModelArguments, DataArguments, LeccrTrainingArguments, LeccrConfig)
+        for entry in fields(part)
+    }
+    with_value = set(re.findall(r"`([a-z_]+): [^`]+`", readme)) - {"item_source"}
+    assert {"text_training", "gradient_cache_chunk_size", "streaming"} <= settings & {*named, *with_value}
+    assert not with_value - settings
+
+
+def test_the_table_of_published_recipes_is_that_of_the_recipes(readme: str, root_dir: Path):
+    """Two places for one number: whoever compares them must not find two numbers."""
+    table = re.findall(r"^\| `(\w+\.yaml)` \| [^|]* \| (.*) \|$", readme, flags=re.MULTILINE)
+    published = sorted(path.name for path in (root_dir / "configs").glob("m*_*.yaml"))
+    assert sorted(name for name, _ in table) == published
+    for name, cells in table:
+        path = root_dir / "configs" / name
+        training = parse_recipe([str(path), "--use_cpu", "true"]).training
+        *numbers, sum_r = cells.split(" | ")
+        terms = ("guidance", "slot_diversity", "slot_contrastive", "slot_vision")
+        assert [float(number) for number in numbers] == [
+            *(training.loss[term] for term in terms),
+            training.num_train_epochs,
+        ]
+        assert f"SumR: {sum_r[:5]} by NRCCR" in path.read_text(encoding="utf-8")
+
+
 def test_links_to_files_of_the_repository_lead_somewhere(readme: str, root_dir: Path):
     """Files move; what the text names in back quotes should be there."""
-    names = set(re.findall(r"`((?:configs|processing|modeling_leccr|retrieval|hub_scripts)/[\w./]+)`", readme))
+    names = set(re.findall(r"`((?:configs|docs|processing|modeling_leccr|retrieval|hub_scripts)/[\w./]+)`", readme))
     assert names
     assert not [name for name in names if not (root_dir / name).exists()]
     for name in ("LICENSE", "CITATION.cff"):
