@@ -341,7 +341,7 @@ class LeccrModel(LeccrPreTrainedModel):
             return text_states(self.text_model, input_ids, attention_mask)
 
     def _check_states(self, states: Tensor, input_ids: Tensor | None) -> None:
-        width = self.semantic_slots.description_projection.in_features
+        width = cast(PreTrainedConfig, self.config.text_config).hidden_size
         if input_ids is not None:
             raise ValueError("give descriptions as description_input_ids or as description_states, got both.")
         if states.ndim != 3 or states.shape[-1] != width:

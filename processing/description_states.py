@@ -57,9 +57,15 @@ class DescriptionStates:
 
     @classmethod
     def create(
-        cls, folder: str | Path, *, encoder: Mapping[str, Any], width: int, dtype: StatesDtype = "float16"
+        cls, folder: str | Path, *, encoder: Mapping[str, Any], width: int, dtype: StatesDtype | None = None
     ) -> "DescriptionStates":
         """Open a store, or start one where there is none.
+
+        Args:
+            folder: absent, empty, or a store of this encoder.
+            encoder: its identity.
+            width: of its states.
+            dtype: None takes the type of the store that is there; float16 for a new one.
 
         Raises:
             ValueError: as the constructor, or the states there have another type, or the folder holds something else.
@@ -70,9 +76,10 @@ class DescriptionStates:
             strangers = sorted(file.name for file in path.glob("[!.]*") if file.name != HEADER_FILE)
             if strangers:
                 raise ValueError(f"{folder} holds files and no {HEADER_FILE} (first: {strangers[:3]}); name another.")
-            write_json_atomic(path / HEADER_FILE, {"encoder": dict(encoder), "width": width, "dtype": dtype})
+            header = {"encoder": dict(encoder), "width": width, "dtype": dtype or "float16"}
+            write_json_atomic(path / HEADER_FILE, header)
         store = cls(path, encoder=encoder)
-        if store.dtype != dtype:
+        if dtype not in (None, store.dtype):
             raise ValueError(
                 f"{folder} holds {store.dtype} states, got {dtype}; ask for those, or name another folder."
             )

@@ -22,6 +22,7 @@ from modeling_leccr.training.pushing import HubPushes
 from modeling_leccr.training.resumable import ResumableTrainer
 from modeling_leccr.training.sharding import EmbedWithSplitWeights, prepare_splitting, saved_whole
 from processing.collator import LeccrCollator
+from processing.description_states import DescriptionStates
 from processing.pairs import CaptionPairs
 from processing.processing_leccr import LeccrProcessor
 from processing.streaming import StreamedPairs
@@ -53,6 +54,7 @@ class LeccrTrainer(HubPushes, MonitoredTrainer, ResumableTrainer):
             without evaluation.
         languages: evaluated languages.
         augmentation: applied to training images, each with the draw of its row.
+        description_states: read in place of the descriptions of the pairs; for a frozen description encoder.
         record: what is known of the run; each checkpoint gets it with its own validation metrics.
 
     Raises:
@@ -71,6 +73,7 @@ class LeccrTrainer(HubPushes, MonitoredTrainer, ResumableTrainer):
         validation: datasets.Dataset | None,
         languages: Sequence[str],
         augmentation: Callable[[Image.Image, int], Image.Image] | None = None,
+        description_states: DescriptionStates | None = None,
         callbacks: list[TrainerCallback] | None = None,
         record: ModelRecord | None = None,
     ) -> None:
@@ -80,7 +83,7 @@ class LeccrTrainer(HubPushes, MonitoredTrainer, ResumableTrainer):
         super().__init__(
             model=model,
             args=args,
-            data_collator=LeccrCollator(processor, augmentation=augmentation),
+            data_collator=LeccrCollator(processor, augmentation=augmentation, description_states=description_states),
             train_dataset=pairs,
             eval_dataset=validation,
             processing_class=processor,
