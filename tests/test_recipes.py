@@ -126,8 +126,8 @@ def test_merging_leaves_its_arguments_as_they_are():
         ("loss: {teacher_temperature: 0}", "loss.teacher_temperature must be positive, got 0"),
         ("scoring: global_slots", r"scoring must be one of \['fused', 'global', 'slots'\], got 'global_slots'"),
         ("target_languages: []", "target_languages must name at least one language"),
-        ("target_languages: de", r"target_languages must be a list such as \[de, fr\], got 'de'"),
-        ("evaluation_languages: de", r"evaluation_languages must be a list such as \[de, fr\], got 'de'"),
+        ("target_languages: de", r"target_languages must be a list such as \[a, b\], got 'de'"),
+        ("evaluation_languages: de", r"evaluation_languages must be a list such as \[a, b\], got 'de'"),
     ],
 )
 def test_a_recipe_that_cannot_be_meant_is_refused(tmp_path: Path, text: str, message: str):

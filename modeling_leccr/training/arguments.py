@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 import yaml
@@ -18,6 +18,7 @@ from modeling_leccr.configuration_leccr import LeccrConfig
 from modeling_leccr.losses_leccr import LossConfig
 from modeling_leccr.training.adapters import LORA_FIELDS, TOWERS, check_parts
 from modeling_leccr.training.optimization import GROUPS
+from modeling_leccr.training.settings import WITHOUT_EFFECT, check_types, settings_help
 from processing.hub_upload import check_repo_id
 from processing.scenes import ScenesConfig
 from processing.traces import without_traces
@@ -99,7 +100,6 @@ class LeccrTrainingArguments(TrainingArguments):
     warmup_steps: float = field(default=0.1, metadata={"help": "Steps, or below 1 the share of all steps."})
     optim: str = field(default="adamw_torch_fused", metadata={"help": "Optimizer."})
     logging_steps: float = field(default=10, metadata={"help": "Steps between log lines."})
-    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide non-finite losses from the log."})
     eval_strategy: str = field(default="epoch", metadata={"help": "When to evaluate on validation."})
     save_strategy: str = field(default="epoch", metadata={"help": "When to write a checkpoint."})
     save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept, the best among them."})
@@ -157,6 +157,8 @@ class LeccrTrainingArguments(TrainingArguments):
         _check_trackers(self.report_to)
         if self.early_stopping_patience is not None:
             _check_early_stopping(self)
+        # The parent's true waits for the device in each step, for a loss that would have ended the run.
+        self.logging_nan_inf_filter = False
         # The parent's true would warn in each run without accelerator.
         self.dataloader_pin_memory &= torch.accelerator.is_available() and not self.use_cpu
         if self.push_to_hub and not self.hub_model_id:
@@ -263,7 +265,7 @@ def build_recipe(settings: dict[str, Any]) -> Recipe:
     """
     sections = (ModelArguments, DataArguments, LeccrTrainingArguments)
     known = {entry.name for section in sections for entry in dataclasses.fields(section) if entry.init}
-    unknown = sorted(set(settings) - known)
+    unknown = sorted(set(settings) - (known - WITHOUT_EFFECT))
     if unknown:
         raise ValueError(f"unknown settings {unknown} in the recipe; see `python train.py --help`.")
     # An empty section, or `--controls null` on the command line.
@@ -272,17 +274,11 @@ def build_recipe(settings: dict[str, Any]) -> Recipe:
     }
     for section, names in _SECTIONS.items():
         _check_section(section, filled.get(section, {}), names)
+    check_types(filled, sections)
     parser = HfArgumentParser(sections)  # type: ignore[arg-type]
     model, data, training = parser.parse_dict(dict(filled))
-    for name in ("target_languages", "evaluation_languages"):
-        if not isinstance(getattr(data, name), list):
-            raise ValueError(f"{name} must be a list such as [de, fr], got {getattr(data, name)!r}.")
     if not data.target_languages:
         raise ValueError("target_languages must name at least one language to train on, got none.")
-    choices = {"scoring": Scoring, "vision_training": TowerTraining, "text_training": TowerTraining}
-    for name, allowed in choices.items():
-        if getattr(training, name) not in get_args(allowed):
-            raise ValueError(f"{name} must be one of {list(get_args(allowed))}, got {getattr(training, name)!r}.")
     if data.streaming:
         _check_streaming(data, training)
     LossConfig.from_dict(training.loss)
@@ -380,5 +376,4 @@ def merged(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 def help_text() -> str:
     """All settings of a recipe, for `--help`."""
-    parser = HfArgumentParser((ModelArguments, DataArguments, LeccrTrainingArguments), usage=USAGE)  # type: ignore
-    return parser.format_help()
+    return settings_help({"Model": ModelArguments, "Data": DataArguments, "Training": LeccrTrainingArguments}, USAGE)

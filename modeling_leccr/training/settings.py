@@ -1,0 +1,140 @@
+"""The settings of a recipe as such: their types, those that would do nothing, and the text of `--help`."""
+
+import dataclasses
+import textwrap
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from transformers import TrainingArguments
+
+# Fields of TrainingArguments that nothing here reads: the losses, the evaluation and the pushes are our own, and a loss
+# that is not finite ends the run.
+WITHOUT_EFFECT = frozenset(
+    {
+        "batch_eval_metrics",
+        "do_eval",
+        "do_predict",
+        "do_train",
+        "eval_accumulation_steps",
+        "eval_do_concat_batches",
+        "hub_always_push",
+        "include_for_metrics",
+        "label_names",
+        "label_smoothing_factor",
+        "logging_nan_inf_filter",
+        "prediction_loss_only",
+    }
+)
+# Fields of TrainingArguments that people change, with our words.
+_OFTEN_CHANGED = {
+    "num_train_epochs": "Passes over the training pairs.",
+    "max_steps": "Updates, instead of num_train_epochs; -1: by epochs.",
+    "gradient_accumulation_steps": "Batches whose gradients one update averages; adds no negatives.",
+    "eval_steps": "Updates between evaluations, with eval_strategy: steps.",
+    "save_steps": "Updates between checkpoints, with save_strategy: steps.",
+    "lr_scheduler_type": "Course of the learning rate, such as linear, cosine or constant_with_warmup.",
+    "max_grad_norm": "Longer gradients are cut to this norm.",
+    "bf16": "Compute in bfloat16 where it is safe.",
+    "gradient_checkpointing": "Recompute activations in the backward pass: less memory, more time.",
+    "torch_compile": "Compile the model before training.",
+    "dataloader_num_workers": "Processes that read and augment pictures ahead.",
+    "seed": "Of weights, order, augmentation and dropout.",
+    "resume_from_checkpoint": "true: go on from the newest intact checkpoint; or the folder of one.",
+    "push_to_hub": "Push the model at the end; needs hub_model_id.",
+    "hub_model_id": "organisation/name on the Hub.",
+    "hub_private_repo": "A repository that is made is private.",
+    "use_cpu": "Train on the CPU even where there is an accelerator.",
+    "disable_tqdm": "Log lines instead of progress bars.",
+}
+_SCALARS: dict[Any, tuple[type, ...]] = {int: (int,), float: (int, float), str: (str,), NoneType: (NoneType,)}
+
+
+def check_types(settings: Mapping[str, Any], sections: Sequence[type]) -> None:
+    """Refuse values of a wrong type, which would fail somewhere inside, or be taken for true.
+
+    Args:
+        settings: name -> value.
+        sections: dataclasses with these names as fields.
+
+    Raises:
+        ValueError: a value has another type than its setting.
+    """
+    hints = {name: hint for section in sections for name, hint in get_type_hints(section).items()}
+    hints["resume_from_checkpoint"] = bool | str | None
+    for name, value in settings.items():
+        if not _fits(value, hints[name]):
+            raise ValueError(f"{name} must be {_words(hints[name])}, got {value!r}, a {type(value).__name__}.")
+
+
+def settings_help(sections: Mapping[str, type], usage: str) -> str:
+    """All settings of a recipe: those of this project and the often changed ones explained, the others named.
+
+    Args:
+        sections: title -> dataclass.
+        usage: the form of the command.
+    """
+    parents = {entry.name for entry in dataclasses.fields(TrainingArguments)}
+    lines = [f"usage: {usage}"]
+    others: list[str] = []
+    for title, section in sections.items():
+        lines += ["", f"{title}:"]
+        own = set(section.__annotations__)
+        for entry in dataclasses.fields(section):
+            if entry.name in WITHOUT_EFFECT:
+                continue
+            text = _OFTEN_CHANGED.get(entry.name) or (entry.metadata.get("help", "") if entry.name in own else None)
+            if text is not None:
+                lines += _help_lines(entry, text)
+            elif entry.init and entry.name in parents:
+                others.append(entry.name)
+    lines += ["", "Further settings, explained with transformers' TrainingArguments:"]
+    lines += textwrap.wrap(", ".join(sorted(others)), 110, initial_indent="  ", subsequent_indent="  ")
+    return "\n".join(lines)
+
+
+def _help_lines(entry: dataclasses.Field, text: str) -> list[str]:
+    default: Any = entry.default
+    if entry.default_factory is not dataclasses.MISSING:
+        default = entry.default_factory()
+    default = default.value if isinstance(default, Enum) else default
+    shown = "" if default is None or default in ({}, [], "") else f" Default: {_yaml_word(default)}."
+    words = textwrap.wrap(text + shown, 80)
+    head = f"  --{entry.name}"
+    indent = " " * 32
+    first = [head.ljust(32) + words[0]] if len(head) < 31 else [head, indent + words[0]]
+    return first + [indent + word for word in words[1:]]
+
+
+def _yaml_word(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin = get_origin(hint)
+    if origin in (Union, UnionType):
+        return any(_fits(value, option) for option in get_args(hint))
+    if hint is Any:
+        return True
+    if origin is Literal:
+        return value in get_args(hint)
+    if hint is bool:
+        return isinstance(value, bool)
+    if hint in _SCALARS:
+        return isinstance(value, _SCALARS[hint]) and not isinstance(value, bool)
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return isinstance(value, str | hint)
+    container = origin or hint
+    return not isinstance(container, type) or isinstance(value, container)
+
+
+def _words(hint: Any) -> str:
+    """A type in the words of YAML."""
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", NoneType: "null"}
+    names |= {list: "a list such as [a, b]", dict: "a mapping"}
+    if get_origin(hint) in (Union, UnionType):
+        return " or ".join(dict.fromkeys(_words(option) for option in get_args(hint)))
+    if get_origin(hint) is Literal:
+        return f"one of {list(get_args(hint))}"
+    return names.get(get_origin(hint) or hint, "a text")
