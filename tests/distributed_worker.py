@@ -75,7 +75,7 @@ def cases(world_size: int, seeds: tuple[int, ...]) -> list[Case]:
         chance = random.Random(100 * seed + world_size)
         for chunk_size in (None, 1, 3, 99):
             for dropout in (False, True):
-                num_batches = chance.choice((1, 2))
+                num_batches = 2 if chunk_size == 1 else chance.choice((1, 2))
                 even = (chance.randint(2, 3),) * world_size
                 uneven = tuple(chance.randint(1, 4) + (world_size == 1) for _ in range(world_size))
                 sizes = tuple(chance.choice((even, uneven, uneven)) for _ in range(num_batches))
