@@ -49,7 +49,9 @@ def write_metrics(
         "systems": {name: run.record.metrics for name, run in runs.items()},
         "protocol": main.protocol,
         "checkpoint_choice": main.checkpoint_choice,
-        "parameters": {name: {"trained": run.num_trained, "all": run.num_parameters} for name, run in runs.items()},
+        "parameters": {
+            name: dict(zip(("trained", "all"), run.num_parameters, strict=True)) for name, run in runs.items()
+        },
         "seconds": {**{f"train {name}": run.record.seconds for name, run in runs.items()}, **seconds},
         "peak_memory_gib": peak_gib,
         "truncation_rate": truncation_rate,

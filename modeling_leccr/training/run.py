@@ -18,6 +18,7 @@ from modeling_leccr.training.adapters import count_parameters, keep_base, prepar
 from modeling_leccr.training.arguments import DataArguments, Recipe, build_recipe, merged
 from modeling_leccr.training.building import build_model
 from modeling_leccr.training.sharding import whole_model
+from modeling_leccr.training.states import training_states
 from modeling_leccr.training.trainer import LeccrTrainer
 from processing.augmentation import RandomResizedCrop
 from processing.pairs import CaptionPairs
@@ -59,15 +60,14 @@ class SystemRun:
     Args:
         record: what it scored on each split and how that was measured.
         log_history: the trainer's log.
-        num_parameters, num_trained: of the model with its adapter, if it has one; see `count_parameters`.
+        num_parameters: those that were trained, and all; see `count_parameters`.
     """
 
     model: LeccrModel
     record: ModelRecord
     log_history: list[dict[str, float]]
     is_main_process: bool
-    num_parameters: int
-    num_trained: int
+    num_parameters: tuple[int, int]
 
 
 def control_recipes(recipe: Recipe) -> dict[str, Recipe]:
@@ -84,7 +84,11 @@ def control_recipes(recipe: Recipe) -> dict[str, Recipe]:
                 f"with the main system; got changes of {refused or 'the name'}. Train it as a recipe of its own."
             )
     shared = {name: value for name, value in recipe.settings.items() if name != "controls"}
-    return {name: build_recipe(merged(shared, changes)) for name, changes in recipe.training.controls.items()}
+    controls = {name: merged(shared, changes) for name, changes in recipe.training.controls.items()}
+    for settings in controls.values():
+        if not settings.get("base_model") and settings.get("model", {}).get("description_encoder") != "frozen":
+            settings.pop("description_states", None)  # the store of the main system is of no use to this one
+    return {name: build_recipe(settings) for name, settings in controls.items()}
 
 
 def train_system(
@@ -107,34 +111,25 @@ def train_system(
         folder: for the checkpoints; `--resume_from_checkpoint true` continues from the last one there, if any.
         base_folder: for the model that an adapter is trained on, where `base_model` names none; `base` in `folder` by
             default.
+        data_record: fingerprints of the splits, for the record.
 
     Raises:
         ValueError: the data do not fit the recipe. What only the end of training would need is checked before it.
     """
     args, data = recipe.training, recipe.data
     args.output_dir = str(folder)
-    base_folder = base_folder or folder / "base"
     set_seed(args.seed)
     languages = data.evaluation_languages or data.target_languages
     model = build_model(recipe.model, processor.tokenizer)
     check_descriptions(model.config, splits)
-    # Name of the evaluation -> its split, and whether it gives the descriptions of the items.
-    evaluations = {name: (name, True) for name in splits if name != "train"}
-    if model.config.has_slots and model.config.description_dropout > 0:
-        last = reported_split(splits)
-        evaluations[without_descriptions(last)] = (last, False)
-    split_names = {"validation": data.validation_split, "test": data.test_split}
-    protocol = {
-        name: evaluation_protocol(
-            model,
-            splits[split],
-            languages,
-            scoring=args.scoring,
-            use_descriptions=use_descriptions,
-            split_name=split_names[split],
-        )
-        for name, (split, use_descriptions) in evaluations.items()
-    }
+    if "lora" in args.tower_training.values() and recipe.model.base_model is None:
+        base = base_folder or folder / "base"
+        started = base.is_dir() or any(folder.glob("checkpoint-*"))
+        keep_base(model, processor, base, resumed=bool(args.resume_from_checkpoint) and started)
+    prepare_parts(model, args.tower_training, args.lora)
+    num_parameters = count_parameters(model)
+    evaluations = _evaluations(model.config, splits)
+    protocol = _protocol(recipe, model, splits, evaluations)
     record = ModelRecord(
         languages=tuple(dict.fromkeys(code.removesuffix("_mt") for code in (*data.target_languages, *languages))),
         protocol=protocol,
@@ -142,12 +137,10 @@ def train_system(
         data=data_record or {},
         environment=environment(),
     )
-    if "lora" in args.tower_training.values() and recipe.model.base_model is None:
-        started = base_folder.is_dir() or any(folder.glob("checkpoint-*"))
-        keep_base(model, processor, base_folder, resumed=bool(args.resume_from_checkpoint) and started)
-    prepare_parts(model, args.tower_training, args.lora)
     side = processor.image_processor.size["height"]  # not image_size of the recipe: a base brings its own
-    num_trained, num_parameters = count_parameters(model)
+    states = None
+    if data.description_states is not None:
+        states = training_states(data.description_states, model, processor, splits["train"], args)
     trainer = LeccrTrainer(
         model,
         args,
@@ -156,6 +149,7 @@ def train_system(
         validation=splits["validation"],
         languages=languages,
         augmentation=RandomResizedCrop(side, **data.augmentation) if data.augmentation else None,
+        description_states=states,
         record=record,
     )
     start = time.perf_counter()
@@ -176,7 +170,6 @@ def train_system(
         log_history=trainer.state.log_history,
         is_main_process=trainer.is_world_process_zero(),
         num_parameters=num_parameters,
-        num_trained=num_trained,
     )
 
 
@@ -194,6 +187,34 @@ def training_pairs(recipe: Recipe, train: datasets.Dataset | ParquetSplit) -> Ca
         num_processes=args.world_size,
         corrupt_images=data.corrupt_images,
     )
+
+
+def _evaluations(config: Any, splits: Collection[str]) -> dict[str, tuple[str, bool]]:
+    """Name of each evaluation -> its split, and whether it gives the descriptions of the items."""
+    evaluations = {name: (name, True) for name in splits if name != "train"}
+    if config.has_slots and config.description_dropout > 0:
+        last = reported_split(splits)
+        evaluations[without_descriptions(last)] = (last, False)
+    return evaluations
+
+
+def _protocol(
+    recipe: Recipe, model: LeccrModel, splits: Mapping[str, Any], evaluations: Mapping[str, tuple[str, bool]]
+) -> dict[str, dict[str, Any]]:
+    """Name of each evaluation -> how it is measured."""
+    data = recipe.data
+    split_names = {"validation": data.validation_split, "test": data.test_split}
+    return {
+        name: evaluation_protocol(
+            model,
+            splits[split],
+            data.evaluation_languages or data.target_languages,
+            scoring=recipe.training.scoring,
+            use_descriptions=use_descriptions,
+            split_name=split_names[split],
+        )
+        for name, (split, use_descriptions) in evaluations.items()
+    }
 
 
 def reported_split(splits: Collection[str]) -> str:
