@@ -28,6 +28,7 @@ class ModelRecord:
         protocol: split -> what a reader must know to compare them, see `retrieval.evaluation.evaluation_protocol`.
         checkpoint_choice: how the checkpoint was chosen.
         settings: the recipe.
+        data: what it was trained and evaluated on, see `reporting.fingerprints.data_fingerprints`.
         environment: versions and machine, see `reporting.run_record.environment`.
         seconds: of training with its evaluations.
         launch: what the recipe does not say of a batch: `num_processes`, `pairs_per_process`,
@@ -40,6 +41,7 @@ class ModelRecord:
     protocol: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     checkpoint_choice: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
     seconds: float | None = None
     launch: Mapping[str, Any] = field(default_factory=dict)

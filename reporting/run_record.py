@@ -1,17 +1,23 @@
 """What a number depends on besides the recipe: libraries, machine, revision of the code, memory."""
 
 import importlib.metadata
+import json
 import os
 import platform
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
 
+from processing.files import write_json_atomic
+
+RUN_FILE = "run.json"
 LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "huggingface_hub", "safetensors", "numpy", "pillow")
 GIB = 1024**3
 
@@ -34,6 +40,47 @@ def environment() -> dict[str, Any]:
         "libraries": {name: version for name in LIBRARIES if (version := _version(name)) is not None},
         "git_revision": git_revision(__file__),
     }
+
+
+def write_run_start(
+    folder: str | Path, settings: Mapping[str, Any], *, data: Mapping[str, Any], num_processes: int, resumed: bool
+) -> Path:
+    """Write `run.json` when a run begins, so that one that is stopped has a record too.
+
+    Args:
+        folder: of the results.
+        settings: the recipe as it was given; tokens are left out. With its folders: this file stays on the machine.
+        data: see `reporting.fingerprints.data_fingerprints`.
+        num_processes: that train together.
+        resumed: this start goes on with an earlier one, whose entry stays.
+
+    Returns:
+        The file: `starts`, a list with an entry for each start.
+
+    Raises:
+        ValueError: the run is resumed, and the file of its earlier start is damaged.
+    """
+    path = Path(folder) / RUN_FILE
+    earlier = []
+    if resumed and path.is_file():
+        try:
+            earlier = json.loads(path.read_text(encoding="utf-8"))["starts"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} is no record of a run ({error!r}); delete it to resume without it.") from error
+    start = {
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "num_processes": num_processes,
+        "settings": _without_tokens(settings),
+        "environment": environment(),
+        "data": dict(data),
+    }
+    return write_json_atomic(path, {"starts": [*earlier, start]})
+
+
+def _without_tokens(settings: Any) -> Any:
+    if not isinstance(settings, Mapping):
+        return settings
+    return {name: _without_tokens(value) for name, value in settings.items() if not str(name).endswith("token")}
 
 
 def git_revision(path: str | Path) -> str | None:

@@ -1,0 +1,92 @@
+"""What a run was trained and evaluated on, in a few numbers that change when the data do."""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow.compute
+
+from processing.records import DESCRIPTION_COLUMN, ID_COLUMN, IMAGE_COLUMN, caption_columns
+
+# Reading all pictures of a large data set would take as long as an epoch of their input.
+_MAX_PICTURES_READ = 1000
+_ROWS_AT_A_TIME = 1000
+
+
+def fingerprint(split: datasets.Dataset) -> dict[str, Any]:
+    """Numbers of a split, and a hash of what training and evaluation read of it, in the order of its rows.
+
+    The hash covers all ids, captions, translations and descriptions, the size in bytes of each picture, and the bytes
+    of up to 1,000 pictures at equal distances. Where the files lie, and how they are cut into shards, does not count.
+
+    Args:
+        split: in the schema of records.py.
+
+    Returns:
+        `num_items`; `num_captions`, column -> number of captions, those that were refused left out; `num_described`,
+        items with a description; `sha256`.
+    """
+    captions = sorted(caption_columns(split.column_names))
+    present = [name for name in (ID_COLUMN, DESCRIPTION_COLUMN, *captions) if name in split.column_names]
+    digest = hashlib.sha256()
+    num_captions, num_described = dict.fromkeys(captions, 0), 0
+    for rows in split.with_format(None).select_columns(present).iter(batch_size=_ROWS_AT_A_TIME):
+        digest.update(json.dumps(rows, sort_keys=True).encode())
+        for name in captions:
+            num_captions[name] += sum(caption is not None for texts in rows[name] for caption in texts or ())
+        num_described += sum(bool(text) for text in rows.get(DESCRIPTION_COLUMN, ()))
+    if IMAGE_COLUMN in split.column_names:
+        for part in _picture_parts(split):
+            digest.update(part)
+    return {
+        "num_items": len(split),
+        "num_captions": num_captions,
+        "num_described": num_described,
+        "sha256": digest.hexdigest(),
+    }
+
+
+def data_fingerprints(splits: Mapping[str, Any], dataset: str, split_names: Mapping[str, str]) -> dict[str, Any]:
+    """Role -> data set, split and `fingerprint`; of a stream, whose rows are not here, the number of its files.
+
+    Args:
+        splits: role -> split or stream.
+        dataset: name of the data set as it may be published.
+        split_names: role -> the name of the split there.
+    """
+    return {
+        role: {
+            "dataset": dataset,
+            "split": split_names[role],
+            **(fingerprint(split) if isinstance(split, datasets.Dataset) else {"num_files": split.num_shards}),
+        }
+        for role, split in splits.items()
+    }
+
+
+def _picture_parts(split: datasets.Dataset) -> Iterator[bytes]:
+    pictures = split.with_format(None).select_columns([IMAGE_COLUMN])
+    pictures = pictures.cast_column(IMAGE_COLUMN, datasets.Image(decode=False))
+    for table in pictures.with_format("arrow").iter(batch_size=_ROWS_AT_A_TIME):
+        stored = pyarrow.compute.struct_field(table[IMAGE_COLUMN], "bytes")
+        # Lengths are in the offsets of the column: its bytes stay on the disk.
+        sizes = pyarrow.compute.binary_length(stored).to_pylist()
+        paths = pyarrow.compute.struct_field(table[IMAGE_COLUMN], "path").to_pylist()
+        both = zip(sizes, paths, strict=True)
+        yield json.dumps([_file_size(path) if size is None else size for size, path in both]).encode()
+    for position in range(0, len(pictures), max(1, math.ceil(len(pictures) / _MAX_PICTURES_READ))):
+        picture = pictures[position][IMAGE_COLUMN] or {"bytes": None, "path": None}
+        path = picture["path"]
+        if picture["bytes"] is not None:
+            yield picture["bytes"]
+        elif path is not None and Path(path).is_file():
+            yield Path(path).read_bytes()
+
+
+def _file_size(path: str | None) -> int | None:
+    """None for a picture that is missing; a run that skips it shall not end here."""
+    return Path(path).stat().st_size if path is not None and Path(path).is_file() else None
