@@ -99,7 +99,7 @@ def find_parquet_split(location: str | Path, split: str, *, config_name: str | N
     files = {str(name): tuple(map(str, found)) for name, found in builder.config.data_files.items()}
     if split not in files:
         raise ValueError(f"{location} has the splits {sorted(files)}, not {split!r}.")
-    head = datasets.load_dataset("parquet", data_files={split: files[split][:1]}, split=split, streaming=True)
+    head = datasets.load_dataset("parquet", data_files={split: [files[split][0]]}, split=split, streaming=True)
     return ParquetSplit(str(location), split, files[split], tuple(head.column_names))
 
 

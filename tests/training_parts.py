@@ -58,7 +58,7 @@ def tiny_split(num_items: int = 8, **columns: list[Any]) -> datasets.Dataset:
             "image": datasets.Image(),
             "image_id": datasets.Value("string"),
             "description": datasets.Value("string"),
-            **{name: datasets.List(datasets.Value("string")) for name in data if name.startswith("caption_")},
+            **{name: datasets.List(datasets.Value("string")) for name in data | columns if name.startswith("caption_")},
         }
     )
     return datasets.Dataset.from_dict(data | columns, features=features)

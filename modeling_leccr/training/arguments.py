@@ -19,6 +19,7 @@ from modeling_leccr.losses_leccr import LossConfig
 from modeling_leccr.training.adapters import LORA_FIELDS, TOWERS, check_parts
 from modeling_leccr.training.optimization import GROUPS
 from modeling_leccr.training.settings import WITHOUT_EFFECT, check_types, settings_help
+from modeling_leccr.training.states import check_states
 from processing.hub_upload import check_repo_id
 from processing.scenes import ScenesConfig
 from processing.traces import without_traces
@@ -83,7 +84,10 @@ class DataArguments:
     shuffle_buffer: int = field(default=2000, metadata={"help": "Items among which a stream is shuffled."})
     description_states: str | None = field(
         default=None,
-        metadata={"help": "Folder of `leccr encode_descriptions`, for model.description_encoder: frozen."},
+        metadata={
+            "help": "Folder from which the states of a frozen model.description_encoder are read instead of being "
+            "computed in each step. What it lacks is made before training; `leccr encode_descriptions` does it ahead."
+        },
     )
 
 
@@ -221,7 +225,7 @@ _SECTIONS: dict[str, frozenset[str]] = {
 }
 
 
-_PLACES = frozenset({"dataset", "images", "vision_tower", "text_tower", "base_model"})
+_PLACES = frozenset({"dataset", "images", "description_states", "vision_tower", "text_tower", "base_model"})
 _PRIVATE_SETTINGS = re.compile(r"output_dir|logging_dir|run_name|resume_from_checkpoint|push_to_hub|hub_.*|.*_token")
 
 
@@ -288,6 +292,8 @@ def build_recipe(settings: dict[str, Any]) -> Recipe:
         training.tower_training, training.lora, training.learning_rate_multipliers, reads_image=config.reads_image
     )
     _check_base(filled)
+    if data.description_states is not None and model.base_model is None:
+        check_states(config)
     return Recipe(model, data, training, filled)
 
 
@@ -306,6 +312,8 @@ def _check_streaming(data: DataArguments, training: LeccrTrainingArguments) -> N
             f"streaming needs max_steps, got {training.max_steps}: a stream has no length, and with it no epochs to "
             f"count; max_steps is epochs x items / pairs of all processes in a step."
         )
+    if data.shuffle_buffer < 1:
+        raise ValueError(f"shuffle_buffer must be at least 1 item, got {data.shuffle_buffer}; 1 keeps the order.")
     strategies = {
         name: str(IntervalStrategy(getattr(training, name)).value) for name in ("eval_strategy", "save_strategy")
     }

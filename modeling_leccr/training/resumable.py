@@ -32,6 +32,7 @@ from modeling_leccr.training.checkpoints import (
     staging_folder,
 )
 from modeling_leccr.training.weights import load_weights
+from processing.streaming import StreamedPairs
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +90,11 @@ class ResumableTrainer(Trainer):
         known = {**self.run_settings, **self.args.to_dict()}
         settings = {name: value for name, value in known.items() if not _WITHOUT_EFFECT.fullmatch(name)}
         settings["num_processes"] = self.args.world_size
-        if not isinstance(self.train_dataset, IterableDataset):
+        if isinstance(self.train_dataset, StreamedPairs):
+            # Who reads which row of a stream depends on these; they change nothing where rows have an index.
+            settings["dataloader_num_workers"] = self.args.dataloader_num_workers
+            settings["num_shards"] = self.train_dataset.num_shards
+        else:
             settings["num_pairs"] = len(self.train_dataset)  # type: ignore[arg-type]
         return json.loads(json.dumps(settings, default=str))
 
