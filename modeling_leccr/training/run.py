@@ -137,10 +137,6 @@ def train_system(
         data=data_record or {},
         environment=environment(),
     )
-    side = processor.image_processor.size["height"]  # not image_size of the recipe: a base brings its own
-    states = None
-    if data.description_states is not None:
-        states = training_states(data.description_states, model, processor, splits["train"], args)
     trainer = LeccrTrainer(
         model,
         args,
@@ -148,8 +144,8 @@ def train_system(
         pairs=training_pairs(recipe, splits["train"]),
         validation=splits["validation"],
         languages=languages,
-        augmentation=RandomResizedCrop(side, **data.augmentation) if data.augmentation else None,
-        description_states=states,
+        augmentation=_augmentation(data, processor),
+        description_states=training_states(data.description_states, model, processor, splits["train"], args),
         record=record,
     )
     start = time.perf_counter()
@@ -171,6 +167,11 @@ def train_system(
         is_main_process=trainer.is_world_process_zero(),
         num_parameters=num_parameters,
     )
+
+
+def _augmentation(data: DataArguments, processor: LeccrProcessor) -> RandomResizedCrop | None:
+    side = processor.image_processor.size["height"]  # not image_size of the recipe: a base brings its own
+    return RandomResizedCrop(side, **data.augmentation) if data.augmentation else None
 
 
 def training_pairs(recipe: Recipe, train: datasets.Dataset | ParquetSplit) -> CaptionPairs | StreamedPairs:

@@ -34,16 +34,16 @@ def check_states(config: Any) -> None:
 
 
 def training_states(
-    folder: str | Path,
+    folder: str | Path | None,
     model: LeccrModel,
     processor: LeccrProcessor,
     train: datasets.Dataset | ParquetSplit,
     args: TrainingArguments,
-) -> DescriptionStates:
-    """Open the store of a run; all processes fill it with what it lacks, and go on together.
+) -> DescriptionStates | None:
+    """Open the store of a run, if it has one; all processes fill it with what it lacks, and go on together.
 
     Args:
-        folder: absent, or a store of the model's encoder.
+        folder: absent, or a store of the model's encoder; None for a run without.
         model: with a frozen description encoder.
         processor: its processor.
         train: whose descriptions are wanted. Those of a stream are not read before their turn: one that lacks states
@@ -53,6 +53,8 @@ def training_states(
     Raises:
         ValueError: the description encoder of the model learns, or the store is of another one or damaged.
     """
+    if folder is None:
+        return None
     check_states(model.config)
     tower: Any = model.description_model
     encoder = DescriptionEncoder(tower.to(args.device), processor)
