@@ -222,7 +222,7 @@ def test_one_step_moves_heads_by_their_multiplier(text: str):
             {"vision_training": "lora", "model": {"item_source": "description", "interaction": "none"}},
             "vision_training must be left out where item_source is 'description'",
         ),
-        ({"base_model": "owner/leccr"}, r"base_model brings its towers.*'vision_tower'.*set them to null"),
+        ({"base_model": "owner/leccr"}, r"base_model brings its towers.*'vision_tower'.* would do nothing"),
     ],
 )
 def test_settings_that_would_do_nothing_are_refused(tmp_path: Path, changes: dict[str, Any], message: str):

@@ -188,6 +188,8 @@ def save_adapter(model: LeccrModel, folder: str | Path) -> Path:
     name, line = ("PATH/TO/base", "") if Path(base).is_dir() else (base, f"\nbase_model: {base}")
     with atomic_folder(target) as fresh:
         model.save_pretrained(fresh)
+        for path in fresh.glob("*.py"):
+            path.unlink()  # the code is loaded with the base
         write_text_atomic(fresh / "README.md", _CARD.format(base_model=line, base=name, name=target.name))
     return target
 
