@@ -51,6 +51,11 @@ class ParquetSplit:
     files: tuple[str, ...]
     column_names: tuple[str, ...]
 
+    @property
+    def num_shards(self) -> int:
+        """Number of its files."""
+        return len(self.files)
+
     def stream(self, columns: Sequence[str]) -> datasets.IterableDataset:
         """Some columns of all rows; of the others not a byte is read. Pictures come as they are stored.
 
@@ -151,7 +156,7 @@ class StreamedPairs(IterableDataset[dict[str, Any] | None]):
         self.process_index = process_index
         self.num_processes = num_processes
         self.corrupt_images = corrupt_images
-        self.num_shards = len(split.files)
+        self.num_shards = split.num_shards
         columns = [ID_COLUMN, DESCRIPTION_COLUMN, caption_column(SOURCE_LANGUAGE), *translated]
         self._stream = split.stream([IMAGE_COLUMN, *columns])
         if self.num_shards < num_processes and process_index == 0:

@@ -1,0 +1,113 @@
+"""What each of several processes does in tests/test_retrieval_sharing.py."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from safetensors.torch import save_file
+from torch import Tensor
+
+from modeling_leccr import LeccrModel
+from retrieval.encode import encode_items, encode_texts
+from retrieval.evaluation import evaluate_retrieval
+from retrieval.items import find_unreadable
+from retrieval.sharing import Processes
+from tests.tiny import SENTENCES, tiny_model, tiny_processor
+from tests.training_parts import tiny_split
+
+NUM_ITEMS = 11
+TEXTS = [text for sentence in SENTENCES for text in sentence]
+# Rows and batch size: batches that do not come out even, fewer batches than processes, fewer rows than processes.
+CASES = {"uneven": (11, 2), "few-batches": (11, 64), "few-rows": (2, 1), "one-row": (1, 8)}
+
+
+def lively_model(**fields: Any) -> LeccrModel:
+    """Weights so large that no two rows have nearly the same embedding."""
+    model = tiny_model(description_dropout=0.1, **fields)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim >= 2:
+                parameter.mul_(10)
+    return model
+
+
+def rows(num_rows: int = NUM_ITEMS) -> list[dict[str, Any]]:
+    """Items; every third has no description."""
+    return [
+        {**row, "description": None if i % 3 == 2 else row["description"]} for i, row in enumerate(tiny_split(num_rows))
+    ]
+
+
+def embeddings(*, shared: bool) -> dict[str, Tensor]:
+    """All cases in this process, or shared by those that are there."""
+    model, processor, found = lively_model(), tiny_processor(), {}
+    for case, (num_rows, batch_size) in CASES.items():
+        settings: dict[str, Any] = {"progress": False, "shared": shared}
+        images, slots = encode_items(model, processor, rows(num_rows), batch_size, **settings)
+        texts = encode_texts(model, processor, TEXTS[:num_rows], batch_size, **settings)
+        found |= {f"{case}/images": images, f"{case}/slots": slots, f"{case}/texts": texts}
+    plain = lively_model(item_source="image")
+    found["plain/images"], _ = encode_items(plain, processor, rows(), 2, progress=False, shared=shared)
+    return found
+
+
+def metrics(*, shared: bool) -> dict[str, float]:
+    return evaluate_retrieval(
+        lively_model(), tiny_processor(), tiny_split(NUM_ITEMS), ["de"], batch_size=2, progress=False, shared=shared
+    )
+
+
+class CountingModel:
+    """Forwards passes to a model and counts them; one process can be made to fail."""
+
+    def __init__(self, model: LeccrModel, *, fails: bool = False) -> None:
+        self.model, self.fails, self.num_passes = model, fails, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model, name)
+
+    def get_text_features(self, *args: Any, **kwargs: Any) -> Any:
+        """As the model's."""
+        self.num_passes += 1
+        if self.fails:
+            raise ValueError("this process is out of luck")
+        return self.model.get_text_features(*args, **kwargs)
+
+
+def message_of(work: Any) -> str:
+    try:
+        work()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return "no error"
+
+
+def run(rank: int, world_size: int, folder: Path) -> None:
+    """All cases, in one of the processes; what it found goes to FOLDER/<rank>.safetensors."""
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world_size)}
+    dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=world_size)
+    found = embeddings(shared=True)
+    found |= {
+        f"metric/{name}": torch.tensor([value], dtype=torch.float64) for name, value in metrics(shared=True).items()
+    }
+    processor = tiny_processor()
+    counting = CountingModel(lively_model())
+    encode_texts(counting, processor, TEXTS[:5], 1, progress=False, shared=True)
+    found["passes"] = torch.tensor([counting.num_passes])
+    damaged = [{**row, "image": None} if i in (1, 2, 9) else row for i, row in enumerate(rows())]
+    found["unreadable"] = torch.tensor(find_unreadable(damaged, shared=True))
+    unlucky = CountingModel(lively_model(), fails=rank == 1)
+    messages = {
+        "failure": message_of(lambda: encode_texts(unlucky, processor, TEXTS, progress=False, shared=True)),
+        "other rows": message_of(
+            lambda: encode_texts(counting, processor, [*TEXTS, str(rank)], progress=False, shared=True)
+        ),
+        "after": message_of(lambda: encode_texts(counting, processor, TEXTS, progress=False, shared=True)),
+        "alone": message_of(lambda: rank or encode_texts(counting, processor, TEXTS, progress=False)),
+    }
+    found["counts"] = torch.tensor([Processes(shared=True).count, Processes(shared=False).count])
+    save_file({name: value.contiguous() for name, value in found.items()}, folder / f"{rank}.safetensors", messages)
+    dist.destroy_process_group()
