@@ -302,7 +302,7 @@ def _check_base(settings: dict[str, Any]) -> None:
     if settings.get("base_model") and given != ["base_model"]:
         raise ValueError(
             f"base_model brings its towers, sizes and processor, so {sorted(set(given) - {'base_model'})} would do "
-            f"nothing; leave them out of the recipe, or set them to null."
+            f"nothing; leave them out of the recipe."
         )
 
 
