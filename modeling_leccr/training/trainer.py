@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from transformers import TrainerCallback
+from transformers.training_args import OptimizerNames
 
 from modeling_leccr.losses_leccr import LeccrCriterion, LossConfig, MatchingBatch
 from modeling_leccr.modeling_leccr import LeccrModel
@@ -273,8 +274,8 @@ class LeccrTrainer(HubPushes, MonitoredTrainer, ResumableTrainer):
                 f"gradient_cache_chunk_size must be at least 1 pair, or null for none, got "
                 f"{self.args.gradient_cache_chunk_size}."
             )
-        if self.is_deepspeed_enabled or "lomo" in str(self.args.optim):
-            found = "DeepSpeed" if self.is_deepspeed_enabled else f"optim {self.args.optim!r}"
+        if self.is_deepspeed_enabled or self.args.optim in (OptimizerNames.LOMO, OptimizerNames.ADALOMO):
+            found = "DeepSpeed" if self.is_deepspeed_enabled else f"optim {OptimizerNames(self.args.optim).value!r}"
             raise ValueError(
                 f"gradient_cache_chunk_size works with DDP and FSDP and with optimizers that step on their own, got "
                 f"{found}; use configs/accelerate/fsdp2.yaml, or leave gradient_cache_chunk_size out."
