@@ -56,7 +56,7 @@ def test_a_staging_folder_around_the_model_is_named_as_such(server: HubServer, s
 
 @pytest.mark.parametrize("early", [True, False], ids=["push_to_hub", "called"])
 def test_the_trainer_pushes_to_its_branch_of_a_private_repository(
-    server: HubServer, tmp_path: Path, early: bool
+    server: HubServer, tmp_path: Path, early: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A trial on main would be what others load, and what is public once has been read."""
     settings: dict[str, Any] = {"hub_model_id": REPO, "hub_private_repo": True, "hub_revision": "trial"}
@@ -70,5 +70,7 @@ def test_the_trainer_pushes_to_its_branch_of_a_private_repository(
     assert server.repositories["models", REPO].private
     assert remote_files(server) == {}
     assert "model.safetensors" in remote_files(server, revision="trial")
-    trainer.push_to_hub(revision="other")
+    # The arguments of transformers' push, as its scripts give them.
+    trainer.push_to_hub("Trial", False, revision="other", finetuned_from="bert", tags=["leccr"])
     assert "model.safetensors" in remote_files(server, revision="other")
+    assert "record of the run and takes no ['finetuned_from', 'tags']" in caplog.text

@@ -1,5 +1,6 @@
 """Pushes of a trainer: what arrives on the Hub is what `push_model` sends."""
 
+import logging
 import tempfile
 from typing import Any
 
@@ -10,6 +11,10 @@ from modeling_leccr.publishing import push_model
 from modeling_leccr.training.arguments import LeccrTrainingArguments
 from processing.hub_card import check_license
 from processing.hub_upload import prepare_repository
+
+logger = logging.getLogger(__name__)
+
+END_OF_TRAINING = "End of training"
 
 
 class HubPushes(Trainer):
@@ -32,15 +37,23 @@ class HubPushes(Trainer):
 
     def push_to_hub(  # type: ignore[override]
         self,
-        commit_message: str = "End of training",
-        *,
+        commit_message: str | None = END_OF_TRAINING,
+        blocking: bool = True,
         token: str | None = None,
         revision: str | None = None,
         private: bool | None = None,
+        **card: Any,
     ) -> dict[str, Any] | None:
         """Push the model as it is; what arrives is what `push_model` sends. Every process has to call it.
 
-        Args: of the parent, of which the card takes none, for it is written from what is known of the run.
+        Args:
+            commit_message: of the commit on the Hub; None says that training has ended.
+            blocking: has no effect: the push is over when this returns, and what fails in it shows.
+            token: that may write to the repository; None takes `hub_token`, or the one of `hf auth login`.
+            revision: branch to push to; None takes `hub_revision`.
+            private: whether a repository that does not exist yet is made private; None takes `hub_private_repo`.
+            card: facts for the parent's model card. Ours is written from the record of the run and takes none of
+                them; what is ignored is logged.
 
         Returns:
             What was sent, see `push_model`; None in every process but the main one.
@@ -48,6 +61,8 @@ class HubPushes(Trainer):
         Raises: as `push_model`.
         """
         repo_id = self._repository()
+        if card and self.is_world_process_zero():
+            logger.warning("the model card is written from the record of the run and takes no %s", sorted(card))
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         with tempfile.TemporaryDirectory(prefix="leccr-push-") as folder:
             self.save_model(folder, _internal_call=True)
@@ -60,7 +75,7 @@ class HubPushes(Trainer):
                 private=bool(self.args.hub_private_repo) if private is None else private,
                 revision=revision or self.args.hub_revision,
                 token=token or self.args.hub_token,
-                message=commit_message,
+                message=commit_message or END_OF_TRAINING,
             )
 
     def _repository(self) -> str:
