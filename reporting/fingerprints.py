@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +51,13 @@ def fingerprint(split: datasets.Dataset) -> dict[str, Any]:
 
 
 def data_fingerprints(splits: Mapping[str, Any], dataset: str, split_names: Mapping[str, str]) -> dict[str, Any]:
-    """Role -> data set, split and `fingerprint`; of a stream, whose rows are not here, the number of its files.
+    """Role -> data set, split and `fingerprint`.
+
+    Of a stream, whose rows are not here, `num_files`, and the `sha256` of names and sizes of the files; a name on the
+    Hub holds the revision.
 
     Args:
-        splits: role -> split or stream.
+        splits: role -> split, or the list of its files, see `processing.streaming.ParquetSplit`.
         dataset: name of the data set as it may be published.
         split_names: role -> the name of the split there.
     """
@@ -62,10 +65,15 @@ def data_fingerprints(splits: Mapping[str, Any], dataset: str, split_names: Mapp
         role: {
             "dataset": dataset,
             "split": split_names[role],
-            **(fingerprint(split) if isinstance(split, datasets.Dataset) else {"num_files": split.num_shards}),
+            **(fingerprint(split) if isinstance(split, datasets.Dataset) else _file_fingerprint(split.files)),
         }
         for role, split in splits.items()
     }
+
+
+def _file_fingerprint(files: Sequence[str]) -> dict[str, Any]:
+    sizes = [(file if (size := _file_size(file)) is None else Path(file).name, size) for file in files]
+    return {"num_files": len(files), "sha256": hashlib.sha256(json.dumps(sizes).encode()).hexdigest()}
 
 
 def _picture_parts(split: datasets.Dataset) -> Iterator[bytes]:

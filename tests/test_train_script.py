@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,10 +16,11 @@ from transformers import AutoModel, AutoProcessor
 
 from hub_scripts import evaluate
 from modeling_leccr import LeccrModel
+from modeling_leccr.training.monitoring import TrainingStoppedError
 from tests.hub_server import HubServer, environment
 from tests.test_training_building import data_set_folder
 from tests.training_parts import tiny_recipe, tiny_split
-from train import main
+from train import main, run_script
 
 REPO = "owner/leccr-scenes"
 PICTURES = ("training.png", "retrieval.png", "comparison.png")
@@ -97,6 +99,24 @@ def test_the_record_holds_what_was_said_on_the_command_line(scenes_run: Path):
     record = json.loads((scenes_run / "metrics.json").read_text(encoding="utf-8"))
     assert record["settings"]["model"]["num_slots"] == 3
     assert AutoModel.from_pretrained(scenes_run / "model").config.num_slots == 3
+
+
+def test_the_start_of_a_run_and_its_data_are_on_record(scenes_run: Path, server: HubServer):
+    """Weights without the data, versions and settings that they came from cannot be made again."""
+    (start,) = json.loads((scenes_run / "run.json").read_text(encoding="utf-8"))["starts"]
+    assert start["num_processes"] == 1 and start["settings"]["model"]["num_slots"] == 3
+    assert start["settings"]["output_dir"] == str(scenes_run) and "torch" in start["environment"]["libraries"]
+    assert {role: entry["num_items"] for role, entry in start["data"].items()} == {
+        "train": 12,
+        "validation": 4,
+        "test": 6,
+    }
+    assert start["data"]["train"]["num_captions"]["caption_de_mt"] == 12
+    checkpoints = (scenes_run / "checkpoints" / "LECCR").glob("checkpoint-*")
+    folders = [scenes_run, scenes_run / "model", *checkpoints]
+    assert len(folders) >= 3
+    for folder in folders:
+        assert json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["data"] == start["data"]
 
 
 def test_the_report_mentions_both_systems_and_the_protocol(scenes_run: Path):
@@ -198,3 +218,42 @@ def test_a_folder_that_the_model_cannot_replace_ends_the_script_before_training(
     with pytest.raises(ValueError, match=r"holds 1 files .* \(first: \['notes.md'\]\); choose another folder"):
         main([str(write_recipe(tmp_path))])
     assert [path.name for path in (tmp_path / "out").rglob("*")] == ["model", "notes.md"]
+
+
+def test_what_the_user_can_mend_ends_the_script_in_one_line(tmp_path: Path):
+    """Forty lines of traceback in each of eight processes hide the one that says what is wrong."""
+    with pytest.raises(SystemExit) as stopped:
+        run_script([str(write_recipe(tmp_path)), "--learning_rte", "1"])
+    message = str(stopped.value.code)
+    assert message.startswith("train.py: unknown settings ['learning_rte']") and "\n" not in message
+    assert re.search(r" \[modeling_leccr/training/arguments\.py:\d+\]$", message)
+    assert isinstance(stopped.value.__cause__, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            TrainingStoppedError("the loss of step 3 must be finite"),
+            r"^train\.py: the loss of step 3 must be finite \[",
+        ),
+        (FileNotFoundError("there is no recipe"), r"^train\.py: there is no recipe \["),
+        (KeyboardInterrupt(), r"^train\.py: stopped; with `--resume_from_checkpoint true` it goes on\.$"),
+    ],
+)
+def test_a_run_that_stops_says_why(monkeypatch: pytest.MonkeyPatch, error: BaseException, message: str):
+    """The end of a log is all that a scheduler shows."""
+
+    def stop(_arguments: list[str]) -> None:
+        raise error
+
+    monkeypatch.setattr("train.main", stop)
+    with pytest.raises(SystemExit, match=message):
+        run_script([])
+
+
+def test_a_fault_of_the_code_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch):
+    """A bug in one line cannot be found."""
+    monkeypatch.setattr("train.main", lambda _arguments: [].pop())
+    with pytest.raises(IndexError):
+        run_script([])
