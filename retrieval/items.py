@@ -126,6 +126,8 @@ def drop_unreadable(rows: Any, *, shared: bool = False) -> Any:
 def find_unreadable(rows: Any, *, shared: bool = False) -> list[int]:
     """Positions of the items whose picture is missing or damaged; `shared` as in `drop_unreadable`."""
     processes = Processes(shared=shared)
+    if processes.count > 1:
+        processes.check_same(read_ids(rows), name="items")
     found = []
     positions = range(processes.index, len(rows), processes.count)
     for position in tqdm(positions, desc="check pictures", disable=True if processes.index else None):

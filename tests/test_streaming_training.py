@@ -1,5 +1,6 @@
 """Training on a stream: what a recipe may say, what is built of it, and a stopped run that goes on."""
 
+import itertools
 import shutil
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import datasets
 import pytest
 import torch
 
+from modeling_leccr.training import building
 from modeling_leccr.training.arguments import DataArguments, build_recipe
 from modeling_leccr.training.building import build_processor, load_splits, training_texts
 from modeling_leccr.training.run import SystemRun, check_descriptions, train_system, training_pairs
@@ -15,7 +17,7 @@ from processing import streaming
 from processing.streaming import ParquetSplit, StreamedPairs
 from tests.test_streaming import write_shards
 from tests.tiny import tiny_config
-from tests.training_parts import tiny_recipe, weights_of
+from tests.training_parts import tiny_recipe, tiny_split, weights_of
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +77,23 @@ def test_the_splits_of_a_stream_are_files_and_what_is_evaluated(data: Path):
     assert isinstance(splits["validation"], datasets.Dataset) and len(splits["validation"]) == 4
     with pytest.raises(ValueError, match="not 'dev'"):
         load_splits(DataArguments(dataset=str(data), streaming=True, validation_split="dev"))
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+def test_pictures_are_checked_in_one_order_of_the_splits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, streaming: bool
+):
+    """Processes share each check out. Where one is at validation and the other at test, both get wrong positions."""
+    splits = ("train", "test", "validation")
+    for number, split in enumerate(splits, start=2):
+        tiny_split(number).to_parquet(str(tmp_path / f"{split}-00000-of-00001.parquet"))
+    checked: list[int] = []
+    monkeypatch.setattr(building, "find_unreadable", lambda rows, shared: checked.append(len(rows)) or [])
+    for train, validation, test in itertools.permutations(splits):
+        checked.clear()
+        arguments = {"train_split": train, "validation_split": validation, "test_split": test}
+        load_splits(DataArguments(dataset=str(tmp_path), streaming=streaming, **arguments))
+        assert checked == [splits.index(validation) + 2, splits.index(test) + 2]
 
 
 def test_a_tokenizer_from_scratch_reads_a_sample_of_the_stream(data: Path, monkeypatch: pytest.MonkeyPatch):

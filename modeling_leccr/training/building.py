@@ -61,7 +61,7 @@ def load_splits(data: DataArguments) -> dict[str, Any]:
         raise ValueError(
             f"the data set {data.dataset!r} holds texts alone; give the folder of its pictures as `images`."
         )
-    for role in splits.keys() - {"train"}:
+    for role in _evaluated(data):
         splits[role] = _readable(splits[role], role, data.corrupt_images)
     if data.train_items is not None:
         splits["train"] = splits["train"].select(range(min(data.train_items, len(splits["train"]))))
@@ -73,13 +73,18 @@ def _split_names(data: DataArguments) -> dict[str, str]:
     return names if data.test_split is None else {**names, "test": data.test_split}
 
 
+def _evaluated(data: DataArguments) -> list[str]:
+    # In one order: processes share the reading of each split out, and a set has another order in each of them.
+    return [role for role in _split_names(data) if role != "train"]
+
+
 def _streamed_splits(data: DataArguments) -> dict[str, Any]:
     """Of the training split the list of its files; the evaluated ones as a whole, and nothing of any other."""
     found = {
         role: find_parquet_split(data.dataset, name, config_name=data.dataset_config)
         for role, name in _split_names(data).items()
     }
-    evaluated = {role: _readable(found[role].load(), role, data.corrupt_images) for role in found.keys() - {"train"}}
+    evaluated = {role: _readable(found[role].load(), role, data.corrupt_images) for role in _evaluated(data)}
     return {"train": found["train"], **evaluated}
 
 
