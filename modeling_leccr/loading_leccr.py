@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path, PureWindowsPath
 from pickle import UnpicklingError
 from typing import Any
@@ -55,9 +56,22 @@ class CheckedLoading(PreTrainedModel):
         Raises:
             ValueError: the file of the adapter lacks weights, holds unknown ones, or has some of another shape.
         """
+        kwargs["load_config"] = self._with_names_of_dora(kwargs.get("load_config"))
         info = super().load_adapter(peft_model_id, *args, **kwargs)
         check_loading(peft_model_id or "adapter", info.to_dict())
         return info
+
+    def _with_names_of_dora(self, load_config: Any) -> Any:
+        # Here, because models without adapter need none of these names, which may be others in other releases.
+        from transformers.conversion_mapping import get_model_conversion_mapping
+        from transformers.core_model_loading import WeightRenaming
+        from transformers.modeling_utils import LoadStateDictConfig
+
+        # peft saves `lora_magnitude_vector.weight` without `.weight`, and transformers 5.23 does not add it again.
+        load_config = load_config or LoadStateDictConfig()
+        mapping = load_config.weight_mapping or get_model_conversion_mapping(self)
+        renaming = WeightRenaming(r"(lora_magnitude_vector\.[^\.]+)$", r"\1.weight")
+        return replace(load_config, weight_mapping=[*mapping, renaming])
 
 
 def check_loading(name: str | os.PathLike, info: Mapping[str, Collection]) -> None:

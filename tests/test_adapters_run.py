@@ -101,6 +101,18 @@ def test_a_trained_adapter_is_the_same_on_every_path(finished: tuple[Path, torch
     assert (embeds(AutoModel.from_pretrained(folder / "model")) - expected).abs().max() <= TOLERANCE
 
 
+@pytest.mark.parametrize("lora", [{"use_dora": True}, {"use_rslora": True, "r": 4, "target_modules": "all-linear"}])
+def test_other_kinds_of_lora_are_the_same_on_every_path(lora: dict[str, Any], tmp_path: Path):
+    """transformers does not find the magnitudes of DoRA where peft saves them."""
+    base = save_for_hub(tiny_model(), tiny_processor(), tmp_path / "base")
+    model = with_changed_adapter(prepared(("full", "lora"), lora))
+    model.name_or_path = model.peft_config["default"].base_model_name_or_path = str(base)
+    expected = embeds(model)
+    save_adapter(model, tmp_path / "adapter")
+    for name, load in PATHS.items():
+        assert (embeds(load(str(tmp_path / "adapter"), base)) - expected).abs().max() <= TOLERANCE, name
+
+
 def test_an_adapter_fits_its_base_wherever_both_are(finished: tuple[Path, torch.Tensor], tmp_path: Path):
     """The folder of a run is copied to another machine, where the path in the adapter leads nowhere."""
     folder, expected = finished
