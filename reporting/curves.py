@@ -20,6 +20,8 @@ Panel = Callable[[Axes, LogHistory], None]
 TOTAL_LOSS = "loss"
 TERM_PREFIX = "loss/"
 LEARNING_RATE = "learning_rate"
+SPEED = "pairs_per_second"
+WAIT_SHARE = "data_wait_share"
 SELECTION_METRIC = "eval_sum_r"
 _RECALL_KEY = re.compile(r"eval_(?P<language>[^/]+)/t2i_R@1$")
 
@@ -58,11 +60,11 @@ def best_step(log_history: LogHistory) -> tuple[float, float] | None:
 
 
 def draw_training_curves(log_history: LogHistory, path: str | Path, *, title: str) -> Path:
-    """Draw the loss terms, the validation recall of each language and the learning rate over the steps.
+    """Draw loss terms, the validation recall of each language, learning rate and speed over the steps.
 
     Args:
         log_history: `trainer.state.log_history`; keys `step`, `loss`, `loss/<term>`, `learning_rate`,
-            `eval_<language>/t2i_R@1` (percent) and `eval_sum_r`.
+            `pairs_per_second`, `data_wait_share` (0 to 1), `eval_<language>/t2i_R@1` (percent) and `eval_sum_r`.
         path: the picture; its suffix chooses the format.
         title: the line above the panels.
 
@@ -91,7 +93,12 @@ def _panels(log_history: LogHistory) -> list[tuple[Panel, bool]]:
     keys = {key for entry in log_history if "step" in entry for key in entry}
     has_loss = any(key == TOTAL_LOSS or key.startswith(TERM_PREFIX) for key in keys)
     has_recall = any(_RECALL_KEY.match(key) for key in keys)
-    return [(_draw_losses, has_loss), (_draw_recalls, has_recall), (_draw_learning_rate, LEARNING_RATE in keys)]
+    return [
+        (_draw_losses, has_loss),
+        (_draw_recalls, has_recall),
+        (_draw_learning_rate, LEARNING_RATE in keys),
+        (_draw_speed, SPEED in keys),
+    ]
 
 
 def _draw_losses(axes: Axes, log_history: LogHistory) -> None:
@@ -145,9 +152,28 @@ def _draw_learning_rate(axes: Axes, log_history: LogHistory) -> None:
     tidy(axes, title="Learning rate", x_label="step")
 
 
+def _draw_speed(axes: Axes, log_history: LogHistory) -> None:
+    steps, speeds = series(log_history, SPEED)
+    axes.plot(steps, speeds, color=colour(0), linewidth=1.8, label=f"pairs a second  {speeds[-1]:.3g}")
+    axes.set_ylim(bottom=0)
+    tidy(axes, title="Speed", x_label="step")
+    # A share without unit on an axis of its own, which the left one could not show.
+    shares = axes.twinx()
+    steps, values = series(log_history, WAIT_SHARE)
+    percent = [100 * value for value in values]
+    shares.fill_between(steps, percent, color=colour(1), alpha=0.25, linewidth=0)
+    shares.set_ylim(0, 100)
+    shares.yaxis.set_major_formatter(FuncFormatter(lambda value, _position: f"{value:g} %"))
+    shares.tick_params(labelsize=8, labelcolor=MUTED, length=0)
+    shares.spines[:].set_visible(False)
+    label = f"waiting for data  {percent[-1]:.0f} %" if percent else None
+    axes.fill_between([], [], color=colour(1), alpha=0.25, linewidth=0, label=label)
+    axes.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), labelcolor=INK)
+
+
 def _plain_number(value: float, _position: int | None = None) -> str:
     return f"{value:g}"
 
 
 # Panels and their widths in inches.
-_WIDTHS: dict[Panel, float] = {_draw_losses: 5.4, _draw_recalls: 5.4, _draw_learning_rate: 3.6}
+_WIDTHS: dict[Panel, float] = {_draw_losses: 5.4, _draw_recalls: 5.4, _draw_learning_rate: 3.6, _draw_speed: 4.2}

@@ -133,6 +133,23 @@ def test_speed_and_waiting_are_those_of_the_steps_alone():
     assert meter.line(Accelerator(cpu=True), 0) == {"pairs_per_second": 1.0, "data_wait_share": 0.0}
 
 
+def test_a_line_is_about_all_processes():
+    """The main process alone would miss the skipped rows of the others, and the one that all the others wait for."""
+
+    class ThreeProcesses:
+        device, is_main_process = torch.device("cpu"), True
+
+        def gather(self, counts: torch.Tensor) -> torch.Tensor:
+            # skipped rows, pairs, seconds waited, seconds
+            return torch.cat([counts, torch.tensor([[5.0, 12.0, 6.0, 8.0], [1.0, 12.0, 0.0, 7.0]])])
+
+    meter, clock = measured()
+    take_steps(meter, clock, 1, waiting=0, working=1)
+    take_steps(meter, clock, 2, waiting=1, working=3, skipped=1)
+    line = meter.line(ThreeProcesses(), 0)  # type: ignore[arg-type]
+    assert line == {"pairs_per_second": 36 / 8, "data_wait_share": 6 / 8, "skipped_rows": 10.0}
+
+
 def test_skipped_rows_are_those_of_the_whole_run():
     """The count of the last window alone, or one that a resumed run begins anew, hides how many are lost."""
     meter, clock = measured(history=[{"step": 3, "skipped_rows": 5.0}, {"step": 4, "eval_sum_r": 9.0}])

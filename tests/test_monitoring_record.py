@@ -12,6 +12,7 @@ from PIL import Image
 
 from processing.streaming import find_parquet_split
 from reporting import fingerprints
+from reporting.curves import draw_training_curves
 from reporting.fingerprints import data_fingerprints, fingerprint
 from reporting.model_record import ModelRecord
 from reporting.run_record import RUN_FILE, write_run_start
@@ -128,3 +129,16 @@ def test_fingerprints_travel_with_the_model(tmp_path: Path):
     record = dataclasses.replace(ModelRecord(), data=data)
     record.public().write(tmp_path)
     assert ModelRecord.read(tmp_path).data == data
+
+
+def test_the_picture_of_a_run_shows_its_speed(tmp_path: Path):
+    """A run whose accelerator waited for half of its time looks like any other by its losses."""
+    lines = [{"step": step, "loss": 2.0 / step, "learning_rate": 1e-3} for step in (1, 2, 3)]
+    fast = [*lines[:1], *(line | {"pairs_per_second": 40.0, "data_wait_share": 0.1} for line in lines[1:])]
+    slow = [line | {"data_wait_share": 0.9} if "data_wait_share" in line else line for line in fast]
+    pictures = []
+    for name, log in {"without": lines, "fast": fast, "slow": slow}.items():
+        with Image.open(draw_training_curves(log, tmp_path / f"{name}.png", title="run")) as picture:
+            pictures.append(picture.convert("RGB"))
+    assert pictures[0].width < pictures[1].width == pictures[2].width
+    assert pictures[1].tobytes() != pictures[2].tobytes()
