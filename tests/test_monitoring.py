@@ -1,6 +1,9 @@
 """What a run says about itself while it trains, and how it ends when it cannot go on."""
 
 import logging
+import os
+import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +96,14 @@ def test_a_failed_allocation_names_the_settings_that_save_memory(error: Exceptio
     knobs += ["image_size", "per_device_train_batch_size (now 32)"]
     places = [str(stopped.value).index(knob) for knob in knobs]
     assert places == sorted(places) and stopped.value.__cause__ is error
+
+
+def test_an_evaluation_that_fails_for_memory_names_its_own_batch_size(tmp_path: Path):
+    """The training batch has nothing to do with it."""
+    args = settings(tmp_path, per_device_eval_batch_size=48)
+    message = r"the evaluation did not fit into memory: lower per_device_eval_batch_size \(now 48\)\."
+    with pytest.raises(TrainingStoppedError, match=message), explained_memory_errors(args, evaluating=True):
+        raise MemoryError
 
 
 def test_an_allocation_that_torch_itself_refuses_is_recognised(tmp_path: Path):
@@ -206,6 +217,45 @@ def test_a_run_logs_its_speed_and_counts_skipped_rows_of_all_workers(tmp_path: P
     assert [entry["skipped_rows"] for entry in lines] == [2.0, 4.0]
     assert "pairs_per_second" not in lines[0]
     assert lines[1]["pairs_per_second"] > 0 and 0 <= lines[1]["data_wait_share"] <= 1
+
+
+class BadInput(torch.utils.data.Dataset):
+    """Rows of which one cannot be given."""
+
+    def __init__(self, pairs: CaptionPairs, fail: Callable[[], None]) -> None:
+        self.pairs, self.fail = pairs, fail
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> Any:
+        self.fail()
+        return self.pairs[index]
+
+
+def refuse() -> None:
+    raise ValueError("item 'cat' (row 3): its image must be readable")
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("fail", "kind", "message"),
+    [
+        (refuse, ValueError, r"^item 'cat' \(row 3\): its image must be readable$"),
+        (die, TrainingStoppedError, r"a worker of the data loader died.* dataloader_num_workers"),
+    ],
+)
+def test_what_fails_in_a_worker_is_told_as_if_it_failed_here(
+    tmp_path: Path, fail: Callable[[], None], kind: type[Exception], message: str
+):
+    """torch wraps it in the traceback of the worker, forty lines around the name of the item."""
+    trainer = tiny_trainer(tmp_path, tiny_model(), dataloader_num_workers=1)
+    trainer.train_dataset = BadInput(CaptionPairs(tiny_split(), ["de"]), fail)
+    with pytest.raises(kind, match=message):
+        trainer.train()
 
 
 def test_training_stops_when_recall_does_not_rise(tmp_path: Path):

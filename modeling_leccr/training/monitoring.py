@@ -52,11 +52,12 @@ def check_finite(terms: Mapping[str, Tensor], item_names: Sequence[str], step: i
 
 
 @contextmanager
-def explained_memory_errors(args: LeccrTrainingArguments) -> Iterator[None]:
-    """Turn an allocation that failed in a training step into an error that names the settings that save memory.
+def explained_memory_errors(args: LeccrTrainingArguments, *, evaluating: bool = False) -> Iterator[None]:
+    """Turn an allocation that failed into an error that names the settings that save memory.
 
     Args:
         args: what is set already is not advised.
+        evaluating: the block evaluates, which needs much less; otherwise it is a training step.
 
     Raises:
         TrainingStoppedError: the block ran out of memory, on whatever device.
@@ -68,8 +69,36 @@ def explained_memory_errors(args: LeccrTrainingArguments) -> Iterator[None]:
         if not known and not _NO_MEMORY.search(str(error)):
             raise
         reason = str(error).partition("\n")[0]
+        now = args.per_device_eval_batch_size
+        advice = [f"lower per_device_eval_batch_size (now {now})"] if evaluating else _memory_advice(args)
         raise TrainingStoppedError(
-            f"a training step did not fit into memory: {'; '.join(_memory_advice(args))}. ({reason})"
+            f"{'the evaluation' if evaluating else 'a training step'} did not fit into memory: {'; '.join(advice)}. "
+            f"({reason})"
+        ) from error
+
+
+@contextmanager
+def explained_input_errors() -> Iterator[None]:
+    """Give the errors of a data loader's workers in the words in which they were raised, and say why a worker died.
+
+    Raises:
+        ValueError: as it was raised in the worker, without the worker's traceback, which is its cause.
+        TrainingStoppedError: a worker was killed.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if not str(error).startswith("Caught ValueError in DataLoader worker"):
+            raise
+        raise ValueError(str(error).rstrip().rpartition("\nValueError: ")[2]) from error
+    except RuntimeError as error:
+        if "DataLoader worker (pid" not in str(error):
+            raise
+        reason = str(error).partition("\n")[0]
+        raise TrainingStoppedError(
+            f"a worker of the data loader died, mostly for want of memory: lower dataloader_num_workers, "
+            f"dataloader_prefetch_factor or per_device_train_batch_size, or give the container more shared memory. "
+            f"({reason})"
         ) from error
 
 
@@ -195,7 +224,8 @@ class MonitoredTrainer(Trainer):
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         """As the parent, measured."""
         self._input_meter.begin_step()
-        batches, num_items = super().get_batch_samples(*args, **kwargs)
+        with explained_input_errors():
+            batches, num_items = super().get_batch_samples(*args, **kwargs)
         self._input_meter.batches_came(batches)
         return batches, num_items
 

@@ -197,17 +197,18 @@ class LeccrTrainer(HubPushes, MonitoredTrainer, ResumableTrainer):
     def retrieval_metrics(self, split: datasets.Dataset, *, use_descriptions: bool = True) -> dict[str, float]:
         """Recalls of a split in every language, and `sum_r`, the mean of their SumR (0 to 600)."""
         model = self.accelerator.unwrap_model(self.model)
-        metrics = evaluate_retrieval(
-            model,
-            self.processing_class,
-            split,
-            self.languages,
-            scoring=self.args.scoring,
-            use_descriptions=use_descriptions,
-            batch_size=self.args.per_device_eval_batch_size,
-            progress=not self.args.disable_tqdm and self.is_world_process_zero(),
-            shared=True,
-        )
+        with explained_memory_errors(self.args, evaluating=True):
+            metrics = evaluate_retrieval(
+                model,
+                self.processing_class,
+                split,
+                self.languages,
+                scoring=self.args.scoring,
+                use_descriptions=use_descriptions,
+                batch_size=self.args.per_device_eval_batch_size,
+                progress=not self.args.disable_tqdm and self.is_world_process_zero(),
+                shared=True,
+            )
         return {**metrics, "sum_r": metrics["mean/sum_r"]}
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
