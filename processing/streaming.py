@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import datasets
-from torch.utils.data import IterableDataset, get_worker_info
+from torch.utils.data import Dataset, Sampler
 
 from processing.augmentation import draw_of
 from processing.pairs import check_items, check_languages, read_picture
@@ -108,13 +108,15 @@ def find_parquet_split(location: str | Path, split: str, *, config_name: str | N
     return ParquetSplit(str(location), split, files[split], tuple(head.column_names))
 
 
-class StreamedPairs(IterableDataset[dict[str, Any] | None]):
+class StreamedPairs(Dataset[dict[str, Any] | None]):
     """Endless stream of training pairs: pass after pass over the items, each with one of its pairs.
 
-    The readers are the workers of all processes. In each pass the shards are dealt anew between them, and each goes
-    on with its next pass when its own shards end: uneven shards cannot make a process wait for another. Where there
-    are fewer shards than readers, several read the same shard and each keeps its share of the rows. What a reader
-    gives depends on the seed, its number and how many they are, and on nothing else.
+    Every process has some readers, which take turns to give a batch. In each pass the shards are dealt anew between
+    the readers of all processes, and each goes on with its next pass when its own shards end: uneven shards cannot
+    make a process wait for another. Where there are fewer shards than readers, several read the same shard and each
+    keeps its share of the rows. What a reader gives depends on the seed, its number and how many they are, and on
+    nothing else; a run that was stopped goes on with the same rows. It reads those before them again, but decodes none
+    of their pictures.
 
     Unlike `CaptionPairs`, a pass gives an item once: which caption, in which language, is drawn from (seed, pass, id).
 
@@ -122,7 +124,8 @@ class StreamedPairs(IterableDataset[dict[str, Any] | None]):
         split: the files.
         target_languages: see `CaptionPairs`.
         seed: of the order and of the pairs.
-        shuffle_buffer: items in each process, undecoded, among which the next is drawn; its workers share them.
+        shuffle_buffer: items in each process, undecoded, among which the next is drawn; its readers share them.
+        num_readers: readers of a process: as many as its data loader has workers, so that each has one to itself.
         process_index: which process this is.
         num_processes: how many there are.
         corrupt_images: see `CaptionPairs`.
@@ -139,6 +142,7 @@ class StreamedPairs(IterableDataset[dict[str, Any] | None]):
         *,
         seed: int,
         shuffle_buffer: int = 2000,
+        num_readers: int = 1,
         process_index: int = 0,
         num_processes: int = 1,
         corrupt_images: str = "error",
@@ -152,57 +156,75 @@ class StreamedPairs(IterableDataset[dict[str, Any] | None]):
             )
         self.target_languages = list(target_languages)
         self.seed = seed
-        self.shuffle_buffer = shuffle_buffer
-        self.process_index = process_index
-        self.num_processes = num_processes
-        self.corrupt_images = corrupt_images
+        self.num_readers = num_readers
         self.num_shards = split.num_shards
+        self.corrupt_images = corrupt_images
+        self._process_index = process_index
+        self._num_processes = num_processes
+        self._all_readers = num_readers * num_processes
+        self._buffer_size = max(1, shuffle_buffer // num_readers)
         columns = [ID_COLUMN, DESCRIPTION_COLUMN, caption_column(SOURCE_LANGUAGE), *translated]
         self._stream = split.stream([IMAGE_COLUMN, *columns])
-        if self.num_shards < num_processes and process_index == 0:
+        self._positions: dict[int, _Position] = {}
+        if self.num_shards < self._all_readers and process_index == 0:
             logger.warning(
-                "%d shards for %d processes: several read the same shard and keep a share of its rows; write more "
-                "shards (`rows_per_shard`) to read each once",
+                "%d shards for %d readers (processes x workers): several read the same shard and keep a share of its "
+                "rows; write more shards (`rows_per_shard`) to read each once",
                 self.num_shards,
-                num_processes,
+                self._all_readers,
             )
 
-    def __iter__(self) -> Iterator[dict[str, Any] | None]:
-        """The rows of this process, or of this worker of it: those of `CaptionPairs`, with `draw`; it never ends."""
-        worker = get_worker_info()
-        index, num_workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
+    def batches(self, batch_size: int) -> "StreamBatches":
+        """The batches of this process, without end, for a data loader."""
+        return StreamBatches(batch_size, self.num_readers)
+
+    def __getitems__(self, places: Sequence["StreamPlace"]) -> list[dict[str, Any] | None]:
+        """The rows of a batch: those of `CaptionPairs`, with `draw`.
+
+        Args:
+            places: one place. Places that come in order are read in one go.
+        """
+        (place,) = places
+        position = self._positions.get(place.reader)
+        if position is None or position.next_row > place.first:
+            position = self._positions[place.reader] = _Position(self._items_without_end(place.reader))
+        position.skip_to(place.first)
+        return [self._pair(item, number) for item, number in position.take(place.num_rows)]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the open files: a worker opens its own."""
+        return self.__dict__ | {"_positions": {}}
+
+    def items_of_pass(self, number: int, reader: int) -> Iterator[dict[str, Any]]:
+        """The items that one reader of this process gives in a pass, in their order and as they are stored.
+
+        Args:
+            number: of the pass, from 0.
+            reader: which of them, from 0.
+        """
+        reader = self._process_index + reader * self._num_processes
+        order = random.Random(f"{self.seed} {number} shards").sample(range(self.num_shards), self.num_shards)
+        generator = random.Random(f"{self.seed} {number} {reader}/{self._all_readers}")
+        return shuffled(self._items_of(order, reader), self._buffer_size, generator)
+
+    def _items_without_end(self, reader: int) -> Iterator[tuple[dict[str, Any], int]]:
+        """Items with the number of their pass."""
         empty_passes = 0
         for number in itertools.count():
-            pairs = self.one_pass(
-                number, self.process_index + index * self.num_processes, num_workers * self.num_processes
-            )
-            first = list(itertools.islice(pairs, 1))
-            empty_passes = 0 if first else empty_passes + 1
+            empty_passes += 1
+            for item in self.items_of_pass(number, reader):
+                empty_passes = 0
+                yield item, number
             if empty_passes == _EMPTY_PASSES:
                 raise ValueError(
                     f"a reader found no pair in {_EMPTY_PASSES} passes over its share of {self.num_shards} shards: "
                     f"there are more readers (processes x dataloader_num_workers) than rows, or no item has a "
                     f"caption_en with a translation into {self.target_languages}; look at the data."
                 )
-            yield from first
-            yield from pairs
 
-    def one_pass(self, number: int, reader: int, num_readers: int) -> Iterator[dict[str, Any] | None]:
-        """The pairs that one of the readers gives in a pass, each of its items once.
-
-        Args:
-            number: of the pass, from 0.
-            reader: which of them, from 0.
-            num_readers: how many share the pass.
-        """
-        order = random.Random(f"{self.seed} {number} shards").sample(range(self.num_shards), self.num_shards)
-        items = self._items_of(order, reader, num_readers)
-        size = max(1, self.shuffle_buffer * self.num_processes // num_readers)
-        for item in shuffled(items, size, random.Random(f"{self.seed} {number} {reader}/{num_readers}")):
-            yield self._pair(item, number)
-
-    def _items_of(self, order: list[int], reader: int, num_readers: int) -> Iterator[dict[str, Any]]:
-        """Items of a reader that make a pair, as they are stored."""
+    def _items_of(self, order: list[int], reader: int) -> Iterator[dict[str, Any]]:
+        """Items of one of all readers that make a pair, in the order of the files."""
+        num_readers = self._all_readers
         shards, turn, turns = order[reader::num_readers], 0, 1
         if self.num_shards < num_readers:
             first = reader % self.num_shards
@@ -244,6 +266,55 @@ class StreamedPairs(IterableDataset[dict[str, Any] | None]):
             "description": item[DESCRIPTION_COLUMN],
             "draw": draw_of(self.seed, number, image_id),
         }
+
+
+@dataclass(frozen=True)
+class StreamPlace:
+    """Where a batch comes from: rows of one reader, counted from the start of the stream."""
+
+    reader: int
+    first: int
+    num_rows: int
+
+
+class StreamBatches(Sampler[list[StreamPlace]]):
+    """The batches of one process, from its readers in turn; it never ends.
+
+    A data loader hands its batches to its workers in turn too, so that with as many workers as readers each worker
+    has one reader, also where it skips the batches that a stopped run has trained on.
+
+    Args:
+        batch_size: rows of a batch.
+        num_readers: readers of the process.
+    """
+
+    def __init__(self, batch_size: int, num_readers: int) -> None:
+        self.batch_size = batch_size
+        self.num_readers = num_readers
+
+    def __iter__(self) -> Iterator[list[StreamPlace]]:
+        """One place a batch."""
+        for turn in itertools.count():
+            for reader in range(self.num_readers):
+                yield [StreamPlace(reader, turn * self.batch_size, self.batch_size)]
+
+
+class _Position:
+    """How far a reader has come."""
+
+    def __init__(self, items: Iterator[tuple[dict[str, Any], int]]) -> None:
+        self._items = items
+        self.next_row = 0
+
+    def skip_to(self, row: int) -> None:
+        """Leave out what comes before a row."""
+        for _ in self.take(row - self.next_row):
+            pass
+
+    def take(self, num_rows: int) -> Iterator[tuple[dict[str, Any], int]]:
+        """The next items."""
+        self.next_row += num_rows
+        return itertools.islice(self._items, num_rows)
 
 
 def shuffled(rows: Iterator[Row], size: int, generator: random.Random) -> Iterator[Row]:

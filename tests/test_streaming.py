@@ -1,6 +1,7 @@
 """Training pairs from shards: each item once in a pass, whoever reads; the same again after a stop; bounded memory."""
 
 import itertools
+import pickle
 import random
 from collections import Counter
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from torch.utils.data import DataLoader
 from processing import streaming
 from processing.pairs import CaptionPairs
 from processing.sources import write_splits
-from processing.streaming import StreamedPairs, find_parquet_split, shuffled
+from processing.streaming import StreamedPairs, StreamPlace, find_parquet_split, shuffled
 from tests.training_parts import tiny_split
 
 SIZES = (7, 3, 12, 1, 5)  # items of each shard
@@ -54,24 +55,37 @@ def texts_of(rows: Any) -> list[dict[str, Any]]:
     return [{name: value for name, value in row.items() if name != "image"} for row in rows]
 
 
-def first_batches(pairs: StreamedPairs, num_batches: int, *, batch_size: int = 3, num_workers: int = 0) -> list[list]:
-    loader = DataLoader(pairs, batch_size=batch_size, num_workers=num_workers, collate_fn=texts_of)
-    return list(itertools.islice(loader, num_batches))
+def one_pass(pairs: StreamedPairs, number: int, reader: int = 0) -> list[dict[str, Any]]:
+    """The rows of one reader of the process in a pass, without their pictures."""
+    first = sum(len(list(pairs.items_of_pass(before, reader))) for before in range(number))
+    length = len(list(pairs.items_of_pass(number, reader)))
+    return texts_of(pairs.__getitems__([StreamPlace(reader, first, length)]))
 
 
-@pytest.mark.parametrize("num_readers", [1, 2, 4, 5, 7, 12])
-def test_a_pass_gives_every_item_once_however_many_readers_share_it(folder: Path, num_readers: int):
+def loader(pairs: StreamedPairs, *, num_workers: int = 0) -> DataLoader:
+    return DataLoader(pairs, batch_sampler=pairs.batches(3), num_workers=num_workers, collate_fn=texts_of)
+
+
+def first_batches(pairs: StreamedPairs, num_batches: int, **settings: Any) -> list[list]:
+    return list(itertools.islice(loader(pairs, **settings), num_batches))
+
+
+@pytest.mark.parametrize(("num_processes", "num_readers"), [(1, 1), (2, 1), (1, 4), (2, 2), (5, 1), (7, 1), (3, 4)])
+def test_a_pass_gives_every_item_once_however_many_readers_share_it(folder: Path, num_processes: int, num_readers: int):
     """Uneven shards, and more readers than shards: rows that two readers give count twice, and lost ones never."""
-    pairs = stream(folder)
+    processes = [
+        stream(folder, process_index=process, num_processes=num_processes, num_readers=num_readers)
+        for process in range(num_processes)
+    ]
     for number in range(3):
-        found = [ids_of(pairs.one_pass(number, reader, num_readers)) for reader in range(num_readers)]
+        found = [ids_of(pairs.items_of_pass(number, reader)) for pairs in processes for reader in range(num_readers)]
         assert sorted(itertools.chain(*found)) == sorted(IDS), f"pass {number}"
 
 
 def test_passes_and_seeds_have_orders_of_their_own_and_keep_them(folder: Path):
     """The order of the files in each pass is no shuffling; another order after a restart is no resume."""
     orders = [
-        ids_of(stream(folder, seed=seed).one_pass(number, 0, 1)) for seed, number in ((0, 0), (0, 1), (1, 0), (0, 0))
+        ids_of(stream(folder, seed=seed).items_of_pass(number, 0)) for seed, number in ((0, 0), (0, 1), (1, 0), (0, 0))
     ]
     assert orders[0] == orders[3]
     assert all(first != second for first, second in itertools.combinations(orders[:3], 2))
@@ -80,17 +94,18 @@ def test_passes_and_seeds_have_orders_of_their_own_and_keep_them(folder: Path):
 
 def test_readers_of_one_pass_are_dealt_other_shards_in_the_next(folder: Path):
     """Readers with small shards go round faster: with the same for ever, their items would be seen more often."""
-    pairs = stream(folder)
-    shares = [frozenset(ids_of(pairs.one_pass(number, 0, 2))) for number in range(4)]
+    pairs = stream(folder, num_processes=2)
+    shares = [frozenset(ids_of(pairs.items_of_pass(number, 0))) for number in range(4)]
     assert len(set(shares)) > 1
 
 
 def test_the_pair_of_an_item_depends_on_seed_pass_and_id_alone(folder: Path):
     """From a shared generator, the caption would depend on the rows before it, and with it on who reads."""
-    alone = {row["image_id"]: row for row in texts_of(stream(folder).one_pass(2, 0, 1))}
-    shared = [row for reader in range(3) for row in texts_of(stream(folder, shuffle_buffer=1).one_pass(2, reader, 3))]
-    assert {row["image_id"]: row for row in shared} == alone
-    other = {row["image_id"]: row for row in texts_of(stream(folder).one_pass(3, 0, 1))}
+    pairs = stream(folder)
+    alone = {row["image_id"]: row for row in one_pass(pairs, 2)}
+    three = stream(folder, shuffle_buffer=1, num_readers=3)
+    assert {row["image_id"]: row for reader in range(3) for row in one_pass(three, 2, reader)} == alone
+    other = {row["image_id"]: row for row in one_pass(pairs, 3)}
     assert any(other[name]["target_caption"] != row["target_caption"] for name, row in alone.items())
     assert all(other[name]["draw"] != row["draw"] for name, row in alone.items())
     assert len({row["draw"] for row in alone.values()}) == len(alone)
@@ -98,12 +113,8 @@ def test_the_pair_of_an_item_depends_on_seed_pass_and_id_alone(folder: Path):
 
 def test_every_pair_of_an_item_has_its_turn_and_a_refused_translation_none(folder: Path):
     """Always the first caption, or always the first language, would train on a part of the data."""
-    pairs = stream(folder)
-    seen = Counter(
-        (row["source_caption"], row["target_language"], row["target_caption"])
-        for number in range(8)
-        for row in pairs.one_pass(number, 0, 1)
-    )
+    rows = stream(folder).__getitems__([StreamPlace(0, 0, 8 * len(IDS))])
+    seen = Counter((row["source_caption"], row["target_language"], row["target_caption"]) for row in rows)
     assert set(seen) == {("one", "de", "eins"), ("two", "de", "zwei"), ("one", "fr", "un")}
     assert min(seen.values()) > 0.2 * sum(seen.values())
 
@@ -113,7 +124,7 @@ def test_rows_are_those_of_a_loaded_split(folder: Path):
     loaded = CaptionPairs(find_parquet_split(folder, "train").load(), ["de", "fr"])
     keys = ("image_id", "source_caption", "target_language")
     expected = {tuple(row[key] for key in keys): row for row in loaded}
-    for row in stream(folder).one_pass(0, 0, 1):
+    for row in stream(folder).__getitems__([StreamPlace(0, 0, len(IDS))]):
         other = expected[tuple(row[key] for key in keys)]
         assert set(row) == {*other, "draw"}
         assert row["image"].tobytes() == other["image"].tobytes() and row["image"].mode == "RGB"
@@ -126,7 +137,7 @@ def test_two_processes_with_two_workers_each_never_wait_for_each_other(folder: P
     collective without end. Here each has batches for as long as it is asked."""
     seen = []
     for process in range(2):
-        pairs = stream(folder, process_index=process, num_processes=2)
+        pairs = stream(folder, process_index=process, num_processes=2, num_readers=2)
         batches = first_batches(pairs, 40, num_workers=2)
         assert [len(batch) for batch in batches] == [3] * 40
         rows = list(itertools.chain(*batches))
@@ -136,20 +147,30 @@ def test_two_processes_with_two_workers_each_never_wait_for_each_other(folder: P
     assert set(seen) == set(IDS)
 
 
-def test_workers_and_processes_are_readers_alike(folder: Path):
-    """Two workers that both read all shards of their process would show each row twice."""
-    pairs = stream(folder, process_index=1, num_processes=2)
-    batches = first_batches(pairs, 2, batch_size=1, num_workers=2)
-    for worker, batch in enumerate(batches):
-        assert ids_of(batch) == ids_of(itertools.islice(pairs.one_pass(0, 1 + 2 * worker, 4), 1))
-
-
-@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("num_workers", [0, 2, 3])
 def test_a_stream_that_was_stopped_goes_on_with_the_same_rows(folder: Path, num_workers: int):
-    """The trainer skips the batches that it has trained on; what follows them must be what would have followed."""
-    rows = first_batches(stream(folder), 9, num_workers=num_workers)
-    loader = DataLoader(stream(folder), batch_size=3, num_workers=num_workers, collate_fn=texts_of)
-    assert list(itertools.islice(skip_first_batches(loader, 5), 4)) == rows[5:]
+    """The trainer skips the batches that it has trained on; what follows them must be what would have followed,
+    also from a worker that is not the one that would have read it."""
+    rows = first_batches(stream(folder, num_readers=2), 9)
+    assert first_batches(stream(folder, num_readers=2), 9, num_workers=num_workers) == rows
+    again = skip_first_batches(loader(stream(folder, num_readers=2), num_workers=num_workers), 5)
+    assert list(itertools.islice(again, 4)) == rows[5:]
+
+
+def test_rows_that_are_skipped_are_not_decoded(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    """A run that goes on after a day would decode the pictures of a day before its first step."""
+    decoded = []
+    original = streaming.read_picture
+    monkeypatch.setattr(streaming, "read_picture", lambda *a, **k: decoded.append(1) or original(*a, **k))
+    list(itertools.islice(skip_first_batches(loader(stream(folder)), 30), 2))
+    assert len(decoded) == 2 * 3
+
+
+def test_a_second_training_begins_at_the_start(folder: Path):
+    """The readers of the first have come further."""
+    pairs = stream(folder, num_readers=2)
+    assert first_batches(pairs, 5) == first_batches(pairs, 5)
+    assert pickle.loads(pickle.dumps(pairs))._positions == {}
 
 
 def test_shuffling_holds_no_more_rows_than_it_may_and_loses_none():
@@ -177,7 +198,7 @@ def test_pictures_wait_undecoded(folder: Path, monkeypatch: pytest.MonkeyPatch):
     decoded = []
     original = streaming.read_picture
     monkeypatch.setattr(streaming, "read_picture", lambda *a, **k: decoded.append(1) or original(*a, **k))
-    list(itertools.islice(stream(folder, shuffle_buffer=20).one_pass(0, 0, 1), 3))
+    assert len(first_batches(stream(folder, shuffle_buffer=20), 1)) == 1
     assert len(decoded) == 3
 
 
@@ -186,8 +207,8 @@ def test_workers_share_the_buffer_of_their_process(folder: Path, monkeypatch: py
     sizes = []
     original = streaming.shuffled
     monkeypatch.setattr(streaming, "shuffled", lambda rows, size, rng: sizes.append(size) or original(rows, size, rng))
-    for num_processes, num_readers in ((1, 1), (1, 4), (2, 4), (2, 64)):
-        next(stream(folder, shuffle_buffer=20, num_processes=num_processes).one_pass(0, 0, num_readers), None)
+    for num_processes, num_readers in ((1, 1), (1, 4), (2, 2), (1, 64)):
+        stream(folder, shuffle_buffer=20, num_processes=num_processes, num_readers=num_readers).items_of_pass(0, 0)
     assert sizes == [20, 5, 10, 1]
 
 
@@ -203,9 +224,9 @@ def test_a_damaged_picture_is_named_or_skipped(tmp_path: Path, corrupt_images: s
     pairs = StreamedPairs(find_parquet_split(tmp_path, "train"), ["de"], seed=0, corrupt_images=corrupt_images)
     if corrupt_images == "error":
         with pytest.raises(ValueError, match="item 'item-1': its image must be readable"):
-            list(pairs.one_pass(0, 0, 1))
+            pairs.__getitems__([StreamPlace(0, 0, 3)])
     else:
-        found = list(pairs.one_pass(0, 0, 1))
+        found = pairs.__getitems__([StreamPlace(0, 0, 3)])
         assert found.count(None) == 1 and len(found) == 3
 
 
@@ -214,17 +235,16 @@ def test_a_stream_without_a_pair_ends_with_an_error(tmp_path: Path):
     write_shards(tmp_path, (2, 3), caption_de_mt=[None])
     pairs = StreamedPairs(find_parquet_split(tmp_path, "train"), ["de"], seed=0)
     with pytest.raises(ValueError, match="found no pair in 20 passes over its share of 2 shards"):
-        next(iter(pairs))
+        first_batches(pairs, 1)
 
 
 def test_a_reader_whose_small_shard_has_no_row_for_it_goes_on(tmp_path: Path):
     """Three readers, two shards, one of them with a single row: in some passes one of the three has nothing."""
     write_shards(tmp_path, (1, 9))
-    pairs = StreamedPairs(find_parquet_split(tmp_path, "train"), ["de"], seed=0)
-    lengths = [len(list(pairs.one_pass(number, 2, 3))) for number in range(10)]
+    third = StreamedPairs(find_parquet_split(tmp_path, "train"), ["de"], seed=0, process_index=2, num_processes=3)
+    lengths = [len(list(third.items_of_pass(number, 0))) for number in range(10)]
     assert 0 in lengths and max(lengths) > 0
-    three = StreamedPairs(find_parquet_split(tmp_path, "train"), ["de"], seed=0, process_index=2, num_processes=3)
-    assert len(list(itertools.islice(three, 30))) == 30
+    assert len(first_batches(third, 10)) == 10
 
 
 def test_an_item_that_cannot_be_trained_on_is_named(tmp_path: Path):
@@ -232,13 +252,13 @@ def test_an_item_that_cannot_be_trained_on_is_named(tmp_path: Path):
     write_shards(tmp_path, (2,), caption_en=["one", "two"])
     pairs = StreamedPairs(find_parquet_split(tmp_path, "train"), ["de"], seed=0)
     with pytest.raises(ValueError, match="item '0-0': caption_de_mt has 1 captions and caption_en has 2"):
-        next(iter(pairs))
+        first_batches(pairs, 1)
 
 
-def test_fewer_shards_than_processes_are_told(folder: Path, caplog: pytest.LogCaptureFixture):
+def test_fewer_shards_than_readers_are_told(folder: Path, caplog: pytest.LogCaptureFixture):
     """Each shard is then read several times over; more shards would end that."""
-    stream(folder, process_index=0, num_processes=6)
-    assert "5 shards for 6 processes" in caplog.text
+    stream(folder, process_index=0, num_processes=3, num_readers=2)
+    assert "5 shards for 6 readers" in caplog.text
     caplog.clear()
     stream(folder, process_index=1, num_processes=6)
     stream(folder, process_index=0, num_processes=5)

@@ -116,12 +116,18 @@ def test_a_stream_without_descriptions_is_refused_before_training(tmp_path: Path
 
 def test_the_stream_is_that_of_this_process_and_seed(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch):
     """Without its number, every process would train on the same rows."""
-    recipe = build_recipe(stream_recipe(tmp_path, data, seed=3, data_seed=4))
+    recipe = build_recipe(stream_recipe(tmp_path, data, seed=3, data_seed=4, dataloader_num_workers=3))
     monkeypatch.setattr(type(recipe.training), "process_index", 1)
     monkeypatch.setattr(type(recipe.training), "world_size", 2)
-    pairs = training_pairs(recipe, load_splits(recipe.data)["train"])
+    splits = load_splits(recipe.data)
+    pairs = training_pairs(recipe, splits["train"])
     assert isinstance(pairs, StreamedPairs)
-    assert (pairs.process_index, pairs.num_processes, pairs.seed, pairs.shuffle_buffer) == (1, 2, 4, 8)
+    expected = StreamedPairs(
+        splits["train"], ["de"], seed=4, shuffle_buffer=8, num_readers=3, process_index=1, num_processes=2
+    )
+    for reader in range(3):
+        assert list(pairs.items_of_pass(0, reader)) == list(expected.items_of_pass(0, reader))
+    assert pairs.num_readers == 3
 
 
 @pytest.mark.parametrize(

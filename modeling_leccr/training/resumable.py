@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ExportableState
@@ -92,8 +92,7 @@ class ResumableTrainer(Trainer):
         settings["num_processes"] = self.args.world_size
         if isinstance(self.train_dataset, StreamedPairs):
             # Who reads which row of a stream depends on these; they change nothing where rows have an index.
-            settings["dataloader_num_workers"] = self.args.dataloader_num_workers
-            settings["num_shards"] = self.train_dataset.num_shards
+            settings |= {"num_readers": self.train_dataset.num_readers, "num_shards": self.train_dataset.num_shards}
         else:
             settings["num_pairs"] = len(self.train_dataset)  # type: ignore[arg-type]
         return json.loads(json.dumps(settings, default=str))
@@ -116,8 +115,8 @@ class ResumableTrainer(Trainer):
             "generator": torch.Generator().manual_seed(self._data_seed()),
         }
         pairs: Any = self.train_dataset
-        if isinstance(pairs, IterableDataset):
-            return DataLoader(pairs, batch_size=self._train_batch_size, drop_last=args.dataloader_drop_last, **workers)
+        if isinstance(pairs, StreamedPairs):
+            return DataLoader(pairs, batch_sampler=pairs.batches(self._train_batch_size), **workers)
         if args.train_sampling_strategy != "random":
             raise ValueError(
                 f"train_sampling_strategy must be 'random', got {args.train_sampling_strategy!r}: pairs of like length "

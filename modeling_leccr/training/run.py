@@ -184,6 +184,7 @@ def training_pairs(recipe: Recipe, train: datasets.Dataset | ParquetSplit) -> Ca
         data.target_languages,
         seed=args.seed if args.data_seed is None else args.data_seed,
         shuffle_buffer=data.shuffle_buffer,
+        num_readers=max(1, args.dataloader_num_workers),
         process_index=args.process_index,
         num_processes=args.world_size,
         corrupt_images=data.corrupt_images,
