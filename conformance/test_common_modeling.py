@@ -187,3 +187,21 @@ class SiglipBertTest(CommonModelTests, unittest.TestCase):
 
 class ClipXlmRobertaTest(CommonModelTests, unittest.TestCase):
     fields = {"text": "xlm-roberta"}  # noqa: RUF012
+
+
+class FrozenDescriptionsTest(CommonModelTests, unittest.TestCase):
+    fields = {"description_encoder": "frozen"}  # noqa: RUF012
+
+    def check_training_gradient_checkpointing(self, gradient_checkpointing_kwargs: dict | None = None) -> None:
+        # The common test expects every pass to be checkpointed, and the frozen encoder never leaves evaluation mode.
+        config, inputs = self.model_tester.prepare_config_and_inputs_for_common()
+        gradients = []
+        for checkpointed in (False, True):
+            torch.manual_seed(0)
+            model = LeccrWithLoss(config).train()
+            if checkpointed:
+                model.gradient_checkpointing_enable(gradient_checkpointing_kwargs)
+            torch.manual_seed(1)
+            model(**inputs).loss.backward()
+            gradients.append({name: value.grad for name, value in model.named_parameters() if value.requires_grad})
+        torch.testing.assert_close(gradients[1], gradients[0])
