@@ -63,7 +63,6 @@ def cached_backward(
         with torch.no_grad():
             output = model(**part)
             cached.append(summarise(output, image_ids[chunk]))
-    end = _random_state(image_ids)
     num_own = min(num_chunks, image_ids.shape[0])  # later chunks repeat a row, for the sake of other processes
     loss, gradients, scale_gradient = _gradients_of_rows(cached[:num_own], output.logit_scale, loss_of)
     for position, (part, chunk) in enumerate(zip(parts, chunks, strict=True)):
@@ -80,7 +79,6 @@ def cached_backward(
             if is_last:
                 surrogate = surrogate + (output.logit_scale * scale_gradient).sum() / divisor
             accelerator.backward(surrogate)
-    _restore(end, image_ids.device)
     return loss
 
 
