@@ -110,6 +110,9 @@ class LeccrTrainingArguments(TrainingArguments):
     load_best_model_at_end: bool = field(default=True, metadata={"help": "Best by validation SumR."})
     metric_for_best_model: str | None = field(default="sum_r", metadata={"help": "Validation metric."})
     greater_is_better: bool | None = field(default=True, metadata={"help": "Of metric_for_best_model."})
+    ddp_find_unused_parameters: bool | None = field(
+        default=False, metadata={"help": "Whether DDP looks for parameters without gradient in each step."}
+    )
     dataloader_drop_last: bool = field(default=True, metadata={"help": "A short last batch has fewer negatives."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "The collator reads the columns itself."})
     report_to: Any = field(default="none", metadata={"help": "Trackers, such as tensorboard or trackio."})
