@@ -7,7 +7,7 @@ from typing import Any
 
 from modeling_leccr import check_embeddings
 from modeling_leccr.golden import GOLDEN_FOLDER, write_golden
-from modeling_leccr.model_files import CONFIG_FILE, PROCESSOR_FILE, TOKENIZER_FILE, foreign_files
+from modeling_leccr.model_files import ADAPTER_FILE, CONFIG_FILE, PROCESSOR_FILE, TOKENIZER_FILE, foreign_files
 from modeling_leccr.modeling_leccr import LeccrModel
 from modeling_leccr.sentence_files import sentence_files
 from processing.files import atomic_folder, write_json_atomic, write_text_atomic
@@ -88,10 +88,11 @@ def check_replaceable(folder: Path) -> None:
 
 def _write_model(model: LeccrModel, folder: Path, max_shard_size: str | int) -> None:
     model.save_pretrained(folder, max_shard_size=max_shard_size)
-    if (folder / "adapter_config.json").is_file():
+    if (folder / ADAPTER_FILE).is_file():
         raise ValueError(
             "the model has an adapter, beside which its own weights are not saved; merge it into them with "
-            "`PeftModel.merge_and_unload()`, or push the adapter with `push_to_hub`."
+            "`PeftModel.merge_and_unload()` or `training.adapters.merge_adapter(model)`, or push the adapter with "
+            "`push_to_hub`."
         )
     config = _read_json(folder / CONFIG_FILE)
     # What the zero-shot pipeline asks for; `register_for_auto_class` keeps one name alone.

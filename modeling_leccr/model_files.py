@@ -8,6 +8,7 @@ from modeling_leccr.configuration_leccr import LeccrConfig
 from processing.hub_upload import CARD_FILE
 
 CONFIG_FILE, PROCESSOR_FILE, TOKENIZER_FILE = "config.json", "processor_config.json", "tokenizer_config.json"
+ADAPTER_FILE = "adapter_config.json"  # of a model with an adapter, in the place of config.json
 _OURS = re.compile(
     r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json|\w+_leccr\.py|check_embeddings\.py|"
     r"golden/(inputs\.json|\d+\.png|embeds\.safetensors)|\.eval_results/[\w.-]+--[\w.-]+\.yaml|"

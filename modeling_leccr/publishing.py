@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModel, AutoProcessor
 from modeling_leccr.configuration_leccr import LeccrConfig
 from modeling_leccr.export import DEFAULT_SHARD_SIZE, save_for_hub
 from modeling_leccr.loading_leccr import readable_weights
-from modeling_leccr.model_files import CONFIG_FILE, PROCESSOR_FILE, foreign_files, is_ours
+from modeling_leccr.model_files import ADAPTER_FILE, CONFIG_FILE, PROCESSOR_FILE, foreign_files, is_ours
 from processing.files import write_text_atomic
 from processing.hub_card import card_to_push, check_card, check_license, license_of, read_remote_card
 from processing.hub_upload import (
@@ -124,6 +124,10 @@ def check_folder(folder: Path) -> None:
     """
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder; give a saved model, or a checkpoint of its training.")
+    if (folder / ADAPTER_FILE).is_file():
+        raise ValueError(
+            f"{folder} holds an adapter and no whole model; push the folder `model` of its run, in which it is merged."
+        )
     missing = [name for name in (CONFIG_FILE, PROCESSOR_FILE) if not (folder / name).is_file()]
     if missing:
         raise ValueError(

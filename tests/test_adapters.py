@@ -10,8 +10,9 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from transformers import BertConfig, CLIPVisionConfig
 
-from modeling_leccr import LeccrModel
+from modeling_leccr import LeccrConfig, LeccrModel
 from modeling_leccr.losses_leccr import LeccrCriterion, LossConfig
 from modeling_leccr.training.adapters import TOWERS, count_parameters, merge_adapter, prepare_parts
 from modeling_leccr.training.arguments import build_recipe
@@ -186,6 +187,19 @@ def test_the_share_of_trained_parameters_is_counted_and_logged(caplog: pytest.Lo
     heads = sum(v.numel() for n, v in tiny_model().named_parameters() if not n.startswith(tuple(TOWERS.values())))
     assert (trained, total) == (heads + adapter, whole + adapter)
     assert f"{trained:,} parameters of {total:,} are trained ({100 * trained / total:.2f} %)" in caplog.text
+
+
+def test_an_adapter_of_towers_by_name_is_a_small_part_of_the_model():
+    """CLIP ViT-B/32 and multilingual BERT: the heads are stored with it, and must stay small beside them."""
+    vision = CLIPVisionConfig(
+        hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, patch_size=32
+    )
+    with torch.device("meta"):
+        model = LeccrModel(LeccrConfig(vision_config=vision, text_config=BertConfig(vocab_size=119547), slot_dim=512))
+        whole, _ = count_parameters(model)
+        prepare_parts(model, {"vision_training": "frozen", "text_training": "lora"}, {})
+    assert whole > 270e6
+    assert 0.01 < count_parameters(model)[0] / whole < 0.05
 
 
 @pytest.mark.parametrize("text", HOW)

@@ -16,10 +16,11 @@ from transformers import AutoModel
 
 from modeling_leccr import LeccrModel
 from modeling_leccr.export import save_for_hub
+from modeling_leccr.publishing import check_folder
 from modeling_leccr.training.adapters import merge_adapter, prepare_parts, save_adapter
 from modeling_leccr.training.arguments import ModelArguments, Recipe, build_recipe
 from modeling_leccr.training.building import build_model, build_processor, load_splits
-from modeling_leccr.training.outputs import write_metrics
+from modeling_leccr.training.outputs import write_metrics, write_pictures_and_report
 from modeling_leccr.training.run import MAIN_SYSTEM, SystemRun, train_system
 from modeling_leccr.training.weights import has_adapter, load_weights
 from tests.test_adapters import prepared, with_changed_adapter
@@ -58,7 +59,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, torch.Tens
     expected = embeds(run.model)
     save_adapter(run.model, folder / "adapter")
     save_for_hub(merge_adapter(run.model), processor, folder / "model", record=run.record)
-    write_metrics(folder, {MAIN_SYSTEM: run}, seconds={}, peak_gib=0.0, truncation_rate=0.0)
+    record = write_metrics(folder, {MAIN_SYSTEM: run}, seconds={}, peak_gib=0.0, truncation_rate=0.0)
+    names: dict[str, Any] = {"split_name": "test", "languages": ["de", "zh"], "searches": []}
+    write_pictures_and_report(folder, {MAIN_SYSTEM: run}, record, **names)
     return folder, expected
 
 
@@ -134,6 +137,9 @@ def test_the_record_tells_how_much_was_trained(finished: tuple[Path, torch.Tenso
     whole = load_file(finished[0] / "model" / "model.safetensors")
     adapter = sum(value.numel() for name, value in weights.items() if "lora_" in name)
     assert counts["all"] == sum(value.numel() for value in whole.values()) + adapter
+    share = f"LECCR {counts['trained']:,} of {counts['all']:,} ({100 * counts['trained'] / counts['all']:.2f} %)"
+    report = (finished[0] / "report.md").read_text()
+    assert f"- trained parameters: {share}\n" in report and "[adapter](adapter)" in report
 
 
 def test_a_run_with_adapters_goes_on_from_its_checkpoint_and_its_base(tmp_path: Path):
@@ -186,6 +192,12 @@ def test_an_adapter_is_no_base(finished: tuple[Path, torch.Tensor]):
     settings = without_towers(lora_settings(finished[0])) | {"base_model": str(finished[0] / "adapter")}
     with pytest.raises(ValueError, match=r"base_model must be a whole model, got the adapter .*folder `model`"):
         build_model(build_recipe(settings).model, tiny_processor().tokenizer)
+
+
+def test_an_adapter_is_not_pushed_as_a_model(finished: tuple[Path, torch.Tensor]):
+    """That `config.json` is missing sends people to look for a file that is not meant to be there."""
+    with pytest.raises(ValueError, match=r"holds an adapter and no whole model; push the folder `model` of its run"):
+        check_folder(finished[0] / "adapter")
 
 
 def _without_lora_b(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
