@@ -108,9 +108,12 @@ def test_the_commands_of_the_readme_name_what_exists(readme: str, root_dir: Path
     assert {"hub_scripts.search", "hub_scripts.evaluate", "benchmarks.ranks"} <= modules
     assert not [module for module in modules if find_spec(module) is None]
     makefile = (root_dir / "Makefile").read_text(encoding="utf-8")
+    benchmarks = "".join(path.read_text(encoding="utf-8") for path in (root_dir / "benchmarks").glob("*.py"))
     for words in command_lines(readme):
         if words[0] == "make":
             assert re.search(rf"^{words[1]}:", makefile, flags=re.MULTILINE), words
+        if "benchmarks." in " ".join(words):
+            assert not [word for word in words if word.startswith("--") and f'"{word}"' not in benchmarks], words
 
 
 def test_the_options_of_the_commands_of_the_readme_exist(readme: str):

@@ -134,3 +134,27 @@ def test_three_steps_of_each_recipe(path: Path, tmp_path: Path, monkeypatch: pyt
         still = [key for key, weight in trained.items() if weight.requires_grad and torch.equal(weight, before[key])]
         assert not still, (name, still)
         assert run.record.metrics["validation"]["sum_r"] > 0
+
+
+def test_what_saves_memory_goes_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Adapters, a frozen encoder with stored states and chunks are each tested alone; a small card needs them all."""
+    monkeypatch.chdir(tmp_path)
+    path = CONFIGS / "multi30k_fr.yaml"
+    savings = {
+        "text_training": "lora",
+        "vision_training": "frozen",
+        "model.description_encoder": "frozen",
+        "description_states": "states",
+        "gradient_cache_chunk_size": 2,
+        "gradient_checkpointing": True,
+    }
+    recipe = small(path, tmp_path, {**prepare_data(path, monkeypatch), **savings})
+    splits = load_splits(recipe.data)
+    processor = build_processor(recipe.model, splits["train"], recipe.data.target_languages)
+    run = train_system(recipe, splits, processor, tmp_path / "checkpoints")
+    losses = [entry["loss"] for entry in run.log_history if "loss" in entry]
+    assert len(losses) == 3 and all(math.isfinite(loss) for loss in losses)
+    trained, all_of_them = run.num_parameters
+    assert 0 < trained < all_of_them
+    assert Path("states").is_dir() and any(Path("states").iterdir())
+    assert run.record.metrics["test"]["sum_r"] > 0
