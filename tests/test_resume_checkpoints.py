@@ -11,6 +11,7 @@ import torch
 
 from benchmarks import resume
 from modeling_leccr.training import checkpoints
+from modeling_leccr.training.arguments import build_recipe
 from modeling_leccr.training.checkpoints import (
     CHECKPOINT_FILE,
     changed_settings,
@@ -25,9 +26,10 @@ from modeling_leccr.training.checkpoints import (
     settings_of,
     staging_folder,
 )
+from modeling_leccr.training.run import control_recipes
 from modeling_leccr.training.trainer import LeccrTrainer
 from tests.tiny import tiny_model
-from tests.training_parts import tiny_split, tiny_trainer, weights_of
+from tests.training_parts import tiny_recipe, tiny_split, tiny_trainer, weights_of
 
 
 def written(run: Path, step: int, text: str = "weights") -> Path:
@@ -220,6 +222,23 @@ def test_early_stopping_goes_on_counting_and_can_be_added(tmp_path: Path):
     assert resumed.state.global_step == 8
     # More patience, and the run that had stopped goes on.
     assert trained(tmp_path / "cut", True, **WITH_BEST, max_steps=20, early_stopping_patience=4).state.global_step == 10
+
+
+def test_a_checkpoint_of_the_model_alone_is_refused(tmp_path: Path):
+    """The stock trainer goes on with a new optimizer, at the learning rate of the first step, and says nothing."""
+    trained(tmp_path, save_only_model=True)
+    with pytest.raises(ValueError, match="checkpoint-4 holds the model alone, for it was saved with save_only_model"):
+        trained(tmp_path, True, max_steps=5)
+
+
+def test_controls_do_not_go_on_from_a_checkpoint_of_the_main_system(tmp_path: Path):
+    """A control that changes the loss alone would take the weights of the main system, without any error."""
+    changes = {"controls": {"plain": {"loss": {"slot_vision": 0.0}}}}
+    recipe = build_recipe(tiny_recipe(tmp_path, **changes, resume_from_checkpoint=str(tmp_path / "checkpoint-2")))
+    assert recipe.training.resume_from_checkpoint == str(tmp_path / "checkpoint-2")
+    assert control_recipes(recipe)["plain"].training.resume_from_checkpoint is True
+    recipe = build_recipe(tiny_recipe(tmp_path, **changes))
+    assert control_recipes(recipe)["plain"].training.resume_from_checkpoint is None
 
 
 def test_nothing_of_a_checkpoint_can_run_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -106,7 +106,9 @@ class LeccrTrainingArguments(TrainingArguments):
     logging_steps: float = field(default=10, metadata={"help": "Steps between log lines."})
     eval_strategy: str = field(default="epoch", metadata={"help": "When to evaluate on validation."})
     save_strategy: str = field(default="epoch", metadata={"help": "When to write a checkpoint."})
-    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept, the best among them."})
+    save_total_limit: int | None = field(
+        default=2, metadata={"help": "Checkpoints kept, the best among them; while training, two at least."}
+    )
     load_best_model_at_end: bool = field(default=True, metadata={"help": "Best by validation SumR."})
     metric_for_best_model: str | None = field(default="sum_r", metadata={"help": "Validation metric."})
     greater_is_better: bool | None = field(default=True, metadata={"help": "Of metric_for_best_model."})

@@ -142,13 +142,13 @@ class ResumableTrainer(Trainer):
             kwargs: of the parent.
 
         Raises:
-            ValueError: the checkpoint that was named is damaged, incomplete or not there.
+            ValueError: the checkpoint that was named is damaged, incomplete or not there, or it holds the model alone.
         """
         found: list[Any] = [None, None, None]
         if self.is_world_process_zero():
             try:
                 found[:2] = self._find_checkpoints(resume_from_checkpoint)
-            except ValueError as error:
+            except (OSError, ValueError) as error:
                 found[2] = str(error)
         # The main process alone reads the files through, and all of them do as it found.
         checkpoint, self._best_before, fault = broadcast_object_list(found)
@@ -175,6 +175,11 @@ class ResumableTrainer(Trainer):
                     old[-1].name,
                 )
             return None, None
+        if not any(checkpoint.glob("rng_state*.pth")):
+            raise ValueError(
+                f"{checkpoint} holds the model alone, for it was saved with save_only_model; no run can go on from it, "
+                f"but a new one can start from it as base_model."
+            )
         logger.info("resuming from %s", checkpoint)
         if changes := changed_settings(settings_of(checkpoint), self.settings()):
             logger.warning(

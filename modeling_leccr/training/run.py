@@ -84,6 +84,8 @@ def control_recipes(recipe: Recipe) -> dict[str, Recipe]:
                 f"with the main system; got changes of {refused or 'the name'}. Train it as a recipe of its own."
             )
     shared = {name: value for name, value in recipe.settings.items() if name != "controls"}
+    if isinstance(shared.get("resume_from_checkpoint"), str):
+        shared["resume_from_checkpoint"] = True  # a folder is one of the main system, and a control has its own
     controls = {name: merged(shared, changes) for name, changes in recipe.training.controls.items()}
     for settings in controls.values():
         if not settings.get("base_model") and settings.get("model", {}).get("description_encoder") != "frozen":
