@@ -201,6 +201,8 @@ def _training(facts: ModelFacts) -> list[str]:
         shown = f"[{dataset}](https://huggingface.co/datasets/{dataset})" if facts.hub_dataset else as_code(dataset)
         drawn = ", pictures of one to three objects that a program draws" if facts.is_drawn else ""
         lines.append(f"Data: {shown}{drawn}.")
+    if isinstance(train := facts.record.data.get("train"), Mapping):
+        lines.append(_training_split(train))
     if languages := settings.get("target_languages"):
         names = _joined([plain(LANGUAGE_NAMES.get(code, code)) for code in map(str, languages)])
         lines.append(
@@ -214,6 +216,17 @@ def _training(facts: ModelFacts) -> list[str]:
     if facts.record.seconds is not None:
         lines.append(f"Training took {facts.record.seconds / 60:.1f} minutes, evaluations included.")
     return lines
+
+
+def _training_split(train: Mapping[str, Any]) -> str:
+    """How much it saw, and the hash by which others know that they have the same data."""
+    captions = train.get("num_captions")
+    parts = [f"{plain(train['num_items'])} items"] if "num_items" in train else []
+    parts += [f"{plain(captions['caption_en'])} English captions"] if captions and "caption_en" in captions else []
+    if "num_files" in train:
+        parts.append(f"{plain(train['num_files'])} parquet file{'' if train['num_files'] == 1 else 's'}")
+    parts += [f"fingerprint {as_code(str(train['sha256'])[:16])}"] if "sha256" in train else []
+    return f"Training split: {', '.join(parts) or 'not recorded'}."
 
 
 def _batch(launch: Mapping[str, Any]) -> str:

@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from processing.streaming import find_parquet_split
+from processing.streaming import ParquetSplit, find_parquet_split
 from reporting import fingerprints
 from reporting.curves import draw_training_curves
 from reporting.fingerprints import data_fingerprints, fingerprint
+from reporting.model_card import model_card
 from reporting.model_record import ModelRecord
 from reporting.run_record import RUN_FILE, write_run_start
+from tests.model_card_parts import full_record
+from tests.test_model_card_text import facts
 from tests.training_parts import tiny_split
 
 
@@ -129,6 +132,17 @@ def test_fingerprints_travel_with_the_model(tmp_path: Path):
     record = dataclasses.replace(ModelRecord(), data=data)
     record.public().write(tmp_path)
     assert ModelRecord.read(tmp_path).data == data
+
+
+def test_the_card_tells_how_much_was_seen(tmp_path: Path):
+    """The name of a data set does not say which state of it, nor how much of it."""
+    data = data_fingerprints({"train": tiny_split(4)}, "owner/pictures", {"train": "train"})
+    (tmp_path / "one.parquet").write_bytes(b"PAR1")
+    stream = ParquetSplit("owner/pictures", "train", (str(tmp_path / "one.parquet"),), ("image_id",))
+    streamed = data_fingerprints({"train": stream}, "owner/pictures", {"train": "train"})
+    for known, told in ((data, "4 items, 4 English captions, fingerprint"), (streamed, "1 parquet file, fingerprint")):
+        card = model_card(facts(full_record(data=known)))
+        assert f"- Training split: {told} `{known['train']['sha256'][:16]}`.\n" in card
 
 
 def test_the_picture_of_a_run_shows_its_speed(tmp_path: Path):
