@@ -9,6 +9,7 @@ import random
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -279,7 +280,10 @@ def run_process(rank: int, world_size: int, folder: Path, seeds: tuple[int, ...]
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size), "OMP_NUM_THREADS": "1"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "ACCELERATE_USE_CPU": "true"}
     if world_size > 1:
-        dist.init_process_group("gloo", f"file://{folder}/store-{world_size}", rank=rank, world_size=world_size)
+        # Processes that wait for one that is gone must not stay for gloo's half an hour.
+        patience = timedelta(minutes=3)
+        place = f"file://{folder}/store-{world_size}"
+        dist.init_process_group("gloo", place, rank=rank, world_size=world_size, timeout=patience)
     accelerator = Accelerator(cpu=True)
     if accelerator.num_processes != world_size:
         raise RuntimeError(f"expected {world_size} processes, got {accelerator.state}.")

@@ -38,12 +38,14 @@ def model_without_dropout() -> LeccrModel:
     return tiny_model(text_config=text_config_without_dropout(), dropout=0.0).train()
 
 
-def cached_gradients(model: LeccrModel, chunk_size: int) -> tuple[Tensor, dict[str, Tensor]]:
+def cached_gradients(
+    model: LeccrModel, chunk_size: int, inputs: dict[str, Tensor] | None = None
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss and gradients of one step."""
     criterion = LeccrCriterion(LossConfig())
     loss = cached_backward(
         model,
-        tiny_pairs(NUM_ROWS),
+        inputs or tiny_pairs(NUM_ROWS),
         IMAGE_IDS,
         num_chunks=count_chunks([NUM_ROWS], chunk_size),
         summarise=criterion.summarise,
@@ -94,6 +96,7 @@ def test_every_process_runs_as_many_chunks_as_the_fullest(sizes: list[int], chun
         {"interaction": "v2s", "image_pooling": "mean"},
         {"item_source": "image"},
         {"item_source": "description"},
+        {"description_encoder": "frozen"},
     ],
     ids=str,
 )
@@ -103,6 +106,16 @@ def test_each_kind_of_model_has_the_gradients_of_the_whole_batch(fields: dict[st
     expected = direct_gradients(tiny_model(**settings).train())
     found = cached_gradients(tiny_model(**settings).train(), 3)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_states_of_descriptions_that_were_read_before_go_through_the_cache():
+    """They come in the place of token ids, and have to be cut into the same chunks."""
+    settings = {"text_config": text_config_without_dropout(), "dropout": 0.0, "description_encoder": "frozen"}
+    model, inputs = tiny_model(**settings).train(), tiny_pairs(NUM_ROWS)
+    ids, mask = inputs.pop("description_input_ids"), inputs["description_attention_mask"]
+    inputs["description_states"] = model.get_description_states(ids, mask)
+    found = cached_gradients(model, 3, inputs)
+    torch.testing.assert_close(found, direct_gradients(tiny_model(**settings).train()), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(
