@@ -68,9 +68,10 @@ class Step:
             output = (
                 self.model(**self.inputs) if self.form == "ours" else official_form.forward(self.model, self.inputs)
             )
-        return self._terms(output)
+        return self.terms(output)
 
-    def _terms(self, output: Any) -> dict[str, Tensor]:
+    def terms(self, output: Any) -> dict[str, Tensor]:
+        """All terms of what the model returned."""
         if self.form != "ours":
             return official_form.losses(self.criterion, output, self.image_ids)
         rows = gather_batch(self.criterion.summarise(output, self.image_ids))

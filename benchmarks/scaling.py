@@ -1,0 +1,279 @@
+"""What a training step sends and holds, by formula and as measured, for docs/SCALING.md.
+
+    python -m benchmarks.scaling --write docs/SCALING.md
+    python -m benchmarks.scaling --tiny --processes 2
+
+Bytes are counted in real gloo processes on this machine: every collective that the gather of embeddings calls, and
+every bucket of gradients that DDP exchanges. They must equal the formulas before a table is printed. Memory is counted
+as the tensors that autograd keeps, at the published geometry (ViT-B/32 at 224 px, mBERT-base, descriptions of 60 to
+120 tokens) with random weights.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.multiprocessing import start_processes
+from torch.nn.parallel import DistributedDataParallel
+
+from benchmarks import measuring, sizes
+from benchmarks.marked_text import write_part
+from modeling_leccr import LeccrConfig, packing_leccr
+from modeling_leccr.losses_leccr import LeccrCriterion, LossConfig, MatchingBatch
+from modeling_leccr.training.gather import gather_batch
+from processing.files import write_json_atomic
+from reporting.report import markdown_table
+
+NAME = "scaling"
+GIBIBYTE = 2**30
+FLOAT32 = 4
+ID = 8
+# float32 weights and gradients, and the two float32 moments of AdamW.
+BYTES_PER_PARAMETER = 16
+BATCHES = (128, 1024, 4096, 16_384, 65_536)
+ACTIVATION_BATCHES = (2, 4)
+TOKENS = {"caption": 16, "description": 90}  # of a pair on average, see benchmarks/sizes.py
+
+
+def row_bytes(config: LeccrConfig) -> int:
+    """Bytes of a pair's row: what every process is sent of it in a step.
+
+    In float32 three embeddings, the embeddings of the slots, the mean directions of slots and patches and the mean
+    similarity of the slots; and an id.
+    """
+    floats = 3 * config.embed_dim
+    if config.has_slots:
+        floats += config.num_slots * config.embed_dim + 2 * config.slot_dim + 1
+    return FLOAT32 * floats + ID
+
+
+def token_bytes(config: Any) -> int:
+    """Bytes of a pair, were the states of its tokens gathered instead of its row."""
+    patches = (config.vision_config.image_size // config.vision_config.patch_size) ** 2 + 1
+    text_tokens = 2 * TOKENS["caption"] + TOKENS["description"]
+    return FLOAT32 * (patches * config.slot_dim + text_tokens * config.text_config.hidden_size)
+
+
+def sent_bytes(model: Any, pairs: int, processes: int) -> dict[str, int]:
+    """Bytes that a process hands to each kind of collective in a step; a gather brings as many of each process."""
+    trained = sum(value.numel() for value in model.parameters() if value.requires_grad)
+    return {
+        "all_gather of embeddings": pairs // processes * (row_bytes(model.config) - ID),
+        "all_gather of ids": pairs // processes * ID,
+        "all_gather of counts": ID,
+        "all_reduce of gradients": FLOAT32 * trained,
+    }
+
+
+def loss_matrices(config: LeccrConfig) -> int:
+    """Float32 matrices (pairs x pairs) that autograd keeps of all terms together, were none freed before the last.
+
+    Raises:
+        FormsDifferError: what is kept is no whole number of such matrices and of rows.
+    """
+    step = 64
+    first, second, third = (kept_by_losses(config, pairs) for pairs in (step, 2 * step, 3 * step))
+    matrices = (third - 2 * second + first) / (2 * step**2 * FLOAT32)
+    if matrices != round(matrices):
+        raise measuring.FormsDifferError(f"the losses keep {matrices} matrices, which is no whole number.")
+    return round(matrices)
+
+
+def kept_by_losses(config: LeccrConfig, pairs: int) -> int:
+    """Bytes that autograd keeps between forward and backward of all terms."""
+    rows, criterion = random_rows(config, pairs), LeccrCriterion(LossConfig())
+    logit_scale = torch.zeros(1, requires_grad=True)
+    return measuring.saved_bytes(lambda: criterion.total(criterion(rows, logit_scale)))
+
+
+def random_rows(config: LeccrConfig, pairs: int) -> MatchingBatch:
+    """What the losses read of a batch; leaves, as the gradient cache has them."""
+
+    def directions(*shape: int) -> Tensor:
+        return torch.nn.functional.normalize(torch.randn(*shape), dim=-1).requires_grad_()
+
+    return MatchingBatch(
+        torch.arange(pairs),
+        image_embeds=directions(pairs, config.embed_dim),
+        source_embeds=directions(pairs, config.embed_dim),
+        target_embeds=directions(pairs, config.embed_dim),
+        slot_embeds=directions(pairs, config.num_slots, config.embed_dim),
+        slot_summary=directions(pairs, config.slot_dim),
+        patch_summary=directions(pairs, config.slot_dim),
+        slot_similarity=torch.rand(pairs, requires_grad=True),
+    )
+
+
+def activation_bytes(model: Any) -> float:
+    """Bytes of activations that a pair adds to a step, padded as on a GPU."""
+
+    def kept(pairs: int) -> int:
+        batch = sizes.training_batch(model, pairs)
+        del batch["image_ids"]
+        return measuring.saved_bytes(lambda: model(**batch))
+
+    with mock.patch.object(packing_leccr, "_can_pack", return_value=False):
+        few, many = (kept(pairs) for pairs in ACTIVATION_BATCHES)
+    return (many - few) / (ACTIVATION_BATCHES[1] - ACTIVATION_BATCHES[0])
+
+
+class CountedCollectives:
+    """Counts the bytes that this process hands to collectives."""
+
+    def __init__(self) -> None:
+        self.bytes: Counter[str] = Counter()
+
+    def counting(self, collective: Callable[..., Any]) -> Callable[..., Any]:
+        """A collective of torch.distributed that is counted."""
+
+        def call(outputs: list[Tensor], own: Tensor, *args: Any, **kwargs: Any) -> Any:
+            kind = "embeddings" if own.is_floating_point() else "ids" if len(own) > 1 else "counts"
+            self.bytes[f"all_gather of {kind}"] += own.nbytes
+            return collective(outputs, own, *args, **kwargs)
+
+        return call
+
+    def reduce_bucket(self, group: Any, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+        """DDP's own mean of a bucket of gradients, counted."""
+        self.bytes["all_reduce of gradients"] += bucket.buffer().nbytes
+        bucket.buffer().div_(dist.get_world_size())
+        work: Any = dist.all_reduce(bucket.buffer(), async_op=True)
+        return work.get_future().then(lambda future: future.value()[0])
+
+
+def step_in_process(rank: int, processes: int, pairs: int, seed: int, folder: str) -> None:
+    """One process of a step of tiny towers; it leaves what it counted."""
+    torch.set_num_threads(1)
+    store = dist.FileStore(f"{folder}/store", processes)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=processes)
+    torch.manual_seed(seed)
+    model = sizes.build_model(tiny=True).train()
+    batch = {name: value.chunk(processes)[rank] for name, value in sizes.training_batch(model, pairs).items()}
+    image_ids, criterion, counted = batch.pop("image_ids"), LeccrCriterion(LossConfig()), CountedCollectives()
+    wrapped = DistributedDataParallel(model)
+    wrapped.register_comm_hook(None, counted.reduce_bucket)
+    output = wrapped(**batch)
+    with mock.patch.object(dist, "all_gather", counted.counting(dist.all_gather)):
+        rows = gather_batch(criterion.summarise(output, image_ids))
+    criterion.total(criterion(rows, output.logit_scale)).backward()
+    write_json_atomic(Path(folder, f"{rank}.json"), dict(counted.bytes))
+    dist.destroy_process_group()
+
+
+def communication(processes: int, pairs: int, seed: int) -> list[dict[str, Any]]:
+    """Rows of the table: what one process of a step hands over, counted and by formula.
+
+    Raises:
+        FormsDifferError: a count is not what the formula says.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        start_processes(step_in_process, (processes, pairs, seed, folder), processes, start_method="fork")
+        counts = [json.loads(Path(folder, f"{rank}.json").read_text()) for rank in range(processes)]
+    expected = sent_bytes(sizes.build_model(tiny=True), pairs, processes)
+    if any(count != expected for count in counts):
+        raise measuring.FormsDifferError(f"{processes} processes sent {counts}; by formula it is {expected}.")
+    return [
+        {"processes": processes, "pairs": pairs, "collective": kind, "counted": counts[0][kind], "formula": size}
+        for kind, size in expected.items()
+    ]
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Count, compare, and everything that is known of it."""
+    # Before this process has threads of its own, with which a fork could stall.
+    counted = [row for count in options.processes for row in communication(count, options.pairs, options.seed)]
+    torch.manual_seed(options.seed)
+    model: Any = sizes.build_model(tiny=options.tiny).train()
+    parameters = sum(value.numel() for value in model.parameters())
+    activations, matrices = activation_bytes(model), loss_matrices(model.config)
+    weights = BYTES_PER_PARAMETER * parameters
+    rows = []
+    for pairs in BATCHES:
+        gathered, losses = pairs * row_bytes(model.config), matrices * FLOAT32 * pairs**2
+        chunk = min(pairs, options.chunk)
+        rows.append(
+            {
+                "pairs": pairs,
+                "gathered_mib": gathered / measuring.MEBIBYTE,
+                "tokens_instead_mib": pairs * token_bytes(model.config) / measuring.MEBIBYTE,
+                "loss_matrices_gib": losses / GIBIBYTE,
+                "direct_gib": (weights + pairs * activations + losses) / GIBIBYTE,
+                f"chunks_of_{options.chunk}_gib": (weights + chunk * activations + losses + 2 * gathered) / GIBIBYTE,
+            }
+        )
+    return {
+        "benchmark": NAME,
+        "machine": measuring.machine(),
+        "seed": options.seed,
+        "tiny": options.tiny,
+        "parameters": parameters,
+        "row_bytes": row_bytes(model.config),
+        "token_bytes": token_bytes(model.config),
+        "activation_bytes": activations,
+        "loss_matrices": matrices,
+        "communication": counted,
+        "rows": rows,
+    }
+
+
+def text_of(report: dict[str, Any]) -> str:
+    """The tables and the numbers that they are made of."""
+    mebibytes = {name: report[name] / measuring.MEBIBYTE for name in ("activation_bytes", "token_bytes")}
+    facts = (
+        f"{report['parameters'] / 1e6:.1f} million parameters: {BYTES_PER_PARAMETER} bytes each with gradient and "
+        f"AdamW, {BYTES_PER_PARAMETER * report['parameters'] / GIBIBYTE:.2f} GiB. A row has {report['row_bytes']} "
+        f"bytes; the states of a pair's tokens would have {mebibytes['token_bytes']:.2f} MiB. A pair's activations "
+        f"take {mebibytes['activation_bytes']:.0f} MiB in float32, the losses keep {report['loss_matrices']} "
+        f"matrices of pairs x pairs at most."
+    )
+    tables = [
+        markdown_table(list(rows[0]), [[shown(value) for value in row.values()] for row in rows])
+        for rows in (report["communication"], report["rows"])
+    ]
+    return "\n\n".join([tables[0], facts, tables[1]])
+
+
+def shown(value: Any) -> str:
+    """A number with the digits that tell."""
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Count and print the tables; see the module's docstring."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m benchmarks.{NAME}", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--processes", type=int, nargs="+", default=[2, 4], help="of the counted steps (default: 2 4)")
+    parser.add_argument("--pairs", type=int, default=16, help="in the counted steps, a multiple of the processes")
+    parser.add_argument("--chunk", type=int, default=128, help="pairs of a chunk in the table of memory (default: 128)")
+    parser.add_argument("--tiny", action="store_true", help="toy sizes, to see that the benchmark works")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, default=measuring.OUTPUT_FOLDER / f"{NAME}.json", help="JSON file")
+    parser.add_argument("--write", type=Path, help="document whose tables are replaced, such as docs/SCALING.md")
+    options = parser.parse_args(argv)
+    try:
+        report = run(options)
+    except measuring.FormsDifferError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    write_json_atomic(options.output, report)
+    print(text_of(report))
+    print(f"\nwritten: {options.output}")
+    if options.write is not None:
+        write_part(options.write, NAME, text_of(report))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
