@@ -7,6 +7,8 @@
 A step is forward, losses and backward in float32 and without dropout, with which steps in different chunks could not be
 equal. Towers are tiny (two layers of width 32) or real (CLIP ViT-B/32 and mBERT-base from random weights). The peak is
 that of the first step in a fresh process, above what it held before: resident memory, or on a GPU what torch holds.
+Besides gradients it holds the activations of one chunk, or the losses of all pairs (a matrix of pairs x pairs for each
+term): both are counted too, as what autograd keeps of them.
 """
 
 import argparse
@@ -23,6 +25,7 @@ from torch import Tensor
 from benchmarks import measuring, sizes
 from modeling_leccr import LeccrModel
 from modeling_leccr.losses_leccr import LeccrCriterion, LossConfig, MatchingBatch
+from modeling_leccr.training.gather import float_parts
 from modeling_leccr.training.gradient_cache import cached_backward, count_chunks
 from processing.files import write_json_atomic
 from reporting.report import markdown_table
@@ -30,7 +33,16 @@ from reporting.report import markdown_table
 NAME = "gradient_cache"
 TOLERANCE = 1e-5
 DIRECT = 0  # as a chunk size: all rows at once
-COLUMNS = ("step", "peak_mib", "share_of_memory", "seconds", "times_direct", "max_difference")
+COLUMNS = (
+    "step",
+    "activations_mib",
+    "losses_mib",
+    "peak_mib",
+    "share_of_memory",
+    "seconds",
+    "times_direct",
+    "max_difference",
+)
 
 
 class Step:
@@ -78,6 +90,22 @@ class Step:
             if parameter.grad is not None
         }
         return losses | gradients
+
+    def activations_mib(self) -> float:
+        """MiB that autograd keeps of the forward of one chunk."""
+        num_rows = self.chunk_size or self.image_ids.shape[0]
+        part = {name: value[:num_rows] for name, value in self.inputs.items()}
+        return measuring.saved_bytes(lambda: self.model(**part)) / measuring.MEBIBYTE
+
+    def losses_mib(self) -> float:
+        """MiB that autograd keeps of the losses of all rows."""
+        with torch.no_grad():
+            output = self.model(**self.inputs)
+            rows = self.criterion.summarise(output, self.image_ids)
+        leaves = {name: value.requires_grad_() for name, value in float_parts(rows).items()}
+        batch = MatchingBatch(image_ids=self.image_ids, **leaves)
+        scale = output.logit_scale.detach().requires_grad_()
+        return measuring.saved_bytes(lambda: self._total(batch, scale)) / measuring.MEBIBYTE
 
     def _total(self, rows: MatchingBatch, logit_scale: Tensor) -> Tensor:
         terms = self.criterion(rows, logit_scale)
@@ -130,6 +158,8 @@ def run(options: argparse.Namespace) -> None:
     rows = [
         {
             "step": "direct" if kind == DIRECT else f"chunk {kind}",
+            "activations_mib": steps[kind].activations_mib(),
+            "losses_mib": steps[kind].losses_mib(),
             "peak_mib": peaks[kind],
             "share_of_memory": peaks[kind] / peaks[DIRECT],
             "seconds": median[kind],
