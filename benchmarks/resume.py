@@ -155,7 +155,7 @@ class Laboratory:
             os.environ |= {name: str(value) for name, value in {**ranks, **place}.items()}
             os.environ["ACCELERATE_USE_CPU"] = "true"
         settings = merged(self.settings, dict(changes))
-        recipe = build_recipe({**settings, "output_dir": str(folder), "resume_from_checkpoint": True})
+        recipe = build_recipe({"resume_from_checkpoint": True, **settings, "output_dir": str(folder)})
         if prepare is not None:
             prepare()
         run = train_system(recipe, *parts, folder)
@@ -173,7 +173,8 @@ def _result(run: Any, folder: Path) -> dict[str, Any]:
     last = saved_checkpoints(folder)[-1]
     files = json.loads((last / CHECKPOINT_FILE).read_text(encoding="utf-8"))["files"]
     return {
-        "weights": files["model.safetensors"]["sha256"],
+        # model.safetensors, or adapter_model.safetensors of a run that trains adapters
+        "weights": next(file["sha256"] for name, file in files.items() if name.endswith("model.safetensors")),
         "best_weights": digest.hexdigest(),
         "last_checkpoint": last.name,
         "states": {name: file["sha256"] for name, file in files.items() if name.endswith(_STATES)},

@@ -30,6 +30,13 @@ EPOCHS = {
     "logging_strategy": "epoch",
     "max_steps": 9,
 }
+CHUNKS = {
+    "gradient_cache_chunk_size": 3,
+    "vision_training": "frozen",
+    "text_training": "lora",
+    "lora": {"r": 2, "lora_dropout": 0.1},
+    "max_steps": 4,
+}
 EARLY = {"early_stopping_patience": 1, "learning_rate": 0.0, "max_steps": 10}
 
 
@@ -105,12 +112,24 @@ def damaged(laboratory: Laboratory, folder: Path, reference: dict[str, Any]) -> 
     return reports
 
 
+def refused(laboratory: Laboratory, run: Path, place: Path) -> dict[str, Any]:
+    """The processes of a run that is told to go on from a damaged checkpoint."""
+    shutil.copytree(run, place)
+    newest = saved_checkpoints(place)[-1]
+    (newest / "optimizer.pt").unlink()
+    pids = laboratory.launch(place, changes={"resume_from_checkpoint": str(newest)})
+    statuses = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+    log = (place / "log.txt").read_text(encoding="utf-8")
+    return {"statuses": statuses, "errors": [line for line in log.splitlines() if line.startswith("ValueError")]}
+
+
 def main(folder: Path) -> None:
     """All cases."""
     report: dict[str, Any] = {"random": {}, "stages": {}}
     laboratories = {number: Laboratory(changes, number) for number, changes in CHANGES.items()}
     for number, laboratory in laboratories.items():
         report["random"][number] = kill_at_random(laboratory, folder / f"random-{number}", NUM_KILLS[number], seed=0)
+    report["refused"] = refused(laboratories[2], folder / "random-2" / "reference", folder / "refused")
     one = laboratories[1]
     reference = json.loads((folder / "random-1" / "reference" / "result.json").read_text(encoding="utf-8"))
     report["reference"] = reference
@@ -123,7 +142,7 @@ def main(folder: Path) -> None:
     for name, changes, prepare in [
         ("epochs", EPOCHS, dies_at(ResumableTrainer, "_run_epoch", 2)),
         ("early", EARLY, dies_at(ResumableTrainer, "_load_best_model", 1)),
-        ("cache", {"gradient_cache_chunk_size": 3, "max_steps": 4}, dies_at(resumable, "remove_old", 1)),
+        ("chunks", CHUNKS, dies_at(resumable, "remove_old", 1)),
     ]:
         laboratory = Laboratory(changes)
         laboratory.__dict__["parts"] = one.parts

@@ -104,7 +104,17 @@ def test_a_run_that_early_stopping_had_ended_takes_no_further_step(report: dict[
     assert max(line["step"] for line in run["result"]["log"]) == 4
 
 
-def test_steps_in_chunks_go_on_to_the_bit(report: dict[str, Any]):
+def test_adapters_and_steps_in_chunks_go_on_to_the_bit(report: dict[str, Any]):
     """The gradient cache replays random states; where it leaves the generator decides the dropout of the next step."""
-    assert report["cache"]["between"]["saved"] == ["checkpoint-2"]
-    assert report["cache"]["differences"] == []
+    run = report["chunks"]
+    assert run["between"]["saved"] == ["checkpoint-2"]
+    assert run["differences"] == []
+    assert "adapter_model.safetensors" in run["result"]["states"]
+
+
+def test_every_process_refuses_a_damaged_checkpoint_that_was_named(report: dict[str, Any]):
+    """Where the main process alone looks and stops, the others wait for it for ever."""
+    assert report["refused"]["statuses"] == [1, 1]
+    errors = report["refused"]["errors"]
+    assert len(errors) == 2 and all("checkpoint-6' must be an intact checkpoint" in error for error in errors)
+    assert all("optimizer.pt is missing" in error for error in errors)
