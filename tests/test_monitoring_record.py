@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from modeling_leccr.training.arguments import LeccrTrainingArguments
+from modeling_leccr.training.trainer import LeccrTrainer
+from processing.pairs import CaptionPairs
 from processing.streaming import ParquetSplit, find_parquet_split
 from reporting import fingerprints
 from reporting.curves import draw_training_curves
@@ -19,6 +22,7 @@ from reporting.model_record import ModelRecord
 from reporting.run_record import RUN_FILE, write_run_start
 from tests.model_card_parts import full_record
 from tests.test_model_card_text import facts
+from tests.tiny import tiny_model, tiny_processor
 from tests.training_parts import tiny_split
 
 
@@ -132,6 +136,35 @@ def test_fingerprints_travel_with_the_model(tmp_path: Path):
     record = dataclasses.replace(ModelRecord(), data=data)
     record.public().write(tmp_path)
     assert ModelRecord.read(tmp_path).data == data
+
+
+def test_a_run_that_goes_on_with_other_data_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """A folder whose captions were translated again in between has the same name."""
+    for steps, texts in ((1, {}), (2, {"caption_de_mt": [["neu"]] * 8})):
+        split = tiny_split(8, **texts)
+        data = data_fingerprints({"train": split}, "owner/pictures", {"train": "train"})
+        trainer = LeccrTrainer(
+            tiny_model(),
+            LeccrTrainingArguments(
+                output_dir=str(tmp_path),
+                per_device_train_batch_size=4,
+                max_steps=steps,
+                eval_strategy="no",
+                save_strategy="steps",
+                save_steps=1,
+                load_best_model_at_end=False,
+                use_cpu=True,
+            ),
+            processor=tiny_processor(),
+            pairs=CaptionPairs(split, ["de"]),
+            validation=None,
+            languages=["de"],
+            record=ModelRecord(data=data),
+        )
+        caplog.clear()
+        trainer.train(resume_from_checkpoint=True)
+    (warning,) = [message for message in caplog.messages if "had other settings" in message]
+    assert "data.train.sha256: " in warning and "num_items" not in warning
 
 
 def test_the_card_tells_how_much_was_seen(tmp_path: Path):

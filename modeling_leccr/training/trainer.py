@@ -59,7 +59,7 @@ class LeccrTrainer(HubPushes, MonitoredTrainer, ResumableTrainer):
         record: what is known of the run; each checkpoint gets it with its own validation metrics.
 
     Raises:
-        ValueError: there are fewer pairs than one batch takes.
+        ValueError: there are fewer pairs than one batch takes, or the gradient cache cannot work as it is asked to.
     """
 
     args: LeccrTrainingArguments
@@ -109,7 +109,7 @@ class LeccrTrainer(HubPushes, MonitoredTrainer, ResumableTrainer):
             "mixed_precision": self.accelerator.mixed_precision,
         }
         self._record = dataclasses.replace(known, launch=launch)
-        self.run_settings = known.settings
+        self.run_settings = {**known.settings, "data": known.data}
         self._term_sums: dict[str, Tensor] = {}
         self._num_terms_added = 0
 
