@@ -169,7 +169,7 @@ class LeccrTrainingArguments(TrainingArguments):
         # The parent's true waits for the device in each step, for a loss that would have ended the run.
         self.logging_nan_inf_filter = False
         # The parent's true would warn in each run without accelerator.
-        self.dataloader_pin_memory &= torch.accelerator.is_available() and not self.use_cpu
+        self.dataloader_pin_memory &= torch.accelerator.is_available()
         if self.push_to_hub and not self.hub_model_id:
             raise ValueError("push_to_hub needs hub_model_id, a name such as organisation/leccr-multi30k; got none.")
         if self.hub_model_id:
