@@ -220,7 +220,8 @@ def softened(batch: MatchingBatch, logit_scale: Tensor, config: LossConfig) -> T
 
     Official: `dstl_loss`. Differs: both matrices are text x image, there the slot matrix is transposed; temperatures.
     """
-    slots = None if batch.slot_embeds is None else slot_scores(batch.slot_embeds, batch.source_embeds).T
+    with torch.no_grad():  # of the teacher; autograd would keep a matrix for each slot
+        slots = None if batch.slot_embeds is None else slot_scores(batch.slot_embeds, batch.source_embeds).T
     return guidance_divergence(
         batch, slots, config.teacher_global_weight, config.teacher_temperature, config.student_temperature
     )
@@ -241,10 +242,11 @@ def guidance_divergence(
     Returns:
         Scalar, mean over the captions, in nats; 0 when both match alike.
     """
-    teacher = min_max(global_scores(batch.source_embeds, batch.image_embeds))
-    if slots is not None:
-        teacher = global_weight * teacher + (1 - global_weight) * min_max(slots)
-    teacher_log_probs = log_softmax(teacher.detach() / teacher_temperature, dim=1)
+    with torch.no_grad():
+        teacher = min_max(global_scores(batch.source_embeds, batch.image_embeds))
+        if slots is not None:
+            teacher = global_weight * teacher + (1 - global_weight) * min_max(slots)
+        teacher_log_probs = log_softmax(teacher / teacher_temperature, dim=1)
     student = global_scores(batch.target_embeds, batch.image_embeds) / student_temperature
     return kl_div(log_softmax(student, dim=1), teacher_log_probs, reduction="batchmean", log_target=True)
 
