@@ -7,7 +7,8 @@ every process found, and what one process finds with the whole batch, to FOLDER/
 import os
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing import get_context
@@ -21,6 +22,9 @@ from accelerate import Accelerator
 from peft import LoraConfig
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from modeling_leccr import LeccrModel
@@ -66,6 +70,10 @@ class Case:
     chunk_size: int | None = None
     dropout: bool = False
     lora: bool = False
+
+
+SPLIT = Case("split-weights", seed=3, sizes=((3, 4), (4, 3)), chunk_size=2, dropout=True)
+LOCAL_SLICE = Case("local-slice", seed=0, sizes=((3, 3),))
 
 
 def cases(world_size: int, seeds: tuple[int, ...]) -> list[Case]:
@@ -145,14 +153,34 @@ class Found:
         return total
 
     def add_gradients(self, model: torch.nn.Module) -> None:
-        self.values |= {
-            f"grad/{name.removeprefix('module.')}": value.grad.clone()
-            for name, value in model.named_parameters()
-            if value.grad is not None
-        }
+        for name, value in model.named_parameters():
+            if value.grad is not None:
+                whole = value.grad.full_tensor() if isinstance(value.grad, DTensor) else value.grad
+                self.values[f"grad/{name.removeprefix('module.')}"] = whole.clone()
 
 
-def run_case(case: Case, accelerator: Accelerator, gather: Callable = gather_batch) -> dict[str, Tensor]:
+class SplitAccelerator:
+    """What a step needs of accelerate where weights are split over processes (FSDP2), left out by it on the CPU."""
+
+    process_index = property(lambda self: dist.get_rank())
+
+    def prepare_model(self, model: LeccrModel) -> torch.nn.Module:
+        mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+        for part in (*model.text_model.encoder.layer, *model.semantic_slots.layers, model):
+            fully_shard(part, mesh=mesh)
+        return model
+
+    def backward(self, loss: Tensor) -> None:
+        loss.backward()
+
+    @contextmanager
+    def no_sync(self, model: Any) -> Iterator[None]:
+        model.set_requires_gradient_sync(False)
+        yield
+        model.set_requires_gradient_sync(True)
+
+
+def run_case(case: Case, accelerator: Any, gather: Callable = gather_batch) -> dict[str, Tensor]:
     """What this process finds with its share of the rows."""
     rank, found = accelerator.process_index, Found()
     model = accelerator.prepare_model(make_model(case.seed, dropout=case.dropout, lora=case.lora))
@@ -287,13 +315,11 @@ def run_process(rank: int, world_size: int, folder: Path, seeds: tuple[int, ...]
     accelerator = Accelerator(cpu=True)
     if accelerator.num_processes != world_size:
         raise RuntimeError(f"expected {world_size} processes, got {accelerator.state}.")
-    for case in cases(world_size, seeds):
-        save_file(run_case(case, accelerator), folder / f"{case.name}-{rank}.safetensors")
-        if rank == 0:
-            save_file(expected_of(case), folder / f"{case.name}-expected.safetensors")
+    steps = [(case, accelerator, gather_batch) for case in cases(world_size, seeds)]
     if world_size == 2:
-        case = Case("local-slice", 0, ((3, 3),))
-        save_file(run_case(case, accelerator, gather_local_slice), folder / f"{case.name}-{rank}.safetensors")
+        steps += [(SPLIT, SplitAccelerator(), gather_batch), (LOCAL_SLICE, accelerator, gather_local_slice)]
+    for case, how, gather in steps:
+        save_file(run_case(case, how, gather), folder / f"{case.name}-{rank}.safetensors")
         if rank == 0:
             save_file(expected_of(case), folder / f"{case.name}-expected.safetensors")
     for name, (wanted, _) in TRAINER_RUNS.items():

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tests.distributed_worker import (
     SEEDS,
+    SPLIT,
     TRAINER_RUNS,
     TRAINER_SETTINGS,
     WORLD_SIZES,
@@ -74,6 +75,11 @@ def test_any_number_of_processes_and_chunks_has_the_losses_and_gradients_of_one(
     taken for a negative, dropout that differs between the passes of the cache, accumulated batches that share their
     random numbers or whose sum is off: the classic faults of gathered and of cached contrastive losses."""
     check_case(folder, case)
+
+
+def test_the_cache_has_the_gradients_of_one_process_where_weights_are_split(folder: Path):
+    """FSDP2 gathers weights in each forward, and spreads gradients in the backward of the last chunk."""
+    check_case(folder, SPLIT)
 
 
 @pytest.mark.slow
