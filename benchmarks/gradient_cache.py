@@ -94,7 +94,8 @@ class Step:
     def activations_mib(self) -> float:
         """MiB that autograd keeps of the forward of one chunk."""
         num_rows = self.chunk_size or self.image_ids.shape[0]
-        part = {name: value[:num_rows] for name, value in self.inputs.items()}
+        # Copied, because a slice would count as the whole tensor that it is cut from.
+        part = {name: value[:num_rows].clone() for name, value in self.inputs.items()}
         return measuring.saved_bytes(lambda: self.model(**part)) / measuring.MEBIBYTE
 
     def losses_mib(self) -> float:
