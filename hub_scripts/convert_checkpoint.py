@@ -17,7 +17,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub.utils.sha import sha_fileobj
 from transformers import AutoConfig, AutoTokenizer, CLIPImageProcessorPil, PreTrainedConfig, PreTrainedTokenizerBase
 
 from modeling_leccr import LeccrModel
@@ -31,6 +30,7 @@ from modeling_leccr.official_checkpoint import (
     official_sizes,
 )
 from modeling_leccr.official_file import read_official_file
+from processing.files import file_sha256
 from processing.languages import LANGUAGES, SOURCE_LANGUAGE
 from processing.processing_leccr import DEFAULT_MAX_LENGTH, LeccrProcessor
 from reporting.model_record import ModelRecord
@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     model = LeccrModel(config)
     model.load_state_dict(converted, strict=True)
     logger.info("saving %s", options.out)
-    name, sha256 = Path(options.checkpoint).name, _sha256(options.checkpoint)
+    name, sha256 = Path(options.checkpoint).name, file_sha256(options.checkpoint)
     origin = f"converted from {name}, a checkpoint of the released code of LECCR (sha256 {sha256})"
     record = ModelRecord(languages=tuple(options.languages), origin=origin)
     save_for_hub(model.eval(), processor, options.out, record=record, license_id=options.license)
@@ -142,11 +142,6 @@ def official_processor(sizes: OfficialSizes, tokenizer: PreTrainedTokenizerBase)
         clean_captions=True,
         max_words=30,
     )
-
-
-def _sha256(path: str) -> str:
-    with open(path, "rb") as file:
-        return sha_fileobj(file).hex()
 
 
 def _by_reason(dropped: Sequence[str]) -> dict[str, list[str]]:

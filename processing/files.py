@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.utils.sha import sha_fileobj
+
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
@@ -101,6 +103,12 @@ def replace_folder(target: Path, fresh: Path) -> None:
         stale.rename(target)
         raise
     shutil.rmtree(stale)
+
+
+def file_sha256(path: str | Path) -> str:
+    """The hash of a file's contents as 64 hex digits, read piece by piece."""
+    with open(path, "rb") as file:
+        return sha_fileobj(file).hex()
 
 
 def _beside(path: Path) -> Path:

@@ -19,9 +19,10 @@ from typing import Any, TypeVar
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, is_offline_mode
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.hf_api import RepoFile
-from huggingface_hub.utils.sha import git_hash, sha_fileobj
+from huggingface_hub.utils.sha import git_hash
 
 from processing.chat_faults import retry_after_seconds
+from processing.files import file_sha256
 
 logger = logging.getLogger(__name__)
 
@@ -308,8 +309,7 @@ def _is_equal(path: Path, remote: RepoFile) -> bool:
         return False
     if remote.lfs is None:
         return git_hash(path.read_bytes()) == remote.blob_id
-    with path.open("rb") as file:
-        return sha_fileobj(file).hex() == remote.lfs.sha256
+    return file_sha256(path) == remote.lfs.sha256
 
 
 def _seconds_to_wait(error: HTTPError, failures: int) -> float | None:

@@ -4,7 +4,6 @@ A checkpoint is written into a hidden folder beside its place; `checkpoint.json`
 file, comes last, and then the folder gets its name.
 """
 
-import hashlib
 import json
 import logging
 import re
@@ -16,7 +15,7 @@ from typing import Any
 
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from processing.files import replace_folder, write_json_atomic
+from processing.files import file_sha256, replace_folder, write_json_atomic
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +51,7 @@ def publish(checkpoint: Path, settings: Mapping[str, Any]) -> None:
 def seal(folder: Path, settings: Mapping[str, Any]) -> None:
     """Write `checkpoint.json` into a folder whose files are complete."""
     files = {
-        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": _hash(path)}
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != CHECKPOINT_FILE
     }
@@ -74,7 +73,7 @@ def find_fault(checkpoint: Path) -> str | None:
             return f"{name} is missing"
         if path.stat().st_size != written["bytes"]:
             return f"{name} has {path.stat().st_size} bytes instead of {written['bytes']}"
-        if _hash(path) != written["sha256"]:
+        if file_sha256(path) != written["sha256"]:
             return f"the contents of {name} changed since it was written"
     return None
 
@@ -191,8 +190,3 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in settings.items():
         flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
     return flat
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
