@@ -52,6 +52,7 @@ def test_the_published_settings_are_those_of_the_paper(name: str):
     assert (training.warmup_steps, str(training.lr_scheduler_type.value)) == (0.1, "linear")
     assert (training.per_device_train_batch_size, training.gradient_accumulation_steps, training.seed) == (128, 1, 42)
     assert (training.vision_training, training.text_training) == ("full", "full")
+    assert training.scoring == "global"  # what the authors rank by
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
