@@ -199,6 +199,11 @@ def test_help_names_every_setting(capsys: pytest.CaptureFixture[str]):
     assert not [name for name in names if f"--{name}" not in printed]
     assert "accelerate launch train.py configs/scenes.yaml" in printed
     assert help_text() in printed
+    words = " ".join(help_text().split())
+    # The names inside the sections too, and what a section that is left out means.
+    assert "Names: aligned_slots, description_dropout" in words and "vision_config" not in words
+    assert "teacher_temperature. --learning_rate_multipliers" in words and "Names: heads, text, vision." in words
+    assert "Default: r 16, lora_alpha 32, lora_dropout 0.05, target_modules queries and values." in words
 
 
 def test_settings_are_kept_for_the_record():

@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 TOWERS = {"vision_training": "vision_model", "text_training": "text_model"}
 _NEVER_TRAINED = "description_model"
 LORA_DEFAULTS: dict[str, Any] = {"r": 16, "lora_alpha": 32, "lora_dropout": 0.05}
+LORA_WORDS = (
+    ", ".join(f"{name} {value}" for name, value in LORA_DEFAULTS.items()) + ", target_modules queries and values"
+)
 # Of peft's LoraConfig, what concerns the matrices alone. `bias` would train frozen parts, and some ways of
 # `init_lora_weights` change the base, so that the adapter would fit no other copy of it.
 LORA_FIELDS = frozenset({*LORA_DEFAULTS, "use_dora", "use_rslora", "target_modules", "rank_pattern", "alpha_pattern"})

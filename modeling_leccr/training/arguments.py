@@ -16,10 +16,10 @@ from transformers.trainer_utils import HubStrategy, IntervalStrategy
 
 from modeling_leccr.configuration_leccr import LeccrConfig
 from modeling_leccr.losses_leccr import LossConfig
-from modeling_leccr.training.adapters import LORA_FIELDS, TOWERS, check_parts
+from modeling_leccr.training.adapters import LORA_FIELDS, LORA_WORDS, TOWERS, check_parts
 from modeling_leccr.training.optimization import GROUPS
 from modeling_leccr.training.settings import WITHOUT_EFFECT, check_types, settings_help
-from modeling_leccr.training.states import check_states
+from modeling_leccr.training.states import check_encoder_is_frozen
 from processing.hub_upload import check_repo_id
 from processing.scenes import ScenesConfig
 from processing.traces import without_traces
@@ -41,7 +41,7 @@ class ModelArguments:
         default="google-bert/bert-base-multilingual-cased",
         metadata={"help": "As vision_tower. From scratch, the tokenizer is trained on the training captions."},
     )
-    model: dict[str, Any] = field(default_factory=dict, metadata={"help": "Fields of LeccrConfig."})
+    model: dict[str, Any] = field(default_factory=dict, metadata={"help": "Choices of the model (LeccrConfig)."})
     base_model: str | None = field(
         default=None,
         metadata={"help": "Hub id or folder of a trained LECCR model to go on from, instead of towers and `model`."},
@@ -61,7 +61,7 @@ class DataArguments:
     images: str | None = field(
         default=None, metadata={"help": "Folder or data set of pictures, joined with a data set of texts by id."}
     )
-    scenes: dict[str, Any] = field(default_factory=dict, metadata={"help": "Fields of ScenesConfig."})
+    scenes: dict[str, Any] = field(default_factory=dict, metadata={"help": "The embedded data set (ScenesConfig)."})
     target_languages: list[str] = field(
         default_factory=list, metadata={"help": "Trained on, from machine translation."}
     )
@@ -69,13 +69,13 @@ class DataArguments:
         default_factory=list,
         metadata={"help": "Languages of human captions, default target_languages; de_mt asks with translations."},
     )
-    train_split: str = field(default="train", metadata={"help": "Name of the split."})
-    validation_split: str = field(default="validation", metadata={"help": "Chooses the checkpoint."})
-    test_split: str | None = field(default=None, metadata={"help": "Reported once, after training."})
+    train_split: str = field(default="train", metadata={"help": "Split that is trained on."})
+    validation_split: str = field(default="validation", metadata={"help": "Split that chooses the checkpoint."})
+    test_split: str | None = field(default=None, metadata={"help": "Split that is reported once, after training."})
     train_items: int | None = field(default=None, metadata={"help": "Only the first so many items, for a quick look."})
     corrupt_images: str = field(default="error", metadata={"help": "'error' names the item; 'skip' drops and counts."})
     augmentation: dict[str, Any] = field(
-        default_factory=dict, metadata={"help": "Arguments of RandomResizedCrop (scale, ratio, flip); empty: none."}
+        default_factory=dict, metadata={"help": "Random crops of training pictures; empty: none."}
     )
     streaming: bool = field(
         default=False,
@@ -96,13 +96,13 @@ class LeccrTrainingArguments(TrainingArguments):
     """`TrainingArguments` with LECCR's objectives; the defaults are the published optimizer settings."""
 
     output_dir: str | None = field(default="outputs/run", metadata={"help": "Where everything is written."})
-    per_device_train_batch_size: int = field(default=128, metadata={"help": "Pairs a device and step."})
+    per_device_train_batch_size: int = field(default=128, metadata={"help": "Pairs in one process and step."})
     per_device_eval_batch_size: int = field(default=64, metadata={"help": "Items in one forward pass."})
     learning_rate: float = field(default=1e-5, metadata={"help": "Peak, for groups with multiplier 1."})
     weight_decay: float = field(default=0.01, metadata={"help": "Of weight matrices."})
     adam_beta2: float = field(default=0.98, metadata={"help": "Beta2 of AdamW."})
     warmup_steps: float = field(default=0.1, metadata={"help": "Steps, or below 1 the share of all steps."})
-    optim: str = field(default="adamw_torch_fused", metadata={"help": "Optimizer."})
+    optim: str = field(default="adamw_torch_fused", metadata={"help": "Optimizer, by its name in transformers."})
     logging_steps: float = field(default=10, metadata={"help": "Steps between log lines."})
     eval_strategy: str = field(default="epoch", metadata={"help": "When to evaluate on validation."})
     save_strategy: str = field(default="epoch", metadata={"help": "When to write a checkpoint."})
@@ -115,16 +115,18 @@ class LeccrTrainingArguments(TrainingArguments):
     ddp_find_unused_parameters: bool | None = field(
         default=False, metadata={"help": "Whether DDP looks for parameters without gradient in each step."}
     )
-    dataloader_drop_last: bool = field(default=True, metadata={"help": "A short last batch has fewer negatives."})
+    dataloader_drop_last: bool = field(
+        default=True, metadata={"help": "Leave out a short last batch, which has fewer negatives."}
+    )
     remove_unused_columns: bool = field(default=False, metadata={"help": "The collator reads the columns itself."})
     report_to: Any = field(default="none", metadata={"help": "Trackers, such as tensorboard or trackio."})
     hub_strategy: HubStrategy | str = field(default="end", metadata={"help": "When to push: 'end' alone."})
     hub_license: str | None = field(
         default=None, metadata={"help": "Licence of the weights by its name on the Hub, such as apache-2.0."}
     )
-    loss: dict[str, Any] = field(default_factory=dict, metadata={"help": "Fields of LossConfig."})
+    loss: dict[str, Any] = field(default_factory=dict, metadata={"help": "Weights and temperatures (LossConfig)."})
     learning_rate_multipliers: dict[str, float] = field(
-        default_factory=dict, metadata={"help": f"Factors for {', '.join(GROUPS)}."}
+        default_factory=dict, metadata={"help": "Factors of learning_rate for parts of the model."}
     )
     vision_training: TowerTraining = field(
         default="full", metadata={"help": "What is trained of the vision tower: full, lora or frozen."}
@@ -133,7 +135,7 @@ class LeccrTrainingArguments(TrainingArguments):
         default="full", metadata={"help": "What is trained of the text tower: full, lora or frozen."}
     )
     lora: dict[str, Any] = field(
-        default_factory=dict, metadata={"help": f"Fields of peft's LoraConfig: {', '.join(sorted(LORA_FIELDS))}."}
+        default_factory=dict, metadata={"help": f"Of the adapters (peft's LoraConfig). Default: {LORA_WORDS}."}
     )
     gradient_cache_chunk_size: int | None = field(
         default=None,
@@ -298,7 +300,7 @@ def build_recipe(settings: dict[str, Any]) -> Recipe:
     )
     _check_base(filled)
     if data.description_states is not None and model.base_model is None:
-        check_states(config)
+        check_encoder_is_frozen(config)
     return Recipe(model, data, training, filled)
 
 
@@ -389,4 +391,5 @@ def merged(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 def help_text() -> str:
     """All settings of a recipe, for `--help`."""
-    return settings_help({"Model": ModelArguments, "Data": DataArguments, "Training": LeccrTrainingArguments}, USAGE)
+    titles = {"Model": ModelArguments, "Data": DataArguments, "Training": LeccrTrainingArguments}
+    return settings_help(titles, USAGE, _SECTIONS)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from enum import Enum
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -44,7 +44,7 @@ _OFTEN_CHANGED = {
     "resume_from_checkpoint": "true: go on from the newest intact checkpoint; or the folder of one.",
     "push_to_hub": "Push the model at the end; needs hub_model_id.",
     "hub_model_id": "organisation/name on the Hub.",
-    "hub_private_repo": "A repository that is made is private.",
+    "hub_private_repo": "Make a new repository private.",
     "use_cpu": "Train on the CPU even where there is an accelerator.",
     "disable_tqdm": "Log lines instead of progress bars.",
 }
@@ -68,12 +68,13 @@ def check_types(settings: Mapping[str, Any], sections: Sequence[type]) -> None:
             raise ValueError(f"{name} must be {_words(hints[name])}, got {value!r}, a {type(value).__name__}.")
 
 
-def settings_help(sections: Mapping[str, type], usage: str) -> str:
+def settings_help(sections: Mapping[str, type], usage: str, names: Mapping[str, Collection[str]]) -> str:
     """All settings of a recipe: those of this project and the often changed ones explained, the others named.
 
     Args:
         sections: title -> dataclass.
         usage: the form of the command.
+        names: setting that is a mapping -> the names that it may hold.
     """
     parents = {entry.name for entry in dataclasses.fields(TrainingArguments)}
     lines = [f"usage: {usage}"]
@@ -86,7 +87,8 @@ def settings_help(sections: Mapping[str, type], usage: str) -> str:
                 continue
             text = _OFTEN_CHANGED.get(entry.name) or (entry.metadata.get("help", "") if entry.name in own else None)
             if text is not None:
-                lines += _help_lines(entry, text)
+                known = f" Names: {', '.join(sorted(names[entry.name]))}." if entry.name in names else ""
+                lines += _help_lines(entry, text + known)
             elif entry.init and entry.name in parents:
                 others.append(entry.name)
     lines += ["", "Further settings, explained with transformers' TrainingArguments:"]
