@@ -2,7 +2,7 @@
 
     leccr encode_descriptions --model google-bert/bert-base-multilingual-cased --dataset data/described \\
         --out data/states
-    python train.py RECIPE.yaml --model.description_encoder frozen --description_states data/states
+    accelerate launch train.py RECIPE.yaml --model.description_encoder frozen --description_states data/states
 
 The model is the text tower of a recipe, by name or folder, or a LECCR model whose description encoder is frozen. A
 training run with `description_states` computes by itself what its folder lacks; this command does it before, with its
@@ -27,7 +27,7 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 from hub_scripts.model_options import add_model_arguments, load_model
 from modeling_leccr.description_encoder import (
     DEFAULT_BATCH_SIZE,
-    DEFAULT_ROWS_PER_SHARD,
+    DEFAULT_DESCRIPTIONS_PER_SHARD,
     DescriptionEncoder,
     fill_store,
 )
@@ -46,10 +46,13 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="leccr encode_descriptions", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add_model_arguments(parser)
+    add_model_arguments(
+        parser,
+        "folder or Hub name of the text tower of a recipe, or of a LECCR model with a frozen description encoder",
+    )
     parser.add_argument("--dataset", required=True, help="folder or Hub name of a data set with descriptions")
     parser.add_argument("--config", help="configuration of a data set that has several")
-    parser.add_argument("--splits", nargs="+", default=["train"], help="(default: %(default)s)")
+    parser.add_argument("--splits", nargs="+", default=["train"], help="splits whose descriptions are read (default: train)")
     parser.add_argument("--out", required=True, metavar="FOLDER", help="the folder of the states")
     parser.add_argument(
         "--dtype",
@@ -69,7 +72,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--rows-per-shard",
         type=int,
-        default=DEFAULT_ROWS_PER_SHARD,
+        default=DEFAULT_DESCRIPTIONS_PER_SHARD,
         help="descriptions in a file (default: %(default)s)",
     )
     return parser.parse_args(argv)
@@ -96,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         descriptions,
         batch_size=options.batch_size,
         rows_per_shard=options.rows_per_shard,
-        process=int(os.environ.get("RANK", "0")),
+        process_index=int(os.environ.get("RANK", "0")),
         num_processes=int(os.environ.get("WORLD_SIZE", "1")),
     )
     size = sum(path.stat().st_size for path in Path(options.out).glob("[!.]*"))

@@ -18,7 +18,7 @@ from processing.processing_leccr import LeccrProcessor
 logger = logging.getLogger(__name__)
 
 DEFAULT_BATCH_SIZE = 64
-DEFAULT_ROWS_PER_SHARD = 1000
+DEFAULT_DESCRIPTIONS_PER_SHARD = 1000
 # What a tokenizer remembers of its last call.
 _CALL_SETTINGS = frozenset({"padding", "truncation"})
 
@@ -69,8 +69,8 @@ def fill_store(
     descriptions: Iterable[str | None],
     *,
     batch_size: int = DEFAULT_BATCH_SIZE,
-    rows_per_shard: int = DEFAULT_ROWS_PER_SHARD,
-    process: int = 0,
+    rows_per_shard: int = DEFAULT_DESCRIPTIONS_PER_SHARD,
+    process_index: int = 0,
     num_processes: int = 1,
     progress: bool = True,
 ) -> int:
@@ -82,7 +82,7 @@ def fill_store(
         descriptions: of the items; those without are left out.
         batch_size: descriptions in one forward pass.
         rows_per_shard: descriptions in a file, and the most that a kill can lose.
-        process, num_processes: each of several processes with the same arguments takes its share of the files.
+        process_index, num_processes: each of several processes with the same arguments takes its share of the files.
         progress: show a bar.
 
     Returns:
@@ -95,7 +95,7 @@ def fill_store(
         raise ValueError(f"batch_size and rows_per_shard must be at least 1, got {batch_size} and {rows_per_shard}.")
     wanted = list(dict.fromkeys(descriptions))
     # Cut before looking at what is there: a process that starts later sees more of it, and must cut alike.
-    starts = range(process * rows_per_shard, len(wanted), num_processes * rows_per_shard)
+    starts = range(process_index * rows_per_shard, len(wanted), num_processes * rows_per_shard)
     shards = [missing for start in starts if (missing := store.missing(wanted[start : start + rows_per_shard]))]
     num_missing = sum(map(len, shards))
     if num_missing:

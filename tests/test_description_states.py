@@ -173,7 +173,7 @@ def test_processes_share_the_work_whenever_they_start(tmp_path: Path, encoder: D
         counting = CountingEncoder(encoder)
         store = new_store(tmp_path / "store", encoder)
         fill_store(
-            store, counting, [*DESCRIPTIONS, *DESCRIPTIONS], batch_size=2, rows_per_shard=2, process=process,
+            store, counting, [*DESCRIPTIONS, *DESCRIPTIONS], batch_size=2, rows_per_shard=2, process_index=process,
             num_processes=3, progress=False,
         )  # fmt: skip
         assert counting.encoded

@@ -28,7 +28,7 @@ class _GatherRows(torch.autograd.Function):
 
 
 def row_counts(rows: Tensor) -> list[int]:
-    """How many rows each process holds, in the order of the ranks; every process has to ask."""
+    """How many rows each process holds, in the order of the processes; every one has to ask."""
     if not _several_processes():
         return [rows.shape[0]]
     counts = torch.empty(dist.get_world_size(), dtype=torch.int64, device=rows.device)
@@ -37,7 +37,7 @@ def row_counts(rows: Tensor) -> list[int]:
 
 
 def gather_batch(batch: MatchingBatch, sizes: list[int] | None = None) -> MatchingBatch:
-    """The global batch, rows in the order of the ranks; with one process the batch itself.
+    """The global batch, rows in the order of the processes; with one process the batch itself.
 
     Processes may hold different numbers of rows, as after skipping corrupt images. The gradient is right where every
     process computes the same loss of the result.

@@ -16,7 +16,7 @@ from processing.streaming import ParquetSplit
 from retrieval.items import read_column
 
 
-def check_states(config: Any) -> None:
+def check_encoder_is_frozen(config: Any) -> None:
     """Refuse a store for a model that has no use for one.
 
     Args:
@@ -55,7 +55,7 @@ def training_states(
     """
     if folder is None:
         return None
-    check_states(model.config)
+    check_encoder_is_frozen(model.config)
     tower: Any = model.description_model
     encoder = DescriptionEncoder(tower.to(args.device), processor)
     if isinstance(train, ParquetSplit):
@@ -65,7 +65,7 @@ def training_states(
         store,
         encoder,
         read_column(train, DESCRIPTION_COLUMN),
-        process=args.process_index,
+        process_index=args.process_index,
         num_processes=args.world_size,
         progress=not args.disable_tqdm and args.process_index == 0,
     )
