@@ -1,13 +1,13 @@
 """Encode a split once: items and texts to unit vectors on the CPU, in the order they came."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from modeling_leccr.towers_leccr import eval_mode
 from processing.records import DESCRIPTION_COLUMN
 from retrieval.items import read_column, read_ids, read_image
 from retrieval.ranks import check_finite
@@ -131,7 +131,7 @@ def _encode(
     times_encoded = torch.zeros(len(lengths), dtype=torch.int64)
     # A bar for every evaluation of a long training would bury its log: only those that take a while get one.
     bar = tqdm(total=len(lengths), desc=name, disable=not progress, delay=_BAR_AFTER_SECONDS, leave=False)
-    with processes.all_or_none(), _evaluation_mode(model), bar:
+    with processes.all_or_none(), torch.no_grad(), eval_mode(model), bar:
         for batch, counts in processes.own_parts(batches):
             parts = embed(batch)
             if not wholes:
@@ -147,20 +147,6 @@ def _encode(
     if wrong:
         raise RuntimeError(f"each of the {len(lengths)} {name} must be encoded once; not so are those at {wrong[:3]}.")
     return wholes
-
-
-@contextmanager
-def _evaluation_mode(model: Any) -> Iterator[None]:
-    """No dropout and no gradient inside; the mode of each part of the model is restored afterwards."""
-    # Not `model.train(...)`: it would give a frozen tower its dropout back.
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def _batches_by_length(lengths: Sequence[int], batch_size: int, *, name: str) -> Iterator[list[int]]:
