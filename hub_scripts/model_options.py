@@ -11,9 +11,14 @@ import modeling_leccr  # noqa: F401 - registers the Auto classes
 from processing.local_models import chosen_device, resolve_revision
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the model."""
-    parser.add_argument("--model", required=True, help="folder or Hub name of a saved model")
+def add_model_arguments(parser: argparse.ArgumentParser, what: str = "folder or Hub name of a saved model") -> None:
+    """Add the options of the model.
+
+    Args:
+        parser: that gets them.
+        what: the models that the command takes, for the help.
+    """
+    parser.add_argument("--model", required=True, help=what)
     parser.add_argument("--revision", help="commit, branch or tag of a model on the Hub (default: its main branch)")
     parser.add_argument("--device", help="where the model runs: cpu, cuda, cuda:1 (default: a GPU if there is one)")
 
