@@ -52,7 +52,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--dataset", required=True, help="folder or Hub name of a data set with descriptions")
     parser.add_argument("--config", help="configuration of a data set that has several")
-    parser.add_argument("--splits", nargs="+", default=["train"], help="splits whose descriptions are read (default: train)")
+    parser.add_argument(
+        "--splits", nargs="+", default=["train"], help="splits whose descriptions are read (default: train)"
+    )
     parser.add_argument("--out", required=True, metavar="FOLDER", help="the folder of the states")
     parser.add_argument(
         "--dtype",
