@@ -9,27 +9,24 @@ import logging
 import os
 import sys
 import time
-import traceback
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from hub_scripts.cli import USER_ERRORS
+from hub_scripts.cli import USER_ERRORS, origin
 from modeling_leccr.export import check_replaceable
-from modeling_leccr.training.arguments import Recipe, help_text, parse_recipe
+from modeling_leccr.training.arguments import help_text, parse_recipe
 from modeling_leccr.training.building import build_processor, load_splits
 from modeling_leccr.training.monitoring import TrainingStoppedError
 from modeling_leccr.training.outputs import (
     MAIN_SYSTEM,
     push_main_system,
+    record_start,
     save_and_verify,
     search_in_fresh_process,
     write_metrics,
     write_pictures_and_report,
 )
 from modeling_leccr.training.run import control_recipes, reported_split, train_system, use_all_cores
-from reporting.fingerprints import data_fingerprints
-from reporting.run_record import PeakMemory, write_run_start
+from reporting.run_record import PeakMemory
 
 logger = logging.getLogger("train")
 
@@ -90,25 +87,6 @@ def main(arguments: list[str]) -> None:
             raise SystemExit(f"train.py: {error}") from error
 
 
-def record_start(folder: Path, recipe: Recipe, splits: Mapping[str, Any]) -> dict[str, Any]:
-    """Write `run.json`, so that a run that is stopped has a record too.
-
-    Returns:
-        The fingerprints of the splits.
-    """
-    data, training = recipe.data, recipe.training
-    names = {"train": data.train_split, "validation": data.validation_split, "test": str(data.test_split)}
-    fingerprints = data_fingerprints(splits, recipe.public_settings().get("dataset", data.dataset), names)
-    write_run_start(
-        folder,
-        recipe.settings,
-        data=fingerprints,
-        num_processes=training.world_size,
-        resumed=bool(training.resume_from_checkpoint),
-    )
-    return fingerprints
-
-
 def run_script(arguments: list[str]) -> None:
     """As `main`; what its user can mend ends it with one line and status 1.
 
@@ -120,17 +98,7 @@ def run_script(arguments: list[str]) -> None:
     except KeyboardInterrupt:
         raise SystemExit("train.py: stopped; with `--resume_from_checkpoint true` it goes on.") from None
     except (*USER_ERRORS, TrainingStoppedError) as error:
-        raise SystemExit(f"train.py: {error} [{_origin(error)}]") from error
-
-
-def _origin(error: BaseException) -> str:
-    """The innermost line of this project that the error came through, for who looks for a fault of the code."""
-    root = Path(__file__).resolve().parent
-    places = [(Path(frame.filename).resolve(), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
-    # An environment may lie in the checkout.
-    own = [(place, line) for place, line in places if place.is_relative_to(root) and "site-packages" not in place.parts]
-    place, line = own[-1]
-    return f"{place.relative_to(root).as_posix()}:{line}"
+        raise SystemExit(f"train.py: {error} [{origin(error)}]") from error
 
 
 if __name__ == "__main__":

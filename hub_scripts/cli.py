@@ -2,8 +2,10 @@
 
 import argparse
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 
 from huggingface_hub.errors import StrictDataclassError
 
@@ -45,6 +47,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     except USER_ERRORS as error:
         # What is wrong is in the message; `python -m hub_scripts.NAME` shows where it was found.
         raise SystemExit(f"leccr {command}: {error}") from error
+
+
+def origin(error: BaseException) -> str:
+    """The innermost line of this project that the error came through, for who looks for a fault of the code."""
+    root = Path(__file__).resolve().parents[1]
+    places = [(Path(frame.filename).resolve(), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    # An environment may lie in the checkout.
+    own = [(place, line) for place, line in places if place.is_relative_to(root) and "site-packages" not in place.parts]
+    place, line = own[-1]
+    return f"{place.relative_to(root).as_posix()}:{line}"
 
 
 if __name__ == "__main__":

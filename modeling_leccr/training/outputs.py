@@ -1,4 +1,4 @@
-"""What a run leaves behind: the model folder, metrics, pictures, and a search in a process of its own."""
+"""What a run leaves behind: its start, the model folder, metrics, pictures, and a search in a process of its own."""
 
 import json
 import logging
@@ -16,7 +16,7 @@ from huggingface_hub.errors import HTTPError
 from modeling_leccr.export import save_for_hub
 from modeling_leccr.publishing import push_model
 from modeling_leccr.training.adapters import merge_adapter, save_adapter
-from modeling_leccr.training.arguments import LeccrTrainingArguments
+from modeling_leccr.training.arguments import LeccrTrainingArguments, Recipe
 from modeling_leccr.training.run import MAIN_SYSTEM, SystemRun
 from modeling_leccr.training.weights import has_adapter
 from processing.files import write_json_atomic
@@ -26,13 +26,34 @@ from processing.records import ID_COLUMN, query_column
 from processing.sources import write_shard
 from reporting.compare import draw_recalls
 from reporting.curves import draw_training_curves
+from reporting.fingerprints import data_fingerprints
 from reporting.model_record import without_descriptions
 from reporting.report import write_report
+from reporting.run_record import write_run_start
 
 logger = logging.getLogger(__name__)
 
 _ROOT = Path(__file__).resolve().parents[2]
 _VERIFY_SCRIPT = _ROOT / "hub_scripts" / "verify_export.py"
+
+
+def record_start(folder: Path, recipe: Recipe, splits: Mapping[str, Any]) -> dict[str, Any]:
+    """Write `run.json`, so that a run that is stopped has a record too.
+
+    Returns:
+        The fingerprints of the splits.
+    """
+    data, training = recipe.data, recipe.training
+    names = {"train": data.train_split, "validation": data.validation_split, "test": str(data.test_split)}
+    fingerprints = data_fingerprints(splits, recipe.public_settings().get("dataset", data.dataset), names)
+    write_run_start(
+        folder,
+        recipe.settings,
+        data=fingerprints,
+        num_processes=training.world_size,
+        resumed=bool(training.resume_from_checkpoint),
+    )
+    return fingerprints
 
 
 def write_metrics(

@@ -1,5 +1,6 @@
 """Train a recipe and its controls, each on the same data with the same budget."""
 
+import copy
 import dataclasses
 import logging
 import os
@@ -15,7 +16,7 @@ from transformers import set_seed
 
 from modeling_leccr.modeling_leccr import LeccrModel
 from modeling_leccr.training.adapters import count_parameters, keep_base, prepare_parts
-from modeling_leccr.training.arguments import DataArguments, Recipe, build_recipe, merged
+from modeling_leccr.training.arguments import DataArguments, LeccrTrainingArguments, Recipe, build_recipe, merged
 from modeling_leccr.training.building import build_model
 from modeling_leccr.training.sharding import whole_model
 from modeling_leccr.training.states import training_states
@@ -118,16 +119,14 @@ def train_system(
     Raises:
         ValueError: the data do not fit the recipe. What only the end of training would need is checked before it.
     """
-    args, data = recipe.training, recipe.data
+    args, data = copy.copy(recipe.training), recipe.data
     args.output_dir = str(folder)
     set_seed(args.seed)
     languages = data.evaluation_languages or data.target_languages
     model = build_model(recipe.model, processor.tokenizer)
     check_descriptions(model.config, splits)
-    if "lora" in args.tower_training.values() and recipe.model.base_model is None:
-        base = base_folder or folder / "base"
-        started = base.is_dir() or any(folder.glob("checkpoint-*"))
-        keep_base(model, processor, base, resumed=bool(args.resume_from_checkpoint) and started)
+    if recipe.model.base_model is None:
+        _prepare_base(model, processor, args, base_folder or folder / "base")
     prepare_parts(model, args.tower_training, args.lora)
     num_parameters = count_parameters(model)
     evaluations = _evaluations(model.config, splits)
@@ -169,6 +168,16 @@ def train_system(
         is_main_process=trainer.is_world_process_zero(),
         num_parameters=num_parameters,
     )
+
+
+def _prepare_base(
+    model: LeccrModel, processor: LeccrProcessor, args: LeccrTrainingArguments, base_folder: Path
+) -> None:
+    """Keep the model as it is, if an adapter is to be trained on it; a run that goes on takes the one that it kept."""
+    if "lora" not in args.tower_training.values():
+        return
+    started = base_folder.is_dir() or any(Path(str(args.output_dir)).glob("checkpoint-*"))
+    keep_base(model, processor, base_folder, resumed=bool(args.resume_from_checkpoint) and started)
 
 
 def _augmentation(data: DataArguments, processor: LeccrProcessor) -> RandomResizedCrop | None:
