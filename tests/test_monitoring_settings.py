@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from modeling_leccr.training.arguments import build_recipe, help_text, parse_recipe
-from modeling_leccr.training.settings import WITHOUT_EFFECT
+from modeling_leccr.training.settings import FIXED, WITHOUT_EFFECT
 
 
 @pytest.mark.parametrize(
@@ -23,9 +23,18 @@ from modeling_leccr.training.settings import WITHOUT_EFFECT
         ("controls", ["small"], r"controls must be a mapping, got \['small'\]"),
         ("text_training", "half", r"text_training must be one of \['full', 'lora', 'frozen'\], got 'half'"),
         ("gradient_cache_chunk_size", "8", "gradient_cache_chunk_size must be a whole number or null, got '8'"),
+        ("gradient_cache_chunk_size", -3, "gradient_cache_chunk_size must be at least 1, or null for none, got -3"),
+        ("corrupt_images", "foo", r"corrupt_images must be one of \['error', 'skip'\], got 'foo'"),
+        ("train_items", -1, "train_items must be at least 1, or null for none, got -1"),
+        ("image_size", 0, "image_size must be at least 1, got 0"),
+        ("per_device_train_batch_size", 1, "per_device_train_batch_size must be at least 2, got 1"),
+        ("auto_find_batch_size", True, "auto_find_batch_size must be false, got true: it would take negatives away"),
+        ("ignore_data_skip", True, "ignore_data_skip must be false, got true: a resumed run would begin"),
+        ("train_sampling_strategy", "sequential", "train_sampling_strategy must be 'random', got 'sequential'"),
+        ("hub_strategy", "every_save", "hub_strategy must be 'end', got 'every_save'"),
     ],
 )
-def test_a_value_of_a_wrong_type_is_refused(name: str, value: Any, message: str):
+def test_a_value_that_does_not_fit_is_refused(name: str, value: Any, message: str):
     """`no` as a text is true to Python, and a rate in words fails in the first step, after all preparation."""
     with pytest.raises(ValueError, match=message):
         build_recipe({"target_languages": ["de"], "use_cpu": True, name: value})
@@ -38,7 +47,7 @@ def test_values_that_fit_pass():
     assert build_recipe({"target_languages": ["de"], "use_cpu": True, **values}).training.learning_rate == 1
 
 
-@pytest.mark.parametrize("name", ["hub_always_push", "label_smoothing_factor", "do_predict"])
+@pytest.mark.parametrize("name", ["hub_always_push", "label_smoothing_factor", "do_predict", "bf16_full_eval"])
 def test_a_setting_that_would_do_nothing_is_refused(name: str):
     """Somebody who smooths labels would report a result of smoothed labels."""
     with pytest.raises(ValueError, match=rf"unknown settings \['{name}'\] in the recipe"):
@@ -48,7 +57,7 @@ def test_a_setting_that_would_do_nothing_is_refused(name: str):
 def test_the_help_leaves_out_what_does_nothing_and_fits_a_screen():
     """The stock help is 500 lines, in which nobody finds the settings of this project."""
     text = help_text()
-    assert not [name for name in WITHOUT_EFFECT if name in text]
+    assert not [name for name in (*WITHOUT_EFFECT, *FIXED) if name in text]
     lines = text.splitlines()
     assert len(lines) < 150 and max(map(len, lines)) <= 120
     assert "--per_device_train_batch_size" in text and "adam_epsilon" in text

@@ -161,6 +161,5 @@ def test_the_seed_of_the_data_can_differ_from_that_of_the_model(tmp_path: Path):
 
 def test_other_orders_of_the_stock_trainer_are_refused(tmp_path: Path):
     """An order that is asked for and silently not taken is a wrong result."""
-    trainer = crop_trainer(tmp_path, train_sampling_strategy="sequential")
     with pytest.raises(ValueError, match="train_sampling_strategy must be 'random', got 'sequential'"):
-        trainer.get_train_dataloader()
+        crop_trainer(tmp_path, train_sampling_strategy="sequential")

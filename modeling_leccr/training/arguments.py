@@ -18,7 +18,7 @@ from modeling_leccr.configuration_leccr import LeccrConfig
 from modeling_leccr.losses_leccr import LossConfig
 from modeling_leccr.training.adapters import LORA_FIELDS, LORA_WORDS, TOWERS, check_parts
 from modeling_leccr.training.optimization import GROUPS
-from modeling_leccr.training.settings import WITHOUT_EFFECT, check_types, settings_help
+from modeling_leccr.training.settings import WITHOUT_EFFECT, check_fixed, check_values, settings_help
 from modeling_leccr.training.states import check_encoder_is_frozen
 from processing.hub_upload import check_repo_id
 from processing.scenes import ScenesConfig
@@ -73,7 +73,9 @@ class DataArguments:
     validation_split: str = field(default="validation", metadata={"help": "Split that chooses the checkpoint."})
     test_split: str | None = field(default=None, metadata={"help": "Split that is reported once, after training."})
     train_items: int | None = field(default=None, metadata={"help": "Only the first so many items, for a quick look."})
-    corrupt_images: str = field(default="error", metadata={"help": "'error' names the item; 'skip' drops and counts."})
+    corrupt_images: Literal["error", "skip"] = field(
+        default="error", metadata={"help": "'error' names the item; 'skip' drops and counts."}
+    )
     augmentation: dict[str, Any] = field(
         default_factory=dict, metadata={"help": "Random crops of training pictures; empty: none."}
     )
@@ -118,9 +120,8 @@ class LeccrTrainingArguments(TrainingArguments):
     dataloader_drop_last: bool = field(
         default=True, metadata={"help": "Leave out a short last batch, which has fewer negatives."}
     )
-    remove_unused_columns: bool = field(default=False, metadata={"help": "The collator reads the columns itself."})
     report_to: Any = field(default="none", metadata={"help": "Trackers, such as tensorboard or trackio."})
-    hub_strategy: HubStrategy | str = field(default="end", metadata={"help": "When to push: 'end' alone."})
+    hub_strategy: HubStrategy | str = "end"
     hub_license: str | None = field(
         default=None, metadata={"help": "Licence of the weights by its name on the Hub, such as apache-2.0."}
     )
@@ -161,10 +162,11 @@ class LeccrTrainingArguments(TrainingArguments):
         """Check what the end of training would need.
 
         Raises:
-            ValueError: the push has no repository or one without organisation, or would send checkpoints; a tracker
-                is not installed; training cannot stop early because it is not evaluated.
+            ValueError: a setting must stay as it is; the push has no repository or one without organisation; a
+                tracker is not installed; training cannot stop early because it is not evaluated.
         """
         super().__post_init__()
+        check_fixed(self)
         _check_trackers(self.report_to)
         if self.early_stopping_patience is not None:
             _check_early_stopping(self)
@@ -176,12 +178,6 @@ class LeccrTrainingArguments(TrainingArguments):
             raise ValueError("push_to_hub needs hub_model_id, a name such as organisation/leccr-multi30k; got none.")
         if self.hub_model_id:
             check_repo_id(self.hub_model_id)
-        strategy = HubStrategy(self.hub_strategy)
-        if self.push_to_hub and strategy != HubStrategy.END:
-            raise ValueError(
-                f"hub_strategy must be 'end', got {strategy.value!r}: others would send optimizer states and "
-                f"half-trained models; push a checkpoint with `leccr push_model --model CHECKPOINT`."
-            )
 
 
 def _check_trackers(trackers: Sequence[str]) -> None:
@@ -285,7 +281,7 @@ def build_recipe(settings: dict[str, Any]) -> Recipe:
     }
     for section, names in _SECTIONS.items():
         _check_section(section, filled.get(section, {}), names)
-    check_types(filled, sections)
+    check_values(filled, sections)
     parser = HfArgumentParser(sections)  # type: ignore[arg-type]
     model, data, training = parser.parse_dict(dict(filled))
     if not data.target_languages:
@@ -319,8 +315,6 @@ def _check_streaming(data: DataArguments, training: LeccrTrainingArguments) -> N
             f"streaming needs max_steps, got {training.max_steps}: a stream has no length, and with it no epochs to "
             f"count; max_steps is epochs x items / pairs of all processes in a step."
         )
-    if data.shuffle_buffer < 1:
-        raise ValueError(f"shuffle_buffer must be at least 1 item, got {data.shuffle_buffer}; 1 keeps the order.")
     strategies = {
         name: str(IntervalStrategy(getattr(training, name)).value) for name in ("eval_strategy", "save_strategy")
     }

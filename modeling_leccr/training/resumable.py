@@ -37,7 +37,7 @@ from processing.streaming import StreamedPairs
 logger = logging.getLogger(__name__)
 
 # Settings that say where results go and how they are shown or fetched, not what they are.
-_WITHOUT_EFFECT = re.compile(
+_NO_PART_OF_THE_RESULT = re.compile(
     r"output_dir|logging_dir|run_name|project|trackio_.*|report_to|resume_from_checkpoint|push_to_hub|hub_.*|.*_token"
     r"|disable_tqdm|log_.*|logging_.*|dataloader_(?!drop_last).*|save_.*|controls|local_rank|ddp_timeout"
 )
@@ -88,7 +88,7 @@ class ResumableTrainer(Trainer):
     def settings(self) -> dict[str, Any]:
         """What decides the result of the run, as checkpoints keep it."""
         known = {**self.run_settings, **self.args.to_dict()}
-        settings = {name: value for name, value in known.items() if not _WITHOUT_EFFECT.fullmatch(name)}
+        settings = {name: value for name, value in known.items() if not _NO_PART_OF_THE_RESULT.fullmatch(name)}
         settings["num_processes"] = self.args.world_size
         if isinstance(self.train_dataset, StreamedPairs):
             # Who reads which row of a stream depends on these; they change nothing where rows have an index.
@@ -101,7 +101,7 @@ class ResumableTrainer(Trainer):
         """Batches of this process, see `GlobalBatches`; a stream brings its own order and share.
 
         Raises:
-            ValueError: there is not a single batch, or another sampling strategy than random is asked for.
+            ValueError: there is not a single batch.
         """
         args: Any = self.args
         workers: dict[str, Any] = {
@@ -117,11 +117,6 @@ class ResumableTrainer(Trainer):
         pairs: Any = self.train_dataset
         if isinstance(pairs, StreamedPairs):
             return DataLoader(pairs, batch_sampler=pairs.batches(self._train_batch_size), **workers)
-        if args.train_sampling_strategy != "random":
-            raise ValueError(
-                f"train_sampling_strategy must be 'random', got {args.train_sampling_strategy!r}: pairs of like length "
-                f"would be easy negatives for each other."
-            )
         batches = GlobalBatches(
             len(pairs),
             self._train_batch_size,

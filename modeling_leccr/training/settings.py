@@ -13,20 +13,58 @@ from transformers import TrainingArguments
 # that is not finite ends the run.
 WITHOUT_EFFECT = frozenset(
     {
+        "average_tokens_across_devices",
         "batch_eval_metrics",
+        "bf16_full_eval",
+        "dataloader_in_order",
         "do_eval",
         "do_predict",
         "do_train",
         "eval_accumulation_steps",
         "eval_do_concat_batches",
+        "eval_use_gather_object",
+        "fp16_full_eval",
         "hub_always_push",
         "include_for_metrics",
         "label_names",
         "label_smoothing_factor",
+        "length_column_name",
         "logging_nan_inf_filter",
         "prediction_loss_only",
+        "remove_unused_columns",
+        "restore_callback_states_from_checkpoint",
     }
 )
+# Fields of TrainingArguments with one value that is right here: name -> it, and why no other.
+FIXED: dict[str, tuple[Any, str]] = {
+    "auto_find_batch_size": (
+        False,
+        "it would take negatives away without a word; set gradient_cache_chunk_size, which keeps them, or lower "
+        "per_device_train_batch_size",
+    ),
+    "hub_strategy": (
+        "end",
+        "others would send optimizer states and half-trained models; push a checkpoint with "
+        "`leccr push_model --model CHECKPOINT`",
+    ),
+    "ignore_data_skip": (
+        False,
+        "a resumed run would begin its epoch anew, and end as another than the uninterrupted one; leave it out",
+    ),
+    "train_sampling_strategy": ("random", "pairs of like length would be easy negatives for each other"),
+}
+# The least value of numbers that nothing further down would check before the work starts.
+_MINIMA = {
+    "image_size": 1,
+    "vocab_size": 1,
+    "max_length": 1,
+    "train_items": 1,
+    "shuffle_buffer": 1,
+    "per_device_train_batch_size": 2,
+    "per_device_eval_batch_size": 1,
+    "gradient_accumulation_steps": 1,
+    "gradient_cache_chunk_size": 1,
+}
 # Fields of TrainingArguments that people change, with our words.
 _OFTEN_CHANGED = {
     "num_train_epochs": "Passes over the training pairs.",
@@ -51,21 +89,36 @@ _OFTEN_CHANGED = {
 _SCALARS: dict[Any, tuple[type, ...]] = {int: (int,), float: (int, float), str: (str,), NoneType: (NoneType,)}
 
 
-def check_types(settings: Mapping[str, Any], sections: Sequence[type]) -> None:
-    """Refuse values of a wrong type, which would fail somewhere inside, or be taken for true.
+def check_values(settings: Mapping[str, Any], sections: Sequence[type]) -> None:
+    """Refuse values of a wrong type, which would fail somewhere inside, or be taken for true; and too small numbers.
 
     Args:
         settings: name -> value.
         sections: dataclasses with these names as fields.
 
     Raises:
-        ValueError: a value has another type than its setting.
+        ValueError: a value has another type than its setting, or is too small for it.
     """
     hints = {name: hint for section in sections for name, hint in get_type_hints(section).items()}
     hints["resume_from_checkpoint"] = bool | str | None
     for name, value in settings.items():
         if not _fits(value, hints[name]):
             raise ValueError(f"{name} must be {_words(hints[name])}, got {value!r}, a {type(value).__name__}.")
+        if name in _MINIMA and value is not None and value < _MINIMA[name]:
+            null = ", or null for none" if NoneType in get_args(hints[name]) else ""
+            raise ValueError(f"{name} must be at least {_MINIMA[name]}{null}, got {value}.")
+
+
+def check_fixed(args: TrainingArguments) -> None:
+    """Refuse the values that this trainer cannot work with, or would give another result with.
+
+    Raises:
+        ValueError: a field has such a value.
+    """
+    for name, (value, reason) in FIXED.items():
+        found = getattr(args, name)
+        if found != value:
+            raise ValueError(f"{name} must be {_shown(value)}, got {_shown(found)}: {reason}.")
 
 
 def settings_help(sections: Mapping[str, type], usage: str, names: Mapping[str, Collection[str]]) -> str:
@@ -83,7 +136,7 @@ def settings_help(sections: Mapping[str, type], usage: str, names: Mapping[str, 
         lines += ["", f"{title}:"]
         own = set(section.__annotations__)
         for entry in dataclasses.fields(section):
-            if entry.name in WITHOUT_EFFECT:
+            if entry.name in WITHOUT_EFFECT or entry.name in FIXED:
                 continue
             text = _OFTEN_CHANGED.get(entry.name) or (entry.metadata.get("help", "") if entry.name in own else None)
             if text is not None:
@@ -107,6 +160,11 @@ def _help_lines(entry: dataclasses.Field, text: str) -> list[str]:
     indent = " " * 32
     first = [head.ljust(32) + words[0]] if len(head) < 31 else [head, indent + words[0]]
     return first + [indent + word for word in words[1:]]
+
+
+def _shown(value: Any) -> str:
+    value = value.value if isinstance(value, Enum) else value
+    return repr(value) if isinstance(value, str) else _yaml_word(value)
 
 
 def _yaml_word(value: Any) -> str:
