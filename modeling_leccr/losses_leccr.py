@@ -287,8 +287,9 @@ SLOT_TERMS = ("slot_contrastive", "slot_vision", "slot_diversity")
 def _check_negatives(num_items: int) -> None:
     if num_items < 2:
         raise ValueError(
-            f"a contrastive loss needs at least 2 items in the global batch, got {num_items}: with no negative it is "
-            f"constant whatever the model does; raise the batch size, or drop the last batch."
+            f"a contrastive loss needs at least 2 items in the global batch, got {num_items}: captions of one item are "
+            f"no negatives for each other; raise per_device_train_batch_size, keep dataloader_drop_last, or train on "
+            f"more items."
         )
 
 
@@ -338,9 +339,19 @@ class LeccrCriterion:
             batch.slot_similarity = mean_slot_similarity(output.slots.float())
         return batch
 
-    def __call__(self, batch: MatchingBatch, logit_scale: Tensor) -> dict[str, Tensor]:
-        """Each term of the global batch, before its weight: {name: scalar}. Without slots, their terms are absent."""
-        _check_negatives(batch.image_ids.unique().numel())
+    def __call__(self, batch: MatchingBatch, logit_scale: Tensor, *, num_items: int | None = None) -> dict[str, Tensor]:
+        """Each term of the global batch, before its weight: {name: scalar}. Without slots, their terms are absent.
+
+        Args:
+            batch: its rows.
+            logit_scale: logarithm of the inverse temperature.
+            num_items: different items that are known to be among them, at least; None counts them, and waits for the
+                device to do so.
+
+        Raises:
+            ValueError: there is one item alone.
+        """
+        _check_negatives(batch.image_ids.unique().numel() if num_items is None else num_items)
         names = [name for name in self.terms if batch.slot_embeds is not None or name not in SLOT_TERMS]
         # Autocast would compute the logits in bf16, whose steps near 10 are 1/16: too coarse for a softmax.
         with torch.autocast(batch.image_embeds.device.type, enabled=False):

@@ -67,10 +67,18 @@ def test_a_batch_of_one_item_is_refused(tmp_path: Path):
 def test_fewer_pairs_than_a_batch_are_refused(tmp_path: Path):
     """transformers trains for no step at all, writes a log line, and the untrained model is taken for the result."""
     with pytest.raises(ValueError, match=r"batches of 16 pairs .* only 8 .*; lower per_device_train_batch_size"):
-        tiny_trainer(tmp_path, tiny_model(), per_device_train_batch_size=16)
+        tiny_trainer(tmp_path, tiny_model(), per_device_train_batch_size=16).train()
     trainer = tiny_trainer(tmp_path, tiny_model(), per_device_train_batch_size=16, dataloader_drop_last=False)
     trainer.train()
     assert trainer.state.global_step == 2
+
+
+def test_a_batch_of_one_item_is_refused_whatever_its_number_of_captions(tmp_path: Path):
+    """Its captions are all positives of its one picture: nothing is told apart."""
+    captions = {name: [["one", "two", "three", "four"]] for name in ("caption_en", "caption_de_mt", "caption_de")}
+    trainer = tiny_trainer(tmp_path, tiny_model(), split=tiny_split(1, **captions))
+    with pytest.raises(ValueError, match=r"2 items in the global batch, got 1: .*; raise per_device_train_batch_size"):
+        trainer.train()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from modeling_leccr.training.monitoring import (
     TrainingStoppedError,
     check_finite,
     explained_memory_errors,
+    log_line,
 )
 from processing.pairs import CaptionPairs
 from tests.tiny import tiny_model
@@ -217,6 +219,34 @@ def test_a_run_logs_its_speed_and_counts_skipped_rows_of_all_workers(tmp_path: P
     assert [entry["skipped_rows"] for entry in lines] == [2.0, 4.0]
     assert "pairs_per_second" not in lines[0]
     assert lines[1]["pairs_per_second"] > 0 and 0 <= lines[1]["data_wait_share"] <= 1
+
+
+@pytest.mark.parametrize("with_bar", [False, True])
+def test_training_shows_one_short_line_for_each_of_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str], with_bar: bool
+):
+    """The stock line is a dictionary of 15 columns and more, in which nobody finds the loss."""
+    caplog.set_level(logging.INFO, logger="modeling_leccr.training.monitoring")
+    trainer = tiny_trainer(tmp_path, tiny_model(), validation=tiny_split(4), disable_tqdm=not with_bar, **EVALUATED)
+    trainer.train()
+    trainer.evaluate(tiny_split(4), metric_key_prefix="test")
+    printed = capsys.readouterr().out.splitlines()
+    lines = printed if with_bar else [record.getMessage() for record in caplog.records]
+    assert with_bar or not printed
+    forms = [
+        r"loss \d[\d.]*",
+        r"validation SumR [\d.]+",
+        r"loss \d[\d.]*, [\d.]+ pairs/s",
+        r"validation SumR [\d.]+",
+        r"trained for \d+ s",
+        r"test SumR [\d.]+",
+    ]
+    assert len(trainer.state.log_history) == len(forms)
+    shown = [line for line in lines if line.startswith("step ")]
+    for step, form, line in zip((1, 1, 2, 2, 2, 2), forms, shown, strict=not with_bar):
+        assert re.fullmatch(f"step {step} of 2: {form}", line)
+    assert len(shown) >= 5  # there is no bar any more after training
+    assert log_line({"beans": 3}, trainer.state) == "step 2 of 2: beans 3"
 
 
 class BadInput(torch.utils.data.Dataset):

@@ -57,6 +57,20 @@ def test_each_loss_term_is_logged_and_they_add_up(tmp_path: Path):
         assert entry["loss"] == pytest.approx(total, rel=1e-3)
 
 
+def test_a_step_counts_no_items_where_the_rows_show_enough_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Counted on a GPU, each step would wait for it."""
+
+    def counted(*_: Any, **__: Any) -> None:
+        raise AssertionError("the items were counted")
+
+    trainer = tiny_trainer(tmp_path, tiny_model())
+    monkeypatch.setattr(torch.Tensor, "unique", counted)
+    trainer.train()
+    captions = {name: [["one", "two", "three", "four"]] for name in ("caption_en", "caption_de_mt", "caption_de")}
+    with pytest.raises(AssertionError, match="the items were counted"):
+        tiny_trainer(tmp_path, tiny_model(), split=tiny_split(1, **captions)).train()
+
+
 def test_a_logged_term_is_the_mean_since_the_last_line(tmp_path: Path):
     """The value of the last step alone would depend on which batch happened to come before the line."""
     logged = []

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
+from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 
 from modeling_leccr.training.arguments import LeccrTrainingArguments
 
@@ -22,6 +22,13 @@ _NO_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|
 # Above this share of waiting, for so many steps on end, the accelerator is idle for want of batches.
 _SHARE_TO_WARN = 0.2
 _STEPS_TO_WARN = 50
+
+# What a line of the log shows while training goes on.
+_SHOWN = {
+    "loss": "loss {:.4g}",
+    "pairs_per_second": "{:.1f} pairs/s",
+    "train_runtime": "trained for {:.0f} s",
+}
 
 
 class TrainingStoppedError(RuntimeError):
@@ -209,13 +216,52 @@ class InputMeter(TrainerCallback):
         )
 
 
+class ShortLines(PrinterCallback):
+    """Logs the line of `log_line` where the parent prints all that the history has."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """Called by the trainer with each line of the log."""
+        if state.is_world_process_zero:
+            logger.info("%s", log_line(logs, state))
+
+
+class ShortLinesOverBar(ProgressCallback):
+    """Writes the line of `log_line` over the bar where the parent writes all that the history has."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """Called by the trainer with each line of the log."""
+        if self.training_bar is not None:
+            self.training_bar.write(log_line(logs, state))
+
+
+def log_line(logs: Mapping[str, Any], state: Any) -> str:
+    """What a user looks at while training goes on; the terms and all recalls are in the history and the trackers.
+
+    Args:
+        logs: a line of the log.
+        state: of the trainer.
+    """
+    parts = [form.format(logs[name]) for name, form in _SHOWN.items() if name in logs]
+    for name, value in logs.items():
+        if name.endswith("_sum_r"):
+            split = name.removesuffix("_sum_r")
+            parts.append(f"{'validation' if split == 'eval' else split} SumR {value:.1f}")
+    parts = parts or [f"{name} {value}" for name, value in logs.items()]
+    return f"step {state.global_step} of {state.max_steps}: {', '.join(parts)}"
+
+
 class MonitoredTrainer(Trainer):
-    """Measures its input in each step, says so in each line of the log, and stops early if it is told to."""
+    """Measures input and losses in each step, says so in the log, and stops early if it is told to."""
 
     args: LeccrTrainingArguments
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        for stock, short in ((PrinterCallback, ShortLines), (ProgressCallback, ShortLinesOverBar)):
+            if self.pop_callback(stock) is not None:
+                self.add_callback(short)
+        self._term_sums: dict[str, Tensor] = {}
+        self._num_terms_added = 0
         self._input_meter = InputMeter()
         self.add_callback(self._input_meter)
         if self.args.early_stopping_patience is not None:
@@ -229,8 +275,19 @@ class MonitoredTrainer(Trainer):
         self._input_meter.batches_came(batches)
         return batches, num_items
 
+    def add_terms(self, terms: Mapping[str, Tensor], logit_scale: Tensor) -> None:
+        """Count the terms of a batch, and the temperature that they were computed with, into the next line."""
+        for name, value in {**terms, "logit_scale": logit_scale.exp().squeeze()}.items():
+            self._term_sums[name] = self._term_sums.get(name, 0.0) + value.detach()
+        self._num_terms_added += 1
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """As the parent; a line about training steps says how fast they were."""
+        """As the parent; a line about training steps has the mean of each term in them, and how fast they were."""
+        if "loss" in logs and self._num_terms_added:
+            means = {name: float(total) / self._num_terms_added for name, total in self._term_sums.items()}
+            scale = means.pop("logit_scale")
+            logs |= {f"loss/{name}": value for name, value in means.items()} | {"logit_scale": scale}
+            self._term_sums, self._num_terms_added = {}, 0
         if "loss" in logs:
             logs |= self._input_meter.line(self.accelerator, self.args.dataloader_num_workers)
         super().log(logs, start_time)

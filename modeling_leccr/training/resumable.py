@@ -6,7 +6,6 @@ import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -69,21 +68,24 @@ class ResumableTrainer(Trainer):
 
     The order of the pairs and their augmentation are functions of (seed, epoch, step); dropout goes on from the stored
     state of the random generators; a log line is written with each checkpoint, so that no sum is open in it.
+
+    Args:
+        args: of the parent.
+        run_settings: what the recipe says beside the training arguments, for comparison when a run goes on.
+        kwargs: of the parent.
     """
 
     args: LeccrTrainingArguments
 
-    # What the recipe says beside `args`, for comparison when a run goes on.
-    run_settings: Mapping[str, Any] = MappingProxyType({})
-    # The step whose weights the model has, once the best checkpoint was loaded.
-    _best_step: int | None = None
-    # The best checkpoint of the run that this one goes on from.
-    _best_before: Path | None = None
-    _is_over = False
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, run_settings: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.add_callback(SaveAtTheEnd())
+        self.run_settings = run_settings or {}
+        # The step whose weights the model has, once the best checkpoint was loaded.
+        self.best_step: int | None = None
+        # The best checkpoint of the run that this one goes on from.
+        self._best_before: Path | None = None
+        self._is_over = False
 
     def settings(self) -> dict[str, Any]:
         """What decides the result of the run, as checkpoints keep it."""
@@ -150,6 +152,7 @@ class ResumableTrainer(Trainer):
         if fault is not None:
             raise ValueError(fault)
         self._is_over = False
+        self.best_step = None  # from here on the model is no longer what an earlier call left
         return super().train(None if checkpoint is None else str(checkpoint), *args, **kwargs)
 
     def _find_checkpoints(self, setting: str | bool | None) -> tuple[Path | None, Path | None]:
@@ -266,7 +269,7 @@ class ResumableTrainer(Trainer):
         self.accelerator.wait_for_everyone()
 
     def _load_best_model(self) -> None:
-        self._best_step = self.state.best_global_step
+        self.best_step = self.state.best_global_step
         if self.is_deepspeed_enabled:
             super()._load_best_model()
         elif self.state.best_model_checkpoint is not None:

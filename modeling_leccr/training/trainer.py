@@ -10,13 +10,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 from transformers import TrainerCallback
-from transformers.training_args import OptimizerNames
 
 from modeling_leccr.losses_leccr import LeccrCriterion, LossConfig, MatchingBatch
 from modeling_leccr.modeling_leccr import LeccrModel
 from modeling_leccr.training.arguments import LeccrTrainingArguments
 from modeling_leccr.training.gather import gather_batch, row_counts
-from modeling_leccr.training.gradient_cache import cached_backward, count_chunks
+from modeling_leccr.training.gradient_cache import cached_backward, check_gradient_cache, count_chunks
 from modeling_leccr.training.monitoring import MonitoredTrainer, check_finite, explained_memory_errors
 from modeling_leccr.training.optimization import parameter_groups
 from modeling_leccr.training.pushing import HubPushes
@@ -46,6 +45,9 @@ class ClampLogitScale(TrainerCallback):
 class LeccrTrainer(HubPushes, MonitoredTrainer, ResumableTrainer):
     """Trains on pairs, gathers embeddings over processes for the losses, evaluates retrieval on validation.
 
+    `HubPushes` sends what `push_model` sends. `MonitoredTrainer` measures speed and the terms of the loss, writes the
+    log, and stops early. `ResumableTrainer` brings the order of the pairs, the checkpoints and the way back from them.
+
     Args:
         model: the model.
         args: the training arguments.
@@ -59,7 +61,7 @@ class LeccrTrainer(HubPushes, MonitoredTrainer, ResumableTrainer):
         record: what is known of the run; each checkpoint gets it with its own validation metrics.
 
     Raises:
-        ValueError: there are fewer pairs than one batch takes, or the gradient cache cannot work as it is asked to.
+        ValueError: the gradient cache cannot work as it is asked to.
     """
 
     args: LeccrTrainingArguments
@@ -81,6 +83,7 @@ class LeccrTrainer(HubPushes, MonitoredTrainer, ResumableTrainer):
         if args.n_gpu > 1:
             logger.warning("this process sees %d GPUs and uses one; launch a process for each", args.n_gpu)
             args._n_gpu = 1  # DataParallel would split the batch, and with it the negatives
+        known = record or ModelRecord(languages=tuple(dict.fromkeys(code.removesuffix("_mt") for code in languages)))
         super().__init__(
             model=model,
             args=args,
@@ -89,19 +92,16 @@ class LeccrTrainer(HubPushes, MonitoredTrainer, ResumableTrainer):
             eval_dataset=validation,
             processing_class=processor,
             callbacks=[ClampLogitScale(), EmbedWithSplitWeights(), *(callbacks or [])],
+            run_settings={**known.settings, "data": known.data},
         )
+        check_gradient_cache(args, with_deepspeed=self.is_deepspeed_enabled)
         if self.is_fsdp_enabled:
             prepare_splitting(model, self.accelerator.state.fsdp_plugin)
-        if isinstance(pairs, CaptionPairs):
-            _check_one_batch(len(pairs), args)
-        self._check_gradient_cache()
         # The loss is a mean over the global batch; accumulated steps are averaged, and add no negatives.
         self.loss_is_scaled_for_ga = False
         self.model_accepts_loss_kwargs = False
         self.criterion = LeccrCriterion(LossConfig.from_dict(args.loss))
         self.languages = list(languages)
-        self._best_step: int | None = None
-        known = record or ModelRecord(languages=tuple(dict.fromkeys(code.removesuffix("_mt") for code in languages)))
         launch = {
             "num_processes": args.world_size,
             "pairs_per_process": args.per_device_train_batch_size,
@@ -109,9 +109,6 @@ class LeccrTrainer(HubPushes, MonitoredTrainer, ResumableTrainer):
             "mixed_precision": self.accelerator.mixed_precision,
         }
         self._record = dataclasses.replace(known, launch=launch)
-        self.run_settings = {**known.settings, "data": known.data}
-        self._term_sums: dict[str, Tensor] = {}
-        self._num_terms_added = 0
 
     def training_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
@@ -167,9 +164,14 @@ class LeccrTrainer(HubPushes, MonitoredTrainer, ResumableTrainer):
         self, rows: MatchingBatch, logit_scale: Tensor, item_names: list[str], sizes: list[int] | None = None
     ) -> Tensor:
         """Total loss of the rows of all processes; each term is checked, and added to the next log line."""
-        terms = self.criterion(gather_batch(rows, sizes), logit_scale)
+        # What the rows of this process show of the batch need not be counted on the device, which each step would
+        # wait for.
+        num_own_items = len(set(item_names))
+        terms = self.criterion(
+            gather_batch(rows, sizes), logit_scale, num_items=num_own_items if num_own_items > 1 else None
+        )
         check_finite(terms, item_names, self.state.global_step + 1)
-        self._add_terms({**terms, "logit_scale": logit_scale.exp().squeeze()})
+        self.add_terms(terms, logit_scale)
         return self.criterion.total(terms)
 
     def evaluate(
@@ -211,18 +213,9 @@ class LeccrTrainer(HubPushes, MonitoredTrainer, ResumableTrainer):
             )
         return {**metrics, "sum_r": metrics["mean/sum_r"]}
 
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """As the parent, with the mean of each loss term since the last line."""
-        if "loss" in logs and self._num_terms_added:
-            means = {name: float(total) / self._num_terms_added for name, total in self._term_sums.items()}
-            scale = means.pop("logit_scale")
-            logs |= {f"loss/{name}": value for name, value in means.items()} | {"logit_scale": scale}
-            self._term_sums, self._num_terms_added = {}, 0
-        super().log(logs, start_time)
-
     def record(self) -> ModelRecord:
         """What is known of the model as it is; without metrics where it was not evaluated at its step."""
-        step = self.state.global_step if self._best_step is None else self._best_step
+        step = self.state.global_step if self.best_step is None else self.best_step
         metrics = {
             name.removeprefix("eval_"): value
             for entry in self.state.log_history
@@ -230,7 +223,7 @@ class LeccrTrainer(HubPushes, MonitoredTrainer, ResumableTrainer):
             if entry["step"] == step and name.startswith("eval_")
         }
         choice = f"step {step} of {self.state.max_steps}" if self.state.max_steps else None
-        if self._best_step is not None:
+        if self.best_step is not None:
             metric = "SumR" if self.args.metric_for_best_model == "sum_r" else self.args.metric_for_best_model
             choice = f"best {metric} on validation"
         protocol = {name: value for name, value in self._record.protocol.items() if name == VALIDATION and metrics}
@@ -240,11 +233,6 @@ class LeccrTrainer(HubPushes, MonitoredTrainer, ResumableTrainer):
             protocol=protocol,
             checkpoint_choice=choice,
         )
-
-    def train(self, *args: Any, **kwargs: Any) -> Any:
-        """As the parent; from here on the model is no longer the best checkpoint that an earlier call left."""
-        self._best_step = None
-        return super().train(*args, **kwargs)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         with saved_whole(self, state_dict):
@@ -265,35 +253,3 @@ class LeccrTrainer(HubPushes, MonitoredTrainer, ResumableTrainer):
             )
             self.optimizer = optimizer_class(groups, **settings)
         return self.optimizer
-
-    def _check_gradient_cache(self) -> None:
-        """One step makes several backward passes, after each of which some would update the weights."""
-        if self.args.gradient_cache_chunk_size is None:
-            return
-        if self.args.gradient_cache_chunk_size < 1:
-            raise ValueError(
-                f"gradient_cache_chunk_size must be at least 1 pair, or null for none, got "
-                f"{self.args.gradient_cache_chunk_size}."
-            )
-        if self.is_deepspeed_enabled or self.args.optim in (OptimizerNames.LOMO, OptimizerNames.ADALOMO):
-            found = "DeepSpeed" if self.is_deepspeed_enabled else f"optim {OptimizerNames(self.args.optim).value!r}"
-            raise ValueError(
-                f"gradient_cache_chunk_size works with DDP and FSDP and with optimizers that step on their own, got "
-                f"{found}; use configs/accelerate/fsdp2.yaml, or leave gradient_cache_chunk_size out."
-            )
-
-    def _add_terms(self, terms: dict[str, Tensor]) -> None:
-        for name, value in terms.items():
-            self._term_sums[name] = self._term_sums.get(name, 0.0) + value.detach()
-        self._num_terms_added += 1
-
-
-def _check_one_batch(num_pairs: int, args: LeccrTrainingArguments) -> None:
-    """The parent would warn, train for no step at all, and end as if it had."""
-    batch_size = args.per_device_train_batch_size * args.world_size
-    if args.dataloader_drop_last and num_pairs < batch_size:
-        raise ValueError(
-            f"training takes batches of {batch_size} pairs (per_device_train_batch_size "
-            f"{args.per_device_train_batch_size} x {args.world_size} processes), but there are only {num_pairs} "
-            f"(English captions x target languages); lower per_device_train_batch_size."
-        )
