@@ -26,6 +26,7 @@ from .towers_leccr import (
     output_width,
     tower_config,
     vision_outputs,
+    without_autocast_cache,
 )
 
 
@@ -336,6 +337,7 @@ class LeccrModel(LeccrPreTrainedModel):
         mode = eval_mode if self.config.description_encoder_in_eval_mode else contextlib.nullcontext
         with (
             torch.set_grad_enabled(self.config.train_on_descriptions and torch.is_grad_enabled()),
+            without_autocast_cache(input_ids.device),
             mode(self.text_model),
         ):
             return text_states(self.text_model, input_ids, attention_mask)

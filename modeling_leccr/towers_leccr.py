@@ -23,8 +23,11 @@ TOWERS_WITH_POOLED_NORM_ONLY = {
 
 
 def build_tower(config: PreTrainedConfig) -> PreTrainedModel:
-    """A tower with random weights and without pooling head, whose parameters nothing would read."""
-    return AutoModel.from_config(config, **_without_pooling(config))
+    """A tower with random weights and without pooling head, whose parameters nothing would read.
+
+    Its weights are of torch's default type, as those of all other parts, whatever type a checkpoint of it is stored in.
+    """
+    return AutoModel.from_config(config, dtype=torch.get_default_dtype(), **_without_pooling(config))
 
 
 def frozen_copy(tower: PreTrainedModel) -> PreTrainedModel:
@@ -43,6 +46,17 @@ def eval_mode(module: nn.Module) -> Iterator[None]:
     finally:
         for part in in_training:
             part.training = True
+
+
+def without_autocast_cache(device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """Autocast as it is, but the weights that it casts are forgotten.
+
+    Until 2.10, torch hands weights that were cast without gradient to a later pass that has one, and nothing reaches
+    the parameters (pytorch issue 158232).
+    """
+    if not torch.is_autocast_enabled(device.type):
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, cache_enabled=False)
 
 
 def visual_tokens(tower: PreTrainedModel, pixel_values: Tensor) -> Tensor:
@@ -164,8 +178,8 @@ def _without_pooling(config: PreTrainedConfig) -> dict[str, bool]:
 def _from_pretrained(
     model_class: Any, name: str | os.PathLike, config: PreTrainedConfig, tower_kwargs: dict[str, Any]
 ) -> PreTrainedModel:
-    pooling = _without_pooling(config) if model_class is AutoModel else {}
-    model, info = model_class.from_pretrained(name, config=config, output_loading_info=True, **pooling, **tower_kwargs)
+    options = {"dtype": torch.float32, **(_without_pooling(config) if model_class is AutoModel else {}), **tower_kwargs}
+    model, info = model_class.from_pretrained(name, config=config, output_loading_info=True, **options)
     missing = sorted(info["missing_keys"])
     if missing:
         raise ValueError(

@@ -163,6 +163,21 @@ def test_fp32_embeddings_come_out_of_the_logits_of_autocast() -> None:
     torch.testing.assert_close(output.logits_per_image.float(), exact * output.logit_scale.exp(), atol=1e-4, rtol=1e-5)
 
 
+def test_captions_reach_the_text_tower_in_bf16() -> None:
+    """Before 2.11, torch hands the weights that autocast cast without gradient, for the descriptions, on to the
+    captions, and the text tower learns nothing. Newer ones do not, so the cache is looked at too."""
+    model, caches = tiny_model(), []
+    model.text_model.register_forward_pre_hook(
+        lambda *_: caches.append((torch.is_grad_enabled(), torch.is_autocast_cache_enabled()))
+    )
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = total_loss(model, tiny_pairs())
+    assert set(caches) == {(False, False), (True, True)}, "descriptions without the cache, captions with it"
+    loss.backward()
+    without = [name for name, p in model.text_model.named_parameters() if p.grad is None or not bool(p.grad.any())]
+    assert [name for name in without if not name.endswith("key.bias")] == []  # a softmax does not see those
+
+
 @pytest.mark.parametrize("interaction", ["dual", "none"])
 def test_eight_pairs_overfit_to_recall_100(interaction: str) -> None:
     """The whole chain from pictures and sentences to recalls can learn at all."""

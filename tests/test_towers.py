@@ -223,6 +223,47 @@ def test_a_model_says_from_which_repositories_its_towers_are(towers: tuple[Path,
     assert config["text_config"]["_name_or_path"] == "owner/bert"
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("encoder", ["shared", "frozen"])
+def test_towers_that_were_saved_in_half_precision_train_in_float32(
+    tmp_path: Path, dtype: torch.dtype, encoder: str
+) -> None:
+    """Half-precision weights lose the small steps of training, and do not fit the projections in float32."""
+    torch.manual_seed(5)
+    BertModel(tiny_text_config()).to(dtype).save_pretrained(tmp_path / "text")
+    CLIPVisionModelWithProjection(tiny_vision_config()).to(dtype).save_pretrained(tmp_path / "vision")
+    model = LeccrModel.from_towers(tmp_path / "vision", tmp_path / "text", **SLOTS, description_encoder=encoder).eval()
+    assert {value.dtype for value in model.state_dict().values() if value.is_floating_point()} == {torch.float32}
+    saved = load_file(tmp_path / "text" / "model.safetensors")
+    name = "encoder.layer.0.output.dense.weight"
+    assert saved[name].dtype == dtype and torch.equal(model.text_model.get_parameter(name), saved[name].float())
+    embeds = model.get_image_features(**tiny_items()).pooler_output
+    model.save_pretrained(tmp_path / "model")
+    again = LeccrModel.from_pretrained(tmp_path / "model")
+    assert again.dtype == torch.float32
+    assert torch.equal(again.get_image_features(**tiny_items()).pooler_output, embeds)
+    assert {value.dtype for value in LeccrModel(again.config).parameters()} == {torch.float32}
+
+
+def test_a_grid_in_half_precision_is_resized_in_float32(tmp_path: Path) -> None:
+    """Rounded positions would stay rounded, where the image size is another one."""
+    torch.manual_seed(5)
+    CLIPVisionModelWithProjection(tiny_vision_config()).to(torch.bfloat16).save_pretrained(tmp_path / "vision")
+    save_bert(tmp_path / "bert")
+    model = LeccrModel.from_towers(tmp_path / "vision", tmp_path / "bert", image_size=48, **SLOTS)
+    table = model.vision_model.embeddings.position_embedding.weight
+    assert table.dtype == torch.float32 and not torch.equal(table, table.bfloat16().float())
+
+
+def test_a_model_that_is_saved_in_half_precision_is_loaded_in_it(tmp_path: Path) -> None:
+    """For searching, half precision is a choice, and towers keep to it like all other parts."""
+    tiny_model().to(torch.bfloat16).save_pretrained(tmp_path)
+    model = LeccrModel.from_pretrained(tmp_path)
+    assert {value.dtype for value in model.parameters()} == {torch.bfloat16}
+    whole = LeccrModel.from_pretrained(tmp_path, dtype=torch.float32)
+    assert {value.dtype for value in whole.parameters()} == {torch.float32}
+
+
 def test_a_tower_that_cannot_be_found_is_an_os_error(towers: tuple[Path, Path]) -> None:
     """The message of transformers names the folder or the Hub id."""
     shutil.rmtree(towers[1])
