@@ -98,7 +98,7 @@ def model_meta(folder: Path, repo_id: str | None = None) -> ModelMeta:
         public_training_data=facts.hub_dataset,
         framework=["Sentence Transformers", "Transformers", "PyTorch", "safetensors"],
         reference=f"{constants.ENDPOINT}/{repo_id}" if repo_id else None,
-        similarity_fn_name=ScoringFunction.COSINE,
+        similarity_fn_name=ScoringFunction("cosine"),
         use_instructions=False,
         training_datasets=_training_tasks(facts),
         adapted_from=facts.base_models[0] if len(facts.base_models) == 1 else None,  # mteb has room for one
