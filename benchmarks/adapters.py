@@ -1,44 +1,53 @@
 """Adapters against whole and frozen text towers: what is trained, what is stored, what it costs, what it reaches.
 
     python -m benchmarks.adapters
-    python -m benchmarks.adapters --dataset PATH/TO/flickr8k-ccr
+    python -m benchmarks.adapters --dataset PATH/TO/flickr8k-ccr --write docs/SCALING.md
 
 Trains a base on the first half of the training items, and goes on from it on the second half, once for each way to
-train the text tower, with equal steps, batches and learning rate. The vision tower is frozen in all of them but the
-last, so that the rows differ in the text tower alone. Each way runs in a process of its own, for its peak memory. An
-adapter is compared on every path first: loaded over its base and merged, it must embed as it did when it was trained.
+train the text tower, with equal steps and batches. The vision tower is frozen in all ways, so that the rows differ in
+the text tower alone. Each way runs in a process of its own, for its peak memory, on the CPU. An adapter is compared
+on every path first: loaded over its base and merged, it must embed as it did when it was trained.
 """
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks import measuring
+from benchmarks import commands, measuring
 from modeling_leccr.export import save_for_hub
 from modeling_leccr.training.adapters import merge_adapter, save_adapter
 from modeling_leccr.training.arguments import ModelArguments, Recipe, build_recipe, merged, parse_recipe
 from modeling_leccr.training.building import build_processor, load_splits
 from modeling_leccr.training.run import SystemRun, train_system
 from modeling_leccr.training.weights import ADAPTER_WEIGHTS, has_adapter
-from processing.files import write_json_atomic
 from processing.processing_leccr import LeccrProcessor
-from reporting.report import markdown_table
 
-LORA = {"text_training": "lora", "vision_training": "frozen", "lora": {"r": 8, "lora_alpha": 16}}
-WAYS: dict[str, dict[str, Any]] = {
-    "text lora": LORA,
-    "text lora (DoRA)": merged(LORA, {"lora": {"use_dora": True}}),
-    "text full": {"text_training": "full", "vision_training": "frozen"},
-    "text frozen": {"text_training": "frozen", "vision_training": "frozen"},
-    "both full": {},
+NAME = "adapters"
+BASE = "base"
+# Way -> how the text tower is trained, and its learning rate as a factor of the recipe's. A tower that was trained
+# goes on with a tenth, as fine-tuning does; an adapter starts at nothing and needs about ten times that.
+WAYS: dict[str, tuple[str, float | None]] = {
+    "text full": ("full", 0.1),
+    "text lora": ("lora", 1.0),
+    "text frozen": ("frozen", None),
 }
+LORA = {"r": 8, "lora_alpha": 16}
+COLUMNS = (
+    "way",
+    "text_learning_rate",
+    "trained",
+    "trained_percent",
+    "file_mib",
+    "file_percent_of_full",
+    "seconds",
+    "peak_growth_mib",
+    "validation_sum_r",
+)
 # Heads are trained and stored whole, so they have to be narrow beside the towers, as they are between real ones.
 NARROW_HEADS = {"slot_dim": 32, "embed_dim": 64, "num_attention_heads": 4}
 BERT = {"model_type": "bert", "hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024}
@@ -52,12 +61,12 @@ TINY = {
     "text_tower": {**BERT, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1},
     "model": {"slot_dim": 16, "embed_dim": 16},
     "target_languages": ["de"],
-    "per_device_train_batch_size": 8,
 }
+TINY_BATCH = 8
 TOLERANCE = 1e-4
 
 
-def recipe_of(options: argparse.Namespace, steps: int, **changes: Any) -> Recipe:
+def recipe_of(options: argparse.Namespace, steps: int) -> Recipe:
     """The recipe of the data set for a number of steps, without evaluation on the way."""
     name = "scenes" if options.dataset is None else "flickr8k_zh"
     settings = merged(parse_recipe([f"configs/{name}.yaml"]).settings, CHANGES[name])
@@ -65,50 +74,50 @@ def recipe_of(options: argparse.Namespace, steps: int, **changes: Any) -> Recipe
     if options.dataset is not None:
         settings["dataset"] = options.dataset
     settings |= {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False, "disable_tqdm": True}
-    if options.batch_size is not None:
-        settings["per_device_train_batch_size"] = options.batch_size
-    settings |= {"max_steps": steps, "seed": options.seed, "controls": {}, "use_cpu": not torch.cuda.is_available()}
-    return build_recipe(settings | changes)
+    settings |= {"per_device_train_batch_size": TINY_BATCH if options.tiny else options.batch_size, "max_steps": steps}
+    return build_recipe(settings | {"seed": options.seed, "controls": {}, "use_cpu": True})
 
 
-def train_half(
-    options: argparse.Namespace, recipe: Recipe, half: int, folder: Path
-) -> tuple[SystemRun, LeccrProcessor]:
-    """Train on the first (0) or second (1) half of the training items."""
+def train_half(recipe: Recipe, half: int, folder: Path) -> tuple[SystemRun, LeccrProcessor, float]:
+    """Train on the first (0) or second (1) half of the training items; with the growth of memory in MiB."""
     splits = load_splits(recipe.data)
     processor = build_processor(recipe.model, splits["train"], recipe.data.target_languages)
     middle, end = len(splits["train"]) // 2, len(splits["train"])
     splits["train"] = splits["train"].select(range(middle, end) if half else range(middle))
-    options.before_mib = measuring.resident_mib("VmRSS")
-    return train_system(recipe, splits, processor, folder / "checkpoints"), processor
+    runs: list[SystemRun] = []
+    peak = measuring.peak_growth(lambda: runs.append(train_system(recipe, splits, processor, folder / "checkpoints")))
+    return runs[0], processor, peak
 
 
-def train_base(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+def train_base(options: argparse.Namespace) -> dict[str, Any]:
     """Train and save what the ways go on from."""
-    run, processor = train_half(options, recipe_of(options, options.base_steps), 0, folder)
-    save_for_hub(run.model, processor, folder / "base")
-    return row_of(options, "base", run, folder / "base" / "model.safetensors", folder)
+    system, processor, peak = train_half(recipe_of(options, options.base_steps), 0, options.folder)
+    save_for_hub(system.model, processor, options.folder / BASE)
+    return row_of(options, system, peak, options.folder / BASE / "model.safetensors")
 
 
-def train_way(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+def train_way(options: argparse.Namespace) -> dict[str, Any]:
     """Go on from the base in one way."""
-    recipe = recipe_of(options, options.steps)
-    of_the_base = ModelArguments.__dataclass_fields__
-    settings = {name: value for name, value in recipe.settings.items() if name not in of_the_base}
-    settings |= {"base_model": str(folder / "base")} | WAYS[options.way]
-    if "frozen" in settings.get("vision_training", "") or "frozen" in settings.get("text_training", ""):
-        settings.pop("learning_rate_multipliers", None)  # of towers that do not learn
-    place = folder / options.way
-    run, processor = train_half(options, build_recipe(settings), 1, place)
-    if not has_adapter(run.model):
-        run.model.save_pretrained(place / "model")
-        return row_of(options, options.way, run, place / "model" / "model.safetensors", folder)
-    trained = embeds(run.model, processor)
-    save_adapter(run.model, place / "adapter")
-    results = {"merged": embeds(merge_adapter(run.model), processor)}
-    results["reloaded"] = embeds(type(run.model).from_pretrained(place / "adapter"), processor)
+    training, factor = WAYS[options.way]
+    settings = recipe_of(options, options.steps).settings
+    multipliers = {"heads": settings.get("learning_rate_multipliers", {}).get("heads", 1.0)}
+    settings = {name: value for name, value in settings.items() if name not in ModelArguments.__dataclass_fields__}
+    settings |= {"base_model": str(options.folder / BASE), "vision_training": "frozen", "text_training": training}
+    settings |= {"learning_rate_multipliers": multipliers if factor is None else multipliers | {"text": factor}}
+    if training == "lora":
+        settings["lora"] = LORA
+    place = options.folder / options.way
+    system, processor, peak = train_half(build_recipe(settings), 1, place)
+    model = system.model
+    if not has_adapter(model):
+        model.save_pretrained(place / "model")
+        return row_of(options, system, peak, place / "model" / "model.safetensors")
+    trained = embeds(model, processor)
+    save_adapter(model, place / "adapter")
+    results = {"merged": embeds(merge_adapter(model), processor)}
+    results["reloaded"] = embeds(type(model).from_pretrained(place / "adapter"), processor)
     measuring.check_equal(results, dict.fromkeys(results, trained), TOLERANCE)
-    return row_of(options, options.way, run, place / "adapter" / ADAPTER_WEIGHTS, folder)
+    return row_of(options, system, peak, place / "adapter" / ADAPTER_WEIGHTS)
 
 
 @torch.no_grad()
@@ -117,80 +126,59 @@ def embeds(model: Any, processor: LeccrProcessor) -> torch.Tensor:
     return model.eval().get_text_features(**processor(text=["a red ball", "a dog runs", "two"])).pooler_output
 
 
-def row_of(options: argparse.Namespace, name: str, run: SystemRun, file: Path, folder: Path) -> dict[str, Any]:
+def row_of(options: argparse.Namespace, system: SystemRun, peak: float, file: Path) -> dict[str, Any]:
     """What a run trained, stored, cost and reached."""
-    trained, total = run.num_parameters
-    full = (folder / "base" / "model.safetensors").stat().st_size
+    trained, total = system.num_parameters
+    full = (options.folder / BASE / "model.safetensors").stat().st_size
+    factor = 1.0 if options.way == BASE else WAYS[options.way][1]
     return {
-        "name": name,
+        "way": options.way,
+        "text_learning_rate": factor and factor * recipe_of(options, options.steps).training.learning_rate,
         "trained": trained,
         "trained_percent": 100 * trained / total,
         "file_mib": file.stat().st_size / measuring.MEBIBYTE,
         "file_percent_of_full": 100 * file.stat().st_size / full,
-        "seconds": run.record.seconds,
-        "peak_growth_mib": measuring.resident_mib("VmHWM") - options.before_mib,
-        "validation_sum_r": run.record.metrics["validation"]["sum_r"],
+        "seconds": system.record.seconds,
+        "peak_growth_mib": peak,
+        "validation_sum_r": system.record.metrics["validation"]["sum_r"],
     }
-
-
-def in_child(options: argparse.Namespace, way: str, folder: Path) -> dict[str, Any]:
-    """The row of one way, from a fresh process."""
-    command = [sys.executable, "-m", "benchmarks.adapters", "--way", way, "--folder", str(folder)]
-    for name in ("dataset", "steps", "base_steps", "batch_size", "threads", "seed", "tiny"):
-        value = getattr(options, name)
-        if value is not None and value is not False:
-            command += [f"--{name.replace('_', '-')}"] + ([] if value is True else [str(value)])
-    child = subprocess.run(command, capture_output=True, text=True, check=False)
-    if child.returncode:
-        raise RuntimeError(f"training {way!r} failed:\n{child.stdout[-1000:]}{child.stderr[-2000:]}")
-    return json.loads(child.stdout.splitlines()[-1])
 
 
 def main(argv: list[str] | None = None) -> int:
     """Train the base and all ways; see the module's docstring."""
-    options = _options(argv)
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
-    if options.way is not None:
-        train = train_base if options.way == "base" else train_way
-        print(json.dumps(train(options, options.folder)))
-        return 0
-    start = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="leccr-adapters-") as folder:
-        rows = [in_child(options, way, Path(folder)) for way in ("base", *WAYS)]
-    report = {
-        "benchmark": "adapters",
-        "machine": measuring.machine(),
-        "dataset": "scenes" if options.dataset is None else Path(options.dataset).name,
-        **{name: getattr(options, name) for name in ("seed", "threads", "tiny", "steps", "base_steps", "batch_size")},
-        "seconds": time.perf_counter() - start,
-        "rows": rows,
-    }
-    write_json_atomic(options.output, report)
-    print(markdown_table(list(rows[0]), [[_cell(value) for value in row.values()] for row in rows]))
-    print(f"written: {options.output}")
-    return 0
+    return commands.main_of(run, build_parser(), argv)
 
 
-def _options(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.adapters", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def build_parser() -> argparse.ArgumentParser:
+    """The options of the command."""
+    parser = commands.arguments(NAME, __doc__)
     parser.add_argument("--dataset", help="folder of flickr8k-ccr, instead of the embedded scenes")
-    parser.add_argument("--base-steps", type=int, default=200, help="steps of the base")
-    parser.add_argument("--steps", type=int, default=100, help="steps of each way")
-    parser.add_argument("--batch-size", type=int, help="pairs of a step (default: that of the recipe)")
-    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's own choice)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--base-steps", type=int, default=200, help="steps of the base (default: 200)")
+    parser.add_argument("--steps", type=int, default=80, help="steps of each way (default: 80)")
+    parser.add_argument("--batch-size", type=int, default=64, help="pairs of a step (default: 64)")
     parser.add_argument("--tiny", action="store_true", help="toy sizes, to see that the benchmark works")
-    parser.add_argument("--output", type=Path, default=measuring.OUTPUT_FOLDER / "adapters.json", help="JSON to write")
     parser.add_argument("--way", help=argparse.SUPPRESS)  # in a child process of the benchmark
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    return parser.parse_args(argv)
+    return parser
 
 
-def _cell(value: Any) -> str:
-    return f"{value:,.2f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+def run(options: argparse.Namespace) -> None:
+    """Train one way in a child process, or all of them in such processes, and report."""
+    if options.way is not None:
+        train = train_base if options.way == BASE else train_way
+        print(json.dumps(train(options)))
+        return
+    with tempfile.TemporaryDirectory(prefix="leccr-adapters-") as folder:
+        rows = [json.loads(commands.in_child(NAME, options, way=way, folder=folder)) for way in (BASE, *WAYS)]
+    dataset = "embedded scenes" if options.dataset is None else Path(options.dataset).name
+    commands.report(
+        NAME,
+        options,
+        commands.table(rows, COLUMNS),
+        data=f"{dataset}, base {options.base_steps} steps, each way {options.steps}, batch {options.batch_size}",
+        lora=LORA,
+        rows=rows,
+    )
 
 
 if __name__ == "__main__":

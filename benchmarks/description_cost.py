@@ -1,15 +1,15 @@
 """What descriptions cost: the text tower reads them in each step, or a frozen copy of it does, or nothing has to.
 
-    python -m benchmarks.description_cost
-    python -m benchmarks.description_cost --recall     # scenes trained in each way, SumR beside it: some minutes
+    python -m benchmarks.description_cost --write docs/SCALING.md
+    python -m benchmarks.description_cost --recall --write docs/SCALING.md
 
 The step (forward, losses, backward, AdamW) is that of `benchmarks.training_step`: ViT-B/32 at 224 px and mBERT-base
 from random weights, batch 16, descriptions of 60 to 120 tokens. As the frozen encoder starts as the text tower, losses
 and gradients of the three must agree, the stored ones up to the rounding of their numbers; that is checked before any
 time is taken. The time of a step on stored states includes reading them from the disk.
 
-`--recall` trains the demo recipe with both encoders, from scratch and on the text tower of the first of these runs: a
-frozen encoder from scratch is random for ever, and one that was trained before is what one has in practice.
+`--recall` takes some minutes: it trains the demo recipe with both encoders, from scratch and on the text tower of the
+first of these runs. A frozen encoder from scratch is random for ever; one that was trained before is the usual case.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from benchmarks import measuring, sizes
+from benchmarks import commands, measuring, sizes
 from benchmarks.training_step import STAGES, Step
 from modeling_leccr import LeccrConfig, LeccrModel
 from modeling_leccr.export import save_for_hub
@@ -34,6 +34,9 @@ from modeling_leccr.training.building import build_processor, load_splits
 from modeling_leccr.training.run import SystemRun, train_system
 from processing.description_states import DescriptionStates, StatesDtype
 
+NAME = "description_cost"
+RECALL_PART = "description_recall"
+COLUMNS = ("name", "step_seconds", "speed_up", "descriptions", "mib_per_item", "loss_difference", "gradient_difference")
 EXACT = 1e-5
 ROUNDED = 5e-2  # of losses and of gradients relative to the largest of their parameter; int8 moves a number by 0.4 %
 DTYPES: tuple[StatesDtype, ...] = ("float16", "int8")
@@ -85,20 +88,28 @@ class StoredStep(EncodedStep):
 
 def main(argv: list[str] | None = None) -> int:
     """Compare and time, or train; see the module's docstring."""
-    parser = measuring.arguments("description_cost", __doc__, repeats=5)
+    parser = commands.arguments(NAME, __doc__)
     parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--repeats", type=int, default=5, help="timed steps of each kind; the median counts")
+    parser.add_argument("--tiny", action="store_true", help="toy sizes, to see that the benchmark works")
     parser.add_argument("--recall", action="store_true", help="train scenes with both encoders instead")
     parser.add_argument("--max-steps", type=int, help="of each training of --recall (default: as the recipe says)")
-    return measuring.main_of(run, parser, argv)
+    return commands.main_of(run, parser, argv)
 
 
 def run(options: argparse.Namespace) -> None:
     """Take times or recalls, and report."""
     with tempfile.TemporaryDirectory() as folder:
         if options.recall:
-            measuring.finish("description_cost", options, recall_rows(options, Path(folder)))
+            _report_recall(options, Path(folder))
         else:
             _report_times(options, Path(folder))
+
+
+def _report_recall(options: argparse.Namespace, folder: Path) -> None:
+    rows = recall_rows(options, folder)
+    data = "embedded scenes, as of configs/scenes.yaml"
+    commands.report(NAME, options, commands.table(rows), data=data, part=RECALL_PART, tiny=options.tiny, rows=rows)
 
 
 def _report_times(options: argparse.Namespace, folder: Path) -> None:
@@ -130,10 +141,13 @@ def _report_times(options: argparse.Namespace, folder: Path) -> None:
         rows[-1]["mib_per_item"] = bytes_per_item.get(name, 0.0) / measuring.MEBIBYTE
     for row in rows:
         row["speed_up"] = rows[0]["step_seconds"] / row["step_seconds"]
-    measuring.finish(
-        "description_cost",
+    commands.report(
+        NAME,
         options,
-        rows,
+        commands.table(rows, COLUMNS),
+        data=f"{len(batch['image_ids'])} random pairs, {'tiny' if options.tiny else 'real'} towers, float32",
+        tiny=options.tiny,
+        rows=rows,
         sizes={name: list(value.shape) for name, value in batch.items()},
         encoding_seconds_per_item=encoding_seconds / num_items,
     )
@@ -142,18 +156,12 @@ def _report_times(options: argparse.Namespace, folder: Path) -> None:
 def _check(steps: Mapping[str, EncodedStep]) -> dict[str, dict[str, float]]:
     """Losses and gradients of each form against those of the shared encoder."""
     expected = steps["shared"].results()
-    scales = {
-        name: 1 / value.abs().max().clamp_min(1e-2) if name.startswith("gradient/") else 1.0
-        for name, value in expected.items()
-    }
-    expected = {name: value * scales[name] for name, value in expected.items()}
     found = {}
     for form, step in steps.items():
-        results = {name: value * scales[name] for name, value in step.results().items()}
-        tolerance = ROUNDED if form.startswith("stored") else EXACT
-        differences = measuring.check_equal(results, expected, tolerance)
-        losses = [value for name, value in differences.items() if name.startswith("loss/")]
-        found[form] = {"loss_difference": max(losses), "gradient_difference": max(differences.values())}
+        differences = measuring.check_step(step.results(), expected, ROUNDED if form.startswith("stored") else EXACT)
+        found[form] = {
+            f"{kind}_difference": measuring.largest(differences, f"{kind}/") for kind in ("loss", "gradient")
+        }
     return found
 
 

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
 from transformers import CLIPImageProcessorPil, PreTrainedTokenizerFast
 
-from benchmarks import measuring, official_form, sizes
+from benchmarks import commands, measuring, official_form, sizes
 from modeling_leccr import LeccrProcessor
 from retrieval.encode import encode_items, encode_texts
 
@@ -30,10 +30,10 @@ BATCH_SIZE = 64
 
 def main(argv: list[str] | None = None) -> int:
     """Compare and time the two forms; see the module's docstring."""
-    parser = measuring.arguments("evaluation_encode", __doc__, repeats=2)
+    parser = commands.form_arguments("evaluation_encode", __doc__, repeats=2)
     parser.add_argument("--num-items", type=int, help=f"items, with {CAPTIONS_PER_ITEM} captions each")
     parser.add_argument("--batch-size", type=int, default=BATCH_SIZE)
-    return measuring.main_of(run, parser, argv)
+    return commands.main_of(run, parser, argv)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> None:
     worst = max(max(part.values()) for part in differences.values())
     table.append({**measuring.timing_row("whole split", both), "max_difference": worst})
     facts = {"num_items": num_items, "num_captions": len(captions), "batch_size": options.batch_size}
-    measuring.finish("evaluation_encode", options, table, sizes=facts)
+    commands.finish("evaluation_encode", options, table, sizes=facts)
 
 
 class Rows(list):

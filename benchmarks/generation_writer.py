@@ -8,7 +8,6 @@ in the resident memory and not in the anonymous one, which is what a job itself 
 import argparse
 import json
 import random
-import subprocess
 import sys
 import tempfile
 import threading
@@ -20,7 +19,8 @@ from typing import Any
 
 import datasets
 
-from benchmarks.measuring import OUTPUT_FOLDER, machine, resident_mib, table
+from benchmarks.commands import OUTPUT_FOLDER, in_child, machine, table
+from benchmarks.measuring import resident_mib
 from processing.files import write_json_atomic
 from processing.jobs import Job, run_job
 from processing.records import schema_features
@@ -145,12 +145,7 @@ def measure_in_child(folder: Path, options: argparse.Namespace) -> dict[str, Any
     Raises:
         RuntimeError: that process failed.
     """
-    command = [sys.executable, "-m", "benchmarks.generation_writer", "--measure", str(folder)]
-    command += ["--rows-per-shard", str(options.rows_per_shard)]
-    child = subprocess.run(command, capture_output=True, text=True, check=False)
-    if child.returncode:
-        raise RuntimeError(f"the job in {folder} failed:\n{child.stderr[-2000:]}")
-    return json.loads(child.stdout.splitlines()[-1])
+    return json.loads(in_child("generation_writer", options, measure=folder))
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:

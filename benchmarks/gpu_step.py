@@ -13,20 +13,15 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from accelerate.utils import convert_to_fp32
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import gradient_cache, measuring, official_form, sizes, training_step
-from benchmarks.marked_text import write_part
+from benchmarks import commands, gradient_cache, measuring, official_form, sizes, training_step
 from modeling_leccr import LeccrModel
-from processing.files import write_json_atomic
-from reporting.report import markdown_table
 
 NAME = "gpu_step"
 COMPARED_PAIRS = 8
@@ -70,71 +65,56 @@ class Form:
 
 def main(argv: list[str] | None = None) -> int:
     """Compare, then time; see the module's docstring."""
-    options = build_parser().parse_args(argv)
-    if options.device == "cuda" and not torch.cuda.is_available():
-        print("error: torch sees no GPU; `--device cpu --size tiny` shows that the benchmark runs.", file=sys.stderr)
-        return 1
-    try:
-        report = run(options)
-    except measuring.FormsDifferError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    write_json_atomic(options.output, report)
-    print(text_of(report))
-    print(f"\nwritten: {options.output}")
-    if options.write is not None:
-        write_part(options.write, NAME, text_of(report))
-    return 0
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The options of the command."""
-    parser = argparse.ArgumentParser(
-        prog=f"python -m benchmarks.{NAME}", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = commands.arguments(NAME, __doc__)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--size", choices=("real", "tiny"), default="real", help="of the towers")
     parser.add_argument("--batch-size", type=int, default=128, help="pairs of the direct steps (default: 128)")
     parser.add_argument("--large-batch", type=int, default=4096, help="pairs of the cached step (default: 4096)")
     parser.add_argument("--chunk", type=int, default=128, help="pairs of a chunk of the cached step (default: 128)")
     parser.add_argument("--repeats", type=int, default=10, help="timed steps of each kind; the median counts")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=measuring.OUTPUT_FOLDER / f"{NAME}.json", help="JSON file")
-    parser.add_argument("--write", type=Path, help="document whose table is replaced, such as docs/SCALING.md")
-    return parser
+    return commands.main_of(run, parser, argv)
 
 
-def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Check, time, and everything that is known of it."""
-    torch.manual_seed(options.seed)
-    device = torch.device(options.device)
+def run(options: argparse.Namespace) -> None:
+    """Check, time, report."""
+    device = options.device
+    if device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("error: torch sees no GPU; `--device cpu --size tiny` shows that the benchmark runs.")
     model: Any = sizes.build_model(tiny=options.size == "tiny").train()
     model.to(device)
     differences = compare(model, batch_on(device, model, min(COMPARED_PAIRS, options.batch_size)))
     small, large = (batch_on(device, model, pairs) for pairs in (options.batch_size, options.large_batch))
-    peak = matrix_peak(device, PEAK_SIZES[options.size])
+    peak = matrix_peak(options)
     rows = [
         measured(form, options.repeats if form.pairs == options.batch_size else max(options.repeats // 5, 1), device)
         for form in (direct("official", model, small), direct("ours", model, small), cached(model, large, options))
     ]
-    peak = max(peak, matrix_peak(device, PEAK_SIZES[options.size]))
+    peak = max(peak, matrix_peak(options))
     for row in rows:
         row["share_of_peak"] = row["tflops"] / peak
-    return {
-        "benchmark": NAME,
-        "card": torch.cuda.get_device_name() if device.type == "cuda" else None,
-        "machine": measuring.machine(),
-        "seed": options.seed,
-        "size": options.size,
-        "chunk": options.chunk,
-        "shapes": {name: list(value.shape) for name, value in small.items()},
-        "largest_differences": differences,
-        "bf16_matrix_peak_tflops": peak,
-        "rows": rows,
-    }
+    facts = (
+        f"bf16 matrix peak in the same run: {commands.shown(peak)} TFLOP/s. In float32 the losses of the forms differ "
+        f"by {commands.shown(differences['loss'])} at most."
+    )
+    commands.report(
+        NAME,
+        options,
+        f"{commands.table(rows, COLUMNS)}\n\n{facts}",
+        data=f"random pairs, {options.size} towers, bf16, {device}",
+        shapes={name: list(value.shape) for name, value in small.items()},
+        largest_differences=differences,
+        bf16_matrix_peak_tflops=peak,
+        rows=rows,
+    )
 
 
-def batch_on(device: torch.device, model: LeccrModel, pairs: int) -> dict[str, Tensor]:
+def matrix_peak(options: argparse.Namespace) -> float:
+    """TFLOP/s of the best of a few products of square bf16 matrices."""
+    size = PEAK_SIZES[options.size]
+    return measuring.matrix_peak(torch.bfloat16, size=size, repeats=10, device=options.device) / 1e3
+
+
+def batch_on(device: str, model: LeccrModel, pairs: int) -> dict[str, Tensor]:
     """Random pairs in the memory of the device."""
     return {name: value.to(device) for name, value in sizes.training_batch(model, pairs).items()}
 
@@ -146,15 +126,8 @@ def compare(model: LeccrModel, batch: dict[str, Tensor]) -> dict[str, float]:
         FormsDifferError: it is beyond TOLERANCE.
     """
     ours, official = (training_step.Step(form, model, batch).results() for form in ("ours", "official"))
-    for name, value in official.items():
-        if name.startswith("gradient/"):
-            scale = 1 / value.abs().max().clamp_min(1e-2)
-            ours[name], official[name] = ours[name] * scale, value * scale
-    differences = measuring.check_equal(ours, official, TOLERANCE)
-    return {
-        kind: max(value for name, value in differences.items() if name.startswith(f"{kind}/"))
-        for kind in ("loss", "gradient")
-    }
+    differences = measuring.check_step(ours, official, TOLERANCE)
+    return {kind: measuring.largest(differences, f"{kind}/") for kind in ("loss", "gradient")}
 
 
 def direct(form: str, model: LeccrModel, batch: dict[str, Tensor]) -> Form:
@@ -172,26 +145,24 @@ def direct(form: str, model: LeccrModel, batch: dict[str, Tensor]) -> Form:
 def cached(model: LeccrModel, batch: dict[str, Tensor], options: argparse.Namespace) -> Form:
     """A large batch in chunks."""
     wrapped: Any = Bfloat16(model, model)
-    accelerator = Accelerator(cpu=options.device == "cpu")
     step = gradient_cache.Step(wrapped, batch, options.chunk)
-    step.accelerator = accelerator
     optimizer = torch.optim.AdamW(model.parameters(), fused=True, **training_step.ADAMW)
     return Form(f"ours, chunks of {options.chunk}", step, optimizer, len(batch["image_ids"]))
 
 
-def measured(form: Form, repeats: int, device: torch.device) -> dict[str, Any]:
+def measured(form: Form, repeats: int, device: str) -> dict[str, Any]:
     """A row of the table: the first step is counted, the second warms up, the others are timed."""
     with FlopCounterMode(display=False) as counter:
         form()
     form()
-    synchronise(device)
-    if device.type == "cuda":
+    measuring.synchronise(device)
+    if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()
         form()
-        synchronise(device)
+        measuring.synchronise(device)
         seconds.append(time.perf_counter() - start)
     median = statistics.median(seconds)
     return {
@@ -199,46 +170,10 @@ def measured(form: Form, repeats: int, device: torch.device) -> dict[str, Any]:
         "pairs": form.pairs,
         "seconds": median,
         "pairs_per_second": form.pairs / median,
-        "peak_gib": torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else None,
+        "peak_gib": torch.cuda.max_memory_allocated() / measuring.GIBIBYTE if device == "cuda" else None,
         "tflops": counter.get_total_flops() / median / 1e12,
         "all_seconds": seconds,
     }
-
-
-def matrix_peak(device: torch.device, size: int, repeats: int = 10) -> float:
-    """TFLOP/s of the best of a few products of square bf16 matrices."""
-    left, right = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
-    seconds = []
-    for _ in range(repeats):
-        synchronise(device)
-        start = time.perf_counter()
-        left @ right
-        synchronise(device)
-        seconds.append(time.perf_counter() - start)
-    return 2 * size**3 / min(seconds) / 1e12
-
-
-def synchronise(device: torch.device) -> None:
-    """Wait for the queue of a GPU."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def text_of(report: dict[str, Any]) -> str:
-    """The table, and what it was measured on."""
-    peak, difference = shown(report["bf16_matrix_peak_tflops"]), report["largest_differences"]["loss"]
-    facts = (
-        f"{report['card'] or 'CPU'}, {report['size']} towers, bf16 matrix peak {peak} TFLOP/s in the same run, torch "
-        f"{torch.__version__}, seed {report['seed']}. In float32 the losses of the forms differ by {difference:.1e}."
-    )
-    return f"{facts}\n\n{markdown_table(COLUMNS, [[shown(row[name]) for name in COLUMNS] for row in report['rows']])}"
-
-
-def shown(value: Any) -> str:
-    """A number with the digits that tell."""
-    if not isinstance(value, float):
-        return "" if value is None else str(value)
-    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
 
 
 if __name__ == "__main__":

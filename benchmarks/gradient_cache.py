@@ -13,22 +13,17 @@ term): both are counted too, as what autograd keeps of them.
 
 import argparse
 import statistics
-import subprocess
 import sys
-from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from benchmarks import measuring, sizes
+from benchmarks import commands, measuring, sizes
 from modeling_leccr import LeccrModel
 from modeling_leccr.losses_leccr import LeccrCriterion, LossConfig, MatchingBatch
 from modeling_leccr.training.gather import float_parts
 from modeling_leccr.training.gradient_cache import cached_backward, count_chunks
-from processing.files import write_json_atomic
-from reporting.report import markdown_table
 
 NAME = "gradient_cache"
 TOLERANCE = 1e-5
@@ -77,8 +72,7 @@ class Step:
                 loss_of=self._total,
                 accelerator=self.accelerator,
             )
-        if self.image_ids.device.type == "cuda":
-            torch.cuda.synchronize()
+        measuring.synchronise(self.image_ids.device.type)
 
     def results(self) -> dict[str, Tensor]:
         """Terms and gradients."""
@@ -116,44 +110,26 @@ class Step:
 
 def main(argv: list[str] | None = None) -> int:
     """Compare, measure and time; see the module's docstring."""
-    options = build_parser().parse_args(argv)
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
-    if options.peak_of is not None:
-        print(peak_of_step(options))
-        return 0
-    try:
-        run(options)
-    except measuring.FormsDifferError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The options of the command."""
-    parser = argparse.ArgumentParser(
-        prog=f"python -m benchmarks.{NAME}", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = commands.arguments(NAME, __doc__)
     parser.add_argument("--size", choices=("tiny", "real"), default="tiny", help="of the towers (default: tiny)")
     parser.add_argument("--batch-size", type=int, default=512, help="pairs in a step (default: 512)")
     parser.add_argument("--chunks", type=int, nargs="+", default=[8, 32, 128], help="chunk sizes (default: 8 32 128)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--repeats", type=int, default=3, help="timed steps of each kind; the median counts")
-    parser.add_argument("--threads", type=int, default=None, help="CPU threads (default: torch's own choice)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=measuring.OUTPUT_FOLDER / f"{NAME}.json", help="JSON file")
     parser.add_argument("--peak-of", type=int, help=argparse.SUPPRESS)  # in a child process of the benchmark
-    return parser
+    return commands.main_of(run, parser, argv)
 
 
 def run(options: argparse.Namespace) -> None:
     """Check, measure, time, report."""
-    kinds = [DIRECT, *options.chunks]
     model, batch = build(options)
+    if options.peak_of is not None:
+        print(measuring.peak_growth(Step(model, batch, options.peak_of), options.device))
+        return
+    kinds = [DIRECT, *options.chunks]
     steps = {kind: Step(model, batch, kind) for kind in kinds}
     differences = {kind: compare(steps[kind], steps[DIRECT]) for kind in options.chunks}
-    peaks = {kind: peak_in_child(options, kind) for kind in kinds}
+    peaks = {kind: float(commands.in_child(NAME, options, peak_of=kind)) for kind in kinds}
     seconds = measuring.interleave({str(kind): steps[kind] for kind in kinds}, options.repeats, warm_up=False)
     median = {kind: statistics.median(seconds[str(kind)]) for kind in kinds}
     rows = [
@@ -170,22 +146,16 @@ def run(options: argparse.Namespace) -> None:
         }
         for kind in kinds
     ]
-    report = {
-        "benchmark": NAME,
-        "machine": measuring.machine(),
-        "threads": torch.get_num_threads(),
-        "seed": options.seed,
-        "size": options.size,
-        "device": options.device,
-        "batch_size": options.batch_size,
-        "shapes": {name: list(value.shape) for name, value in batch.items()},
-        "tolerance": TOLERANCE,
-        "rows": rows,
-    }
-    write_json_atomic(options.output, report)
-    print(f"batch of {options.batch_size}, {options.size} towers, {options.device}, {report['threads']} threads\n")
-    print(markdown_table(COLUMNS, [[shown(row[column]) for column in COLUMNS] for row in rows]))
-    print(f"\nwritten: {options.output}")
+    commands.report(
+        NAME,
+        options,
+        commands.table(rows, COLUMNS),
+        data=f"{options.batch_size} random pairs, {options.size} towers, float32",
+        device=options.device,
+        shapes={name: list(value.shape) for name, value in batch.items()},
+        tolerance=TOLERANCE,
+        rows=rows,
+    )
 
 
 def build(options: argparse.Namespace) -> tuple[LeccrModel, dict[str, Tensor]]:
@@ -202,44 +172,7 @@ def compare(cached: Step, direct: Step) -> float:
     Raises:
         FormsDifferError: it is beyond TOLERANCE.
     """
-    found, expected = cached.results(), direct.results()
-    for name, value in expected.items():
-        if name.startswith("gradient/") and name in found:
-            # Rounding grows with the gradient; without a floor, that of a gradient of zero would be all there is.
-            scale = 1 / value.abs().max().clamp_min(1e-2)
-            found[name], expected[name] = found[name] * scale, value * scale
-    return max(measuring.check_equal(found, expected, TOLERANCE).values())
-
-
-def peak_of_step(options: argparse.Namespace) -> float:
-    """MiB by which the first step raises the memory of this process."""
-    model, batch = build(options)
-    step = Step(model, batch, options.peak_of)
-    if options.device == "cpu":
-        return measuring.peak_growth(step)
-    before = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
-    step()
-    return (torch.cuda.max_memory_allocated() - before) / measuring.MEBIBYTE
-
-
-def peak_in_child(options: argparse.Namespace, kind: int) -> float:
-    """`peak_of_step` in a fresh process: in a used one, memory that was freed hides what the step takes."""
-    command = [sys.executable, "-m", f"benchmarks.{NAME}", "--peak-of", str(kind)]
-    for name in ("size", "batch_size", "device", "threads", "seed"):
-        if (value := getattr(options, name)) is not None:
-            command += [f"--{name.replace('_', '-')}", str(value)]
-    child = subprocess.run(command, capture_output=True, text=True, check=False)
-    if child.returncode:
-        raise RuntimeError(f"measuring the memory of chunk size {kind} failed:\n{child.stderr[-2000:]}")
-    return float(child.stdout.split()[-1])
-
-
-def shown(value: Any) -> str:
-    """A number with the digits that tell."""
-    if isinstance(value, str):
-        return value
-    return f"{value:.1e}" if 0 < value < 1e-3 else f"{value:.2f}" if value < 100 else f"{value:.0f}"
+    return max(measuring.check_step(cached.results(), direct.results(), TOLERANCE).values())
 
 
 if __name__ == "__main__":

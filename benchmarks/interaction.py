@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks import measuring, official_form
+from benchmarks import commands, measuring, official_form
 from modeling_leccr import LeccrConfig
 from modeling_leccr.slots_leccr import VisualSemanticInteraction
 
@@ -26,10 +26,10 @@ SIZES = {"batch_size": (256, 4), "num_patches": (145, 7), "slot_dim": (512, 16),
 
 def main(argv: list[str] | None = None) -> int:
     """Compare and time the two forms; see the module's docstring."""
-    parser = measuring.arguments("interaction", __doc__, repeats=5)
+    parser = commands.form_arguments("interaction", __doc__, repeats=5)
     for name in SIZES:
         parser.add_argument(f"--{name.replace('_', '-')}", type=int)
-    return measuring.main_of(run, parser, argv)
+    return commands.main_of(run, parser, argv)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -55,9 +55,9 @@ def run(options: argparse.Namespace) -> None:
         "max_difference": max(differences.values()),
     }
     if not options.no_memory:
-        row |= measuring.memory_columns(measuring.peak_in_child("interaction", options))
+        row |= commands.form_peaks("interaction", options)
     sizes = {name: getattr(options, name) for name in SIZES}
-    measuring.finish("interaction", options, [row], sizes=sizes)
+    commands.finish("interaction", options, [row], sizes=sizes)
 
 
 class Form:

@@ -1,10 +1,6 @@
-"""What the benchmarks share: the command line, clocks, peak memory, the equality check, table and JSON."""
+"""What the benchmarks measure with: the equality check, clocks, peak memory and the peak of the machine."""
 
-import argparse
-import json
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,38 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from processing.files import write_json_atomic
-from reporting.run_record import environment
-
-OUTPUT_FOLDER = Path("outputs/benchmarks")
 FORMS = ("official", "ours")
 MEBIBYTE = 2**20
+GIBIBYTE = 2**30
 
 
 class FormsDifferError(ValueError):
     """The two forms of a benchmark do not compute the same thing, so that comparing their speed means nothing."""
-
-
-def arguments(name: str, description: str | None, *, repeats: int) -> argparse.ArgumentParser:
-    """The options that every benchmark has."""
-    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=description)
-    parser.add_argument("--output", type=Path, default=OUTPUT_FOLDER / f"{name}.json", help="JSON file to write")
-    parser.add_argument("--repeats", type=int, default=repeats, help="timed runs of each form; the median counts")
-    parser.add_argument("--threads", type=int, default=None, help="CPU threads (default: torch's own choice)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--tiny", action="store_true", help="toy sizes, to see that the benchmark works")
-    parser.add_argument("--no-memory", action="store_true", help="leave out the memory, which takes more processes")
-    parser.add_argument("--memory-of", choices=FORMS, help=argparse.SUPPRESS)  # in a child process of the benchmark
-    return parser
-
-
-def prepare(options: argparse.Namespace) -> None:
-    """Set threads and seed, and take the matrix peak, except for a process that only measures memory."""
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
-    torch.manual_seed(options.seed)
-    if not options.memory_of:
-        options.matrix_peak = _peak_of(options)
 
 
 def largest_difference(ours: Mapping[str, Tensor], official: Mapping[str, Tensor]) -> dict[str, float]:
@@ -76,6 +47,49 @@ def check_equal(ours: Mapping[str, Tensor], official: Mapping[str, Tensor], tole
     if beyond:
         raise FormsDifferError(f"the forms differ by more than {tolerance:g}: {beyond}; no time was taken.")
     return differences
+
+
+def check_step(
+    found: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
+    tolerance: float,
+    *,
+    gradient_tolerance: float | None = None,
+) -> dict[str, float]:
+    """Compare what two steps computed.
+
+    Args:
+        found, expected: "loss/..." and "gradient/..." -> value.
+        tolerance: of each loss.
+        gradient_tolerance: of each gradient as a share of the largest of its parameter; None takes that of the losses.
+
+    Returns:
+        Largest difference by name.
+
+    Raises:
+        FormsDifferError: names what differs by more, and by how much.
+    """
+    # Rounding grows with the gradient, and without a scale an error of 1e-5 in a gradient of 1e-7 would pass unseen;
+    # without a floor, the rounding of a gradient of zero would be all there is.
+    scales = {
+        name: 1 / value.abs().max().clamp_min(1e-2) if name.startswith("gradient/") else 1.0
+        for name, value in expected.items()
+    }
+    found, expected = (
+        {name: value * scales.get(name, 1.0) for name, value in results.items()} for results in (found, expected)
+    )
+    differences: dict[str, float] = {}
+    for prefix, limit in (("loss/", tolerance), ("gradient/", gradient_tolerance or tolerance)):
+        ours, theirs = (
+            {name: value for name, value in results.items() if name.startswith(prefix)} for results in (found, expected)
+        )
+        differences |= check_equal(ours, theirs, limit)
+    return differences
+
+
+def largest(differences: Mapping[str, float], prefix: str) -> float:
+    """The largest difference of those whose name begins so."""
+    return max(value for name, value in differences.items() if name.startswith(prefix))
 
 
 def interleave(forms: Mapping[str, Callable[[], Any]], repeats: int, *, warm_up: bool = True) -> dict[str, list[float]]:
@@ -123,47 +137,42 @@ def timing_row(name: str, seconds: Mapping[str, Sequence[float]]) -> dict[str, A
     }
 
 
-def matrix_peak(dtype: torch.dtype = torch.float32, *, size: int = 2048, repeats: int = 5) -> float:
+def matrix_peak(
+    dtype: torch.dtype = torch.float32, *, size: int = 2048, repeats: int = 5, device: str = "cpu"
+) -> float:
     """GFLOP/s of the best of a few products of square matrices: what this machine reaches at most, right now."""
-    left, right = (torch.ones(size, size, dtype=dtype) for _ in range(2))
+    # Of its own, so that what is drawn later does not depend on whether the peak was taken.
+    generator = torch.Generator(device).manual_seed(0)
+    left, right = (torch.randn(size, size, dtype=dtype, device=device, generator=generator) for _ in range(2))
     seconds = []
     for _ in range(repeats):
+        synchronise(device)
         start = time.perf_counter()
         left @ right
+        synchronise(device)
         seconds.append(time.perf_counter() - start)
     return 2 * size**3 / min(seconds) / 1e9
 
 
-def peak_growth(run: Callable[[], Any]) -> float:
-    """MiB by which a run raises the peak resident memory of this process above what it holds before.
+def synchronise(device: str) -> None:
+    """Wait for the queue of a GPU."""
+    if device == "cuda":
+        torch.cuda.synchronize()
 
-    Only the first run in a fresh process tells; see `peak_in_child`.
+
+def peak_growth(run: Callable[[], Any], device: str = "cpu") -> float:
+    """MiB by which a run raises the peak memory above what was held before: resident, or on a GPU what torch holds.
+
+    Resident memory tells in the first run of a fresh process alone: in a used one, memory that was freed hides it.
     """
+    if device == "cuda":
+        held = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        run()
+        return (torch.cuda.max_memory_allocated() - held) / MEBIBYTE
     before = resident_mib("VmRSS")
     run()
     return resident_mib("VmHWM") - before
-
-
-def peak_in_child(name: str, options: argparse.Namespace) -> dict[str, float]:
-    """`peak_growth` of each form, each in a fresh process of the same benchmark with the same sizes."""
-    peaks = {}
-    for form in FORMS:
-        command = [sys.executable, "-m", f"benchmarks.{name}", "--memory-of", form]
-        for option, value in vars(options).items():
-            if option in ("output", "repeats", "memory_of", "no_memory", "matrix_peak") or value in (None, False):
-                continue
-            command += [f"--{option.replace('_', '-')}"] + ([] if value is True else [str(value)])
-        child = subprocess.run(command, capture_output=True, text=True, check=False)
-        if child.returncode:
-            raise RuntimeError(f"measuring the memory of the {form} form failed:\n{child.stderr[-2000:]}")
-        peaks[form] = float(child.stdout.split()[-1])
-    return peaks
-
-
-def memory_columns(peaks: Mapping[str, float]) -> dict[str, float]:
-    """The columns of peak memory for a row of the table."""
-    ratio = peaks["ours"] / peaks["official"] if peaks["official"] else float("nan")
-    return {"official_peak_mib": peaks["official"], "our_peak_mib": peaks["ours"], "memory_ratio": ratio}
 
 
 def saved_bytes(run: Callable[[], Any]) -> int:
@@ -180,65 +189,6 @@ def saved_bytes(run: Callable[[], Any]) -> int:
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         kept.append(run())
     return sum(storages.values())
-
-
-def finish(name: str, options: argparse.Namespace, rows: list[dict[str, Any]], **facts: Any) -> None:
-    """Print the table and write the JSON file."""
-    # Taken before and after: on a busy machine one of them may be far too low.
-    peak = max(options.matrix_peak, _peak_of(options))
-    facts["matrix_peak_gflops"] = peak
-    if "achieved_gflops" in facts:
-        facts["share_of_matrix_peak"] = {form: rate / peak for form, rate in facts["achieved_gflops"].items()}
-    report = {
-        "benchmark": name,
-        "machine": machine(),
-        "threads": torch.get_num_threads(),
-        "seed": options.seed,
-        "tiny": options.tiny,
-        **facts,
-        "rows": rows,
-    }
-    write_json_atomic(options.output, report)
-    print(table(rows))
-    for key, value in facts.items():
-        print(f"{key}: {json.dumps(value)}")
-    print(f"written: {options.output}")
-
-
-def machine() -> dict[str, Any]:
-    """Processor, versions and revision, and which vector instructions torch uses."""
-    return environment() | {"capability": torch.backends.cpu.get_cpu_capability()}
-
-
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The numbers of the rows as aligned text; nested values are left to the JSON file."""
-    shown = {key: None for row in rows for key, value in row.items() if isinstance(value, (str, float, int))}
-    columns = list(shown)  # in the order of their first row
-    cells = [columns] + [[_cell(row.get(column, "")) for column in columns] for row in rows]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in cells)
-
-
-def main_of(run: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser, argv: Any = None) -> int:
-    """Run a benchmark as a command: 0, or 1 when the forms differ."""
-    options = parser.parse_args(argv)
-    prepare(options)
-    try:
-        run(options)
-    except FormsDifferError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-def _peak_of(options: argparse.Namespace) -> float:
-    return matrix_peak(size=256 if options.tiny else 2048)
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.2e}" if 0 < abs(value) < 1e-3 else f"{value:.3f}" if abs(value) < 100 else f"{value:.0f}"
-    return str(value)
 
 
 def resident_mib(field: str) -> float:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from benchmarks import measuring, official_form
+from benchmarks import commands, measuring, official_form
 from modeling_leccr.matching_leccr import composite_vectors
 from retrieval.ranks import RetrievalRanks, rank_texts_and_items, ranks_from_scores
 
@@ -31,10 +31,10 @@ NOISE = 2.5  # of the embeddings of a matching pair, in units of their common pa
 
 def main(argv: list[str] | None = None) -> int:
     """Compare and time the two forms; see the module's docstring."""
-    parser = measuring.arguments("ranks", __doc__, repeats=1)
+    parser = commands.form_arguments("ranks", __doc__, repeats=1)
     parser.add_argument("--num-items", type=int)
     parser.add_argument("--captions-per-item", type=int, default=5)
-    return measuring.main_of(run, parser, argv)
+    return commands.main_of(run, parser, argv)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -51,9 +51,9 @@ def run(options: argparse.Namespace) -> None:
         differences = measuring.check_equal(_named(results["ours"]), _named(results["official"]), tolerance=0.0)
         rows.append({**measuring.timing_row(name, seconds), "max_difference": max(differences.values())})
     if not options.no_memory:
-        rows[-1] |= measuring.memory_columns(measuring.peak_in_child("ranks", options))
+        rows[-1] |= commands.form_peaks("ranks", options)
     sizes = {"num_items": options.num_items, "num_texts": options.num_items * options.captions_per_item}
-    measuring.finish("ranks", options, rows, sizes=sizes)
+    commands.finish("ranks", options, rows, sizes=sizes)
 
 
 def build_forms(options: argparse.Namespace) -> dict[str, dict[str, Callable[[], RetrievalRanks]]]:

@@ -1,6 +1,6 @@
 """Kill a training run at random moments, let it go on each time, and compare it with one that nobody disturbed.
 
-    python -m benchmarks.resume --kills 20 --processes 1 2
+    python -m benchmarks.resume --kills 20 --processes 1 2 --write docs/SCALING.md
 
 All that draws random numbers or keeps a state is on: dropout, description dropout, augmentation, accumulated steps,
 evaluation with the best checkpoint, early stopping. The processes are forks of one that has imported everything, so
@@ -9,6 +9,7 @@ metrics at the end must be equal to the bit; the command fails if they are not.
 """
 
 import argparse
+import functools
 import gc
 import hashlib
 import json
@@ -21,22 +22,19 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-# Before torch and tokenizers read them: with more threads than one, forks of this process crowd or lock each other out.
-os.environ["OMP_NUM_THREADS"] = "1"
-os.environ["TOKENIZERS_PARALLELISM"] = "false"
-
-from benchmarks import measuring
+from benchmarks import commands
+from benchmarks.measuring import FormsDifferError
 from modeling_leccr.training.arguments import build_recipe, merged
 from modeling_leccr.training.building import build_model, build_processor, load_splits
 from modeling_leccr.training.checkpoints import CHECKPOINT_FILE, saved_checkpoints
 from modeling_leccr.training.run import train_system
 from processing.files import write_json_atomic
 
+# Read when torch and tokenizers are imported: with more threads than one, forks crowd or lock each other out.
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 RESULT_FILE = "result.json"
 LONGEST_PAUSE_S = 0.05  # between the kills of the processes of one run
 TIME_LIMIT_S = 300
@@ -78,27 +76,24 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-@dataclass
 class Laboratory:
-    """Runs of one recipe in forked processes.
+    """Runs of one recipe in forked processes, which the variables of ENVIRONMENT are for.
 
     Args:
         changes: of SETTINGS.
-        num_processes: of a run; they share its batches.
+        num_processes: of a run; they share its batches, so that the global batch is the same for every number.
+        parts: splits and processor, if another laboratory has made them; they are needed before the forks.
     """
 
-    changes: Mapping[str, Any] = field(default_factory=dict)
-    num_processes: int = 1
+    def __init__(
+        self, changes: Mapping[str, Any] | None = None, num_processes: int = 1, parts: tuple[Any, Any] | None = None
+    ) -> None:
+        size = SETTINGS["per_device_train_batch_size"] // num_processes
+        self.settings = merged({**SETTINGS, "per_device_train_batch_size": size}, dict(changes or {}))
+        self.num_processes = num_processes
+        self.parts = self._make_parts() if parts is None else parts
 
-    @cached_property
-    def settings(self) -> dict[str, Any]:
-        """The recipe; the global batch is the same for every number of processes."""
-        size = SETTINGS["per_device_train_batch_size"] // self.num_processes
-        return merged({**SETTINGS, "per_device_train_batch_size": size}, dict(self.changes))
-
-    @cached_property
-    def parts(self) -> tuple[Any, Any]:
-        """Splits and processor, made once and before the forks."""
+    def _make_parts(self) -> tuple[Any, Any]:
         recipe = build_recipe({**self.settings, "output_dir": "unused"})
         splits = load_splits(recipe.data)
         processor = build_processor(recipe.model, splits["train"], recipe.data.target_languages)
@@ -118,11 +113,11 @@ class Laboratory:
             The ids of the processes.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        parts, port = self.parts, _free_port()
+        port = _free_port()
         gc.freeze()  # a collection in a fork would copy all that this process holds
         sys.stdout.flush()
         return [
-            _fork(lambda rank=rank: self._run(rank, port, folder, parts, changes or {}, prepare), folder / "log.txt")
+            _fork(functools.partial(self._run, rank, port, folder, changes or {}, prepare), folder / "log.txt")
             for rank in range(self.num_processes)
         ]
 
@@ -145,7 +140,6 @@ class Laboratory:
         rank: int,
         port: int,
         folder: Path,
-        parts: tuple[Any, Any],
         changes: Mapping[str, Any],
         prepare: Callable[[], None] | None,
     ) -> None:
@@ -158,7 +152,7 @@ class Laboratory:
         recipe = build_recipe({"resume_from_checkpoint": True, **settings, "output_dir": str(folder)})
         if prepare is not None:
             prepare()
-        run = train_system(recipe, *parts, folder)
+        run = train_system(recipe, *self.parts, folder)
         if recipe.training.world_size != self.num_processes:
             raise RuntimeError(f"{recipe.training.world_size} processes trained, not {self.num_processes}.")
         if run.is_main_process:
@@ -266,31 +260,38 @@ def kill_at_random(laboratory: Laboratory, folder: Path, num_kills: int, seed: i
 
 def main(argv: list[str] | None = None) -> int:
     """Kill, resume and compare; see the module's docstring."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.resume", description=__doc__)
+    parser = commands.arguments("resume", __doc__, threads=False)
     parser.add_argument("--kills", type=int, default=20, help="for each number of processes")
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2], help="numbers of processes of a run")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    parser.add_argument("--output", type=Path, default=measuring.OUTPUT_FOLDER / "resume.json", help="JSON to write")
-    options = parser.parse_args(argv)
+    return commands.main_of(run, parser, argv)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Kill, resume, report.
+
+    Raises:
+        FormsDifferError: a run ended otherwise than the one that nobody disturbed.
+    """
     reports = {}
     with tempfile.TemporaryDirectory(prefix="leccr-resume-") as folder:
         for number in options.processes:
             place = Path(folder, str(number))
             reports[number] = kill_at_random(Laboratory(num_processes=number), place, options.kills, options.seed)
-    print("| processes | kills | while saving | runs | last weights of the undisturbed run and the others | equal |")
-    print("|--:|--:|--:|--:|:--|:--|")
-    for number, report in reports.items():
-        equal = "no" if report["differences"] else "yes"
-        counts = f"{report['kills']} | {report['during_saves']} | {report['runs']}"
-        hashes = " ".join(dict.fromkeys(f"`{weights[:16]}`" for weights in report["weights"]))
-        print(f"| {number} | {counts} | {hashes} | {equal} |")
-    facts = {"benchmark": "resume", "machine": measuring.machine(), "seed": options.seed, "settings": SETTINGS}
-    write_json_atomic(options.output, {**facts, "reports": reports})
-    print(f"written: {options.output}")
-    for report in reports.values():
-        for difference in report["differences"]:
-            print(f"error: {difference} differs from the undisturbed run", file=sys.stderr)
-    return int(any(report["differences"] for report in reports.values()))
+    rows = [
+        {
+            "processes": number,
+            "kills": report["kills"],
+            "kills while saving": report["during_saves"],
+            "runs": report["runs"],
+            "last weights (SHA-256)": " ".join(dict.fromkeys(f"`{weights[:16]}`" for weights in report["weights"])),
+            "all equal": "no" if report["differences"] else "yes",
+        }
+        for number, report in reports.items()
+    ]
+    data = f"scenes, {SETTINGS['max_steps']} steps of tiny towers with everything on that draws random numbers"
+    commands.report("resume", options, commands.table(rows), data=data, settings=SETTINGS, reports=reports)
+    if found := [difference for report in reports.values() for difference in report["differences"]]:
+        raise FormsDifferError(f"runs that were killed differ from the undisturbed one in {found}.")
 
 
 def _fork(run: Callable[[], None], log: Path) -> int:
@@ -319,4 +320,6 @@ def _free_port() -> int:
 
 
 if __name__ == "__main__":
+    if not ENVIRONMENT.items() <= os.environ.items():
+        os.execve(sys.executable, [sys.executable, "-m", "benchmarks.resume", *sys.argv[1:]], os.environ | ENVIRONMENT)
     sys.exit(main())

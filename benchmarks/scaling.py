@@ -25,16 +25,14 @@ from torch import Tensor
 from torch.multiprocessing import start_processes
 from torch.nn.parallel import DistributedDataParallel
 
-from benchmarks import measuring, sizes
-from benchmarks.marked_text import write_part
+from benchmarks import commands, measuring, sizes
+from benchmarks.measuring import GIBIBYTE, MEBIBYTE
 from modeling_leccr import LeccrConfig, packing_leccr
 from modeling_leccr.losses_leccr import LeccrCriterion, LossConfig, MatchingBatch
 from modeling_leccr.training.gather import gather_batch
 from processing.files import write_json_atomic
-from reporting.report import markdown_table
 
 NAME = "scaling"
-GIBIBYTE = 2**30
 FLOAT32 = 4
 ID = 8
 # float32 weights and gradients, and the two float32 moments of AdamW.
@@ -187,11 +185,10 @@ def communication(processes: int, pairs: int, seed: int) -> list[dict[str, Any]]
     ]
 
 
-def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Count, compare, and everything that is known of it."""
+def run(options: argparse.Namespace) -> None:
+    """Count, compare, report."""
     # Before this process has threads of its own, with which a fork could stall.
     counted = [row for count in options.processes for row in communication(count, options.pairs, options.seed)]
-    torch.manual_seed(options.seed)
     model: Any = sizes.build_model(tiny=options.tiny).train()
     parameters = sum(value.numel() for value in model.parameters())
     activations, matrices = activation_bytes(model), loss_matrices(model.config)
@@ -203,76 +200,65 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         rows.append(
             {
                 "pairs": pairs,
-                "gathered_mib": gathered / measuring.MEBIBYTE,
-                "tokens_instead_mib": pairs * token_bytes(model.config) / measuring.MEBIBYTE,
+                "gathered_mib": gathered / MEBIBYTE,
+                "tokens_instead_mib": pairs * token_bytes(model.config) / MEBIBYTE,
                 "loss_matrices_gib": losses / GIBIBYTE,
                 "direct_gib": (weights + pairs * activations + losses) / GIBIBYTE,
                 f"chunks_of_{options.chunk}_gib": (weights + chunk * activations + losses + 2 * gathered) / GIBIBYTE,
             }
         )
-    return {
-        "benchmark": NAME,
-        "machine": measuring.machine(),
-        "seed": options.seed,
-        "tiny": options.tiny,
+    facts = {
         "parameters": parameters,
         "row_bytes": row_bytes(model.config),
         "token_bytes": token_bytes(model.config),
         "activation_bytes": activations,
         "loss_matrices": matrices,
-        "communication": counted,
-        "rows": rows,
     }
-
-
-def text_of(report: dict[str, Any]) -> str:
-    """The tables and the numbers that they are made of."""
-    mebibytes = {name: report[name] / measuring.MEBIBYTE for name in ("activation_bytes", "token_bytes")}
-    facts = (
-        f"{report['parameters'] / 1e6:.1f} million parameters: {BYTES_PER_PARAMETER} bytes each with gradient and "
-        f"AdamW, {BYTES_PER_PARAMETER * report['parameters'] / GIBIBYTE:.2f} GiB. A row has {report['row_bytes']} "
-        f"bytes; the states of a pair's tokens would have {mebibytes['token_bytes']:.2f} MiB. A pair's activations "
-        f"take {mebibytes['activation_bytes']:.0f} MiB in float32, the losses keep {report['loss_matrices']} "
-        f"matrices of pairs x pairs at most."
+    commands.report(
+        NAME,
+        options,
+        text_of(facts, model.config, counted, rows),
+        data=f"{options.pairs} random pairs in the counted steps",
+        tiny=options.tiny,
+        **facts,
+        communication=counted,
+        rows=rows,
     )
-    tables = [
-        markdown_table(list(rows[0]), [[shown(value) for value in row.values()] for row in rows])
-        for rows in (report["communication"], report["rows"])
-    ]
-    return "\n\n".join([tables[0], facts, tables[1]])
 
 
-def shown(value: Any) -> str:
-    """A number with the digits that tell."""
-    if not isinstance(value, float):
-        return str(value)
-    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+def text_of(
+    facts: dict[str, Any], config: LeccrConfig, counted: list[dict[str, Any]], rows: list[dict[str, Any]]
+) -> str:
+    """The tables and the numbers that they are made of."""
+    small: Any = sizes.build_model(tiny=True).config
+    of_counted = (
+        f"Counted: bytes that one process hands over in a step. Tiny towers ({_dimensions(small)}), whose rows have "
+        f"{row_bytes(small)} bytes."
+    )
+    of_computed = (
+        f"Computed, not measured, from what autograd keeps of a few pairs: the memory of one process that holds all "
+        f"pairs, at {_dimensions(config)}. {facts['parameters'] / 1e6:.1f} million parameters have "
+        f"{BYTES_PER_PARAMETER} bytes each with gradient and AdamW, "
+        f"{BYTES_PER_PARAMETER * facts['parameters'] / GIBIBYTE:.2f} GiB. A row has {facts['row_bytes']:,} bytes; the "
+        f"states of a pair's tokens would have {facts['token_bytes'] / MEBIBYTE:.2f} MiB. A pair's activations take "
+        f"{facts['activation_bytes'] / MEBIBYTE:.0f} MiB in float32, the losses keep {facts['loss_matrices']} matrices "
+        f"of pairs x pairs at most."
+    )
+    return "\n\n".join([of_counted, commands.table(counted), of_computed, commands.table(rows)])
+
+
+def _dimensions(config: LeccrConfig) -> str:
+    return f"D = {config.embed_dim}, H = {config.slot_dim}, K = {config.num_slots}"
 
 
 def main(argv: list[str] | None = None) -> int:
     """Count and print the tables; see the module's docstring."""
-    parser = argparse.ArgumentParser(
-        prog=f"python -m benchmarks.{NAME}", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = commands.arguments(NAME, __doc__)
     parser.add_argument("--processes", type=int, nargs="+", default=[2, 4], help="of the counted steps (default: 2 4)")
     parser.add_argument("--pairs", type=int, default=16, help="in the counted steps, a multiple of the processes")
     parser.add_argument("--chunk", type=int, default=128, help="pairs of a chunk in the table of memory (default: 128)")
     parser.add_argument("--tiny", action="store_true", help="toy sizes, to see that the benchmark works")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=measuring.OUTPUT_FOLDER / f"{NAME}.json", help="JSON file")
-    parser.add_argument("--write", type=Path, help="document whose tables are replaced, such as docs/SCALING.md")
-    options = parser.parse_args(argv)
-    try:
-        report = run(options)
-    except measuring.FormsDifferError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    write_json_atomic(options.output, report)
-    print(text_of(report))
-    print(f"\nwritten: {options.output}")
-    if options.write is not None:
-        write_part(options.write, NAME, text_of(report))
-    return 0
+    return commands.main_of(run, parser, argv)
 
 
 if __name__ == "__main__":

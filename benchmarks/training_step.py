@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import measuring, official_form, sizes
+from benchmarks import commands, measuring, official_form, sizes
 from modeling_leccr import LeccrModel
 from modeling_leccr.losses_leccr import LeccrCriterion, LossConfig
 from modeling_leccr.training.gather import gather_batch
@@ -133,10 +133,10 @@ def _timed(owner: Any, name: str, seconds: dict[str, float], stage: str) -> Iter
 
 def main(argv: list[str] | None = None) -> int:
     """Compare and time the two forms; see the module's docstring."""
-    parser = measuring.arguments("training_step", __doc__, repeats=5)
+    parser = commands.form_arguments("training_step", __doc__, repeats=5)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--bfloat16", action="store_true", help="also time ours with its forward under bf16 autocast")
-    return measuring.main_of(run, parser, argv)
+    return commands.main_of(run, parser, argv)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -150,8 +150,8 @@ def run(options: argparse.Namespace) -> None:
     timed = {form: _recorded(step, parts[form]) for form, step in steps.items()}
     measuring.interleave(timed, options.repeats)
     whole = {form: [sum(run.values()) for run in runs[1:]] for form, runs in parts.items()}  # the first is the warm-up
-    worst = {"max_difference": max(_named(differences, "loss/").values())}
-    worst["max_gradient_difference"] = max(_named(differences, "gradient/").values())
+    worst = {"max_difference": measuring.largest(differences, "loss/")}
+    worst["max_gradient_difference"] = measuring.largest(differences, "gradient/")
     rows = [{**measuring.timing_row("whole step", whole), **worst}]
     for stage in STAGES:
         rows.append(
@@ -166,28 +166,13 @@ def run(options: argparse.Namespace) -> None:
     }
     if options.bfloat16:
         facts["bfloat16"] = _bfloat16(options, model, batch, steps["official"])
-    measuring.finish("training_step", options, rows, **facts)
+    commands.finish("training_step", options, rows, **facts)
 
 
 def _check(steps: Mapping[str, Step]) -> dict[str, float]:
     """Losses within the tolerance, gradients within the tolerance of the largest gradient of their parameter."""
-    results = {form: step.results() for form, step in steps.items()}
-    for name, official in list(results["official"].items()):
-        if name.startswith("gradient/"):
-            # An error of 1e-5 in a gradient of 1e-7 would pass unseen without a scale; rounding needs a floor.
-            scale = 1 / official.abs().max().clamp_min(1e-2)
-            for form in results:
-                results[form][name] = results[form][name] * scale
-    losses = {form: _named(values, "loss/") for form, values in results.items()}
-    gradients = {form: _named(values, "gradient/") for form, values in results.items()}
-    return {
-        **measuring.check_equal(losses["ours"], losses["official"], TOLERANCE),
-        **measuring.check_equal(gradients["ours"], gradients["official"], 100 * TOLERANCE),
-    }
-
-
-def _named(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if name.startswith(prefix)}
+    ours, official = (steps[form].results() for form in ("ours", "official"))
+    return measuring.check_step(ours, official, TOLERANCE, gradient_tolerance=100 * TOLERANCE)
 
 
 def _summary(differences: Mapping[str, float]) -> dict[str, float]:

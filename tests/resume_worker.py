@@ -1,13 +1,9 @@
-"""Runs that are killed, for tests/test_resume.py: python resume_worker.py FOLDER; prints a report as JSON.
-
-One process imports everything, and all runs are forks of it, see benchmarks/resume.py.
-"""
+"""Runs that are killed, for tests/test_resume.py: one process forks them all, see benchmarks/resume.py, and reports."""
 
 import json
 import os
 import shutil
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +12,7 @@ from benchmarks.resume import Laboratory, differences, kill_at_random, wait
 from modeling_leccr.training import checkpoints, resumable
 from modeling_leccr.training.checkpoints import CHECKPOINT_FILE, saved_checkpoints
 from modeling_leccr.training.resumable import ResumableTrainer
+from tests.test_streaming import write_shards
 
 NUM_KILLS = {1: 2, 2: 2}
 # 3 steps make an epoch.
@@ -37,6 +34,8 @@ CHUNKS = {
     "lora": {"r": 2, "lora_dropout": 0.1},
     "max_steps": 4,
 }
+# 28 items in 5 shards: the run is killed in the third pass and ends in the fourth.
+STREAM = {"streaming": True, "shuffle_buffer": 6, "target_languages": ["de"], "max_steps": 6}
 EARLY = {"early_stopping_patience": 1, "learning_rate": 0.0, "max_steps": 10}
 
 
@@ -123,8 +122,8 @@ def refused(laboratory: Laboratory, run: Path, place: Path) -> dict[str, Any]:
     return {"statuses": statuses, "errors": [line for line in log.splitlines() if line.startswith("ValueError")]}
 
 
-def main(folder: Path) -> None:
-    """All cases."""
+def run_cases(folder: Path) -> None:
+    """All cases; what they found goes to FOLDER/report.json."""
     report: dict[str, Any] = {"random": {}, "stages": {}}
     laboratories = {number: Laboratory(changes, number) for number, changes in CHANGES.items()}
     for number, laboratory in laboratories.items():
@@ -139,18 +138,15 @@ def main(folder: Path) -> None:
         run = killed_and_finished(one, folder / f"stage-{number}", prepare, changes=changes)
         report["stages"][stage] = compared(run, reference)
     report["damaged"] = damaged(one, folder / "damaged", reference)
-    for name, changes, prepare in [
-        ("epochs", EPOCHS, dies_at(ResumableTrainer, "_run_epoch", 2)),
-        ("early", EARLY, dies_at(ResumableTrainer, "_load_best_model", 1)),
-        ("chunks", CHUNKS, dies_at(resumable, "remove_old", 1)),
+    (folder / "data").mkdir()
+    stream = Laboratory({**STREAM, "dataset": str(write_shards(folder / "data"))})
+    for name, laboratory, prepare in [
+        ("epochs", Laboratory(EPOCHS, parts=one.parts), dies_at(ResumableTrainer, "_run_epoch", 2)),
+        ("early", Laboratory(EARLY, parts=one.parts), dies_at(ResumableTrainer, "_load_best_model", 1)),
+        ("chunks", Laboratory(CHUNKS, parts=one.parts), dies_at(resumable, "remove_old", 1)),
+        ("stream", stream, dies_at(resumable, "remove_old", 2)),
     ]:
-        laboratory = Laboratory(changes)
-        laboratory.__dict__["parts"] = one.parts
         reference = laboratory.finish(folder / f"{name}-reference")
         run = killed_and_finished(laboratory, folder / name, prepare)
         report[name] = {**compared(run, reference), "log": reference["log"]}
-    print(json.dumps(report))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    (folder / "report.json").write_text(json.dumps(report), encoding="utf-8")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import evaluation_encode, interaction, measuring, official_form, ranks, sizes, training_step
+from benchmarks import commands, evaluation_encode, interaction, measuring, official_form, ranks, sizes, training_step
 
 BENCHMARKS = {
     "training_step": (training_step, "slot_vision"),
@@ -66,20 +66,22 @@ def test_memory_of_one_form_is_a_number(module, capsys: pytest.CaptureFixture[st
 
 def test_child_process_gets_the_sizes_of_its_parent(monkeypatch: pytest.MonkeyPatch):
     """Memory of other sizes than the timed ones would stand in the same row."""
-    commands = []
+    started = []
 
     def record(command, **_):
-        commands.append(command)
+        started.append(command)
         return subprocess.CompletedProcess(command, 0, stdout="12.5\n", stderr="")
 
     monkeypatch.setattr(subprocess, "run", record)
-    options = measuring.arguments("ranks", None, repeats=1).parse_args(["--tiny", "--threads", "2", "--seed", "7"])
-    options.num_items = 30
-    assert measuring.peak_in_child("ranks", options) == {"official": 12.5, "ours": 12.5}
-    for command, form in zip(commands, measuring.FORMS, strict=True):
+    options = commands.form_arguments("ranks", None, repeats=1).parse_args(["--tiny", "--threads", "2", "--seed", "7"])
+    options.num_items, options.chunks = 30, [8, 0]
+    peaks = {"official_peak_mib": 12.5, "our_peak_mib": 12.5, "memory_ratio": 1.0}
+    assert commands.form_peaks("ranks", options) == peaks
+    for command, form in zip(started, measuring.FORMS, strict=True):
         words = " ".join(command)
         assert f"--memory-of {form}" in words and "--tiny" in command
-        assert "--threads 2" in words and "--seed 7" in words and "--num-items 30" in words
+        assert "--threads 2" in words and "--seed 7" in words and "--num-items 30" in words and "--chunks 8 0" in words
+        assert not {"--output", "--repeats", "--no-memory"} & set(command)
 
 
 def test_failing_child_process_is_an_error(monkeypatch: pytest.MonkeyPatch):
@@ -87,7 +89,7 @@ def test_failing_child_process_is_an_error(monkeypatch: pytest.MonkeyPatch):
     failed = subprocess.CompletedProcess([], 1, stdout="", stderr="killed")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
     with pytest.raises(RuntimeError, match="killed"):
-        measuring.peak_in_child("ranks", measuring.arguments("ranks", None, repeats=1).parse_args([]))
+        commands.in_child("ranks", commands.form_arguments("ranks", None, repeats=1).parse_args([]))
 
 
 @pytest.mark.parametrize(
@@ -104,6 +106,57 @@ def test_check_refuses_what_differs(ours, official):
     """A comparison with NaN, or with nothing, is never beyond a tolerance."""
     with pytest.raises(measuring.FormsDifferError):
         measuring.check_equal(ours, official, 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "found", "accepted"),
+    [
+        ("loss/a", 10 + 2e-5, False),
+        ("gradient/a", 10 + 2e-5, True),  # of a gradient of 10
+        ("gradient/a", 10 + 2e-4, False),
+    ],
+)
+def test_a_gradient_is_compared_with_the_largest_of_its_parameter(name: str, found: float, accepted: bool):
+    """Rounding grows with the gradient: without a scale, large ones fail and wrong small ones pass."""
+    exact = {"loss/a": torch.tensor(10.0), "gradient/a": torch.tensor([10.0, 0.0]).double()}
+    other = exact | {name: torch.tensor(found).double() if name == "loss/a" else torch.tensor([found, 0.0]).double()}
+    if accepted:
+        assert measuring.largest(measuring.check_step(other, exact, 1e-5), "gradient/") == pytest.approx(2e-6, rel=0.01)
+        return
+    with pytest.raises(measuring.FormsDifferError, match=name):
+        measuring.check_step(other, exact, 1e-5)
+
+
+def test_the_gradient_of_nothing_is_compared_with_a_floor():
+    """The rounding of a gradient that is zero would be all there is of it; a wrong one must be seen none the less."""
+    exact = {"gradient/a": torch.zeros(2)}
+    assert measuring.check_step({"gradient/a": torch.full((2,), 1e-8)}, exact, 1e-5)
+    with pytest.raises(measuring.FormsDifferError):
+        measuring.check_step({"gradient/a": torch.full((2,), 1e-6)}, exact, 1e-5)
+
+
+def test_a_table_in_a_document_says_where_it_comes_from_and_names_no_folder(tmp_path: Path):
+    """Numbers without machine, seed and command cannot be taken again; a folder of this machine is nobody's."""
+    document, output = tmp_path / "text.md", tmp_path / "report.json"
+    document.write_text("<!-- toy --><!-- end of toy -->", encoding="utf-8")
+    parser = commands.arguments("toy", None)
+    words = ["--seed", "5", "--threads", "1", "--output", str(output), "--write", str(document)]
+    number = torch.get_num_threads()
+    try:
+        text = commands.table([{"step": "a", "seconds": 0.51234, "pairs": 4096, "all": [1.0]}])
+        assert (
+            commands.main_of(lambda options: commands.report("toy", options, text, data="two pairs"), parser, words)
+            == 0
+        )
+    finally:
+        torch.set_num_threads(number)
+    written = document.read_text(encoding="utf-8")
+    assert "| step | seconds | pairs |" in written and "| a | 0.512 | 4,096 |" in written
+    command = "python -m benchmarks.toy --seed 5 --threads 1 --output PATH/TO/report.json --write PATH/TO/text.md"
+    assert f"From `{command}`: two pairs; " in written
+    assert f"1 thread, torch {torch.__version__}, seed 5." in written and str(tmp_path) not in written
+    report = json.loads(output.read_text(encoding="utf-8"))
+    assert report["command"] == command and report["seed"] == 5 and "machine" in report
 
 
 def test_saved_bytes_counts_each_activation_once_and_no_parameter():

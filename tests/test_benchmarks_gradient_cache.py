@@ -24,21 +24,23 @@ def test_it_writes_table_and_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         return subprocess.CompletedProcess(command, 0, stdout=f"{8.0 / len(commands)}\n", stderr="")
 
     monkeypatch.setattr(subprocess, "run", measured)
-    output = tmp_path / "report.json"
-    assert gradient_cache.main([*TOY, "--seed", "3", "--output", str(output)]) == 0
+    output, copy = tmp_path / "report.json", tmp_path / "SCALING.md"
+    copy.write_text("<!-- gradient_cache --><!-- end of gradient_cache -->", encoding="utf-8")
+    assert gradient_cache.main([*TOY, "--seed", "3", "--output", str(output), "--write", str(copy)]) == 0
     report = json.loads(output.read_text(encoding="utf-8"))
     assert [row["step"] for row in report["rows"]] == ["direct", "chunk 2"]
     assert [row["share_of_memory"] for row in report["rows"]] == [1.0, 0.5]
     assert 0 < report["rows"][1]["max_difference"] < gradient_cache.TOLERANCE
     assert report["seed"] == 3 and "machine" in report
-    assert "| 4.00 | 0.50 |" in capsys.readouterr().out
+    assert "| 4 | 0.5 |" in capsys.readouterr().out and "| 4 | 0.5 |" in copy.read_text(encoding="utf-8")
     direct, cached = report["rows"]
     assert 0 < cached["activations_mib"] < 0.5 * direct["activations_mib"]
     assert cached["losses_mib"] == direct["losses_mib"] > 0
     # Memory of other sizes than the timed ones would stand in the same row.
     for command, kind in zip(commands, ("0", "2"), strict=True):
         words = " ".join(command)
-        assert f"--peak-of {kind} --size tiny --batch-size 6 --device cpu --seed 3" in words
+        sizes = ("--size tiny", "--batch-size 6", "--device cpu", "--seed 3", f"--peak-of {kind}")
+        assert all(part in words for part in sizes)
 
 
 def test_the_memory_of_a_step_is_a_number(capsys: pytest.CaptureFixture[str]):

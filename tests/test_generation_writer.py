@@ -66,5 +66,5 @@ def test_no_figures_are_given_for_a_job_that_loses_a_row(tmp_path: Path, monkeyp
 
 def test_a_process_that_fails_is_an_error(tmp_path: Path):
     """A crash for lack of memory must not be read as little memory."""
-    with pytest.raises(RuntimeError, match=r"the job in .*absent failed"):
+    with pytest.raises(RuntimeError, match=r"generation_writer with .*absent.* failed"):
         generation_writer.measure_in_child(tmp_path / "absent", generation_writer.parse_arguments([]))

@@ -2,14 +2,13 @@
 
 import json
 import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.resume_worker import DAMAGED_FILES, NUM_KILLS, STAGE_WITH_WORKERS, STAGES
+from benchmarks.resume import ENVIRONMENT
+from tests.launch_parts import run_processes
+from tests.resume_worker import DAMAGED_FILES, NUM_KILLS, STAGE_WITH_WORKERS, STAGES, run_cases
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 
@@ -17,18 +16,11 @@ TERMS = ("loss/softened", "loss/slot_contrastive", "logit_scale", "grad_norm", "
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory, root_dir: Path) -> dict[str, Any]:
+def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What tests/resume_worker.py found; it does all cases, for importing costs more than they do."""
     folder = tmp_path_factory.mktemp("resume")
-    result = subprocess.run(
-        [sys.executable, str(root_dir / "tests" / "resume_worker.py"), str(folder)],
-        env={**os.environ, "PYTHONPATH": str(root_dir), "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        timeout=400,
-    )
-    assert result.returncode == 0, result.stderr[-4000:]
-    return json.loads(result.stdout)
+    run_processes(run_cases, folder, variables=ENVIRONMENT, seconds=400)
+    return json.loads((folder / "report.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("num_processes", NUM_KILLS)
@@ -110,6 +102,14 @@ def test_adapters_and_steps_in_chunks_go_on_to_the_bit(report: dict[str, Any]):
     assert run["between"]["saved"] == ["checkpoint-2"]
     assert run["differences"] == []
     assert "adapter_model.safetensors" in run["result"]["states"]
+
+
+def test_a_killed_run_on_a_stream_goes_on_with_the_rows_that_come_next(report: dict[str, Any]):
+    """Where the buffer and the shards stood is written nowhere; it follows from the number of the step alone."""
+    run = report["stream"]
+    assert run["between"]["saved"] == ["checkpoint-2", "checkpoint-4"]
+    assert run["differences"] == []
+    assert len({line["loss"] for line in run["log"] if "loss" in line}) == 4
 
 
 def test_every_process_refuses_a_damaged_checkpoint_that_was_named(report: dict[str, Any]):

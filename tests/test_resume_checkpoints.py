@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import resume
 from modeling_leccr.training import checkpoints
 from modeling_leccr.training.arguments import build_recipe
 from modeling_leccr.training.checkpoints import (
@@ -256,18 +255,3 @@ def test_nothing_of_a_checkpoint_can_run_code(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(torch, "load", checked)
     assert trained(tmp_path, True, max_steps=5).state.global_step == 5
     assert calls and all(calls)
-
-
-@pytest.mark.parametrize("difference", [[], ["weights"]])
-def test_the_benchmark_prints_its_table_and_fails_where_runs_differ(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], difference: list[str]
-):
-    """A benchmark that ends well whatever it finds proves nothing; its runs are those of tests/test_resume.py."""
-    report = {"kills": 3, "during_saves": 1, "runs": 2, "weights": ["a" * 64] * 3, "differences": difference}
-    monkeypatch.setattr(resume, "kill_at_random", lambda *_: report)
-    output = tmp_path / "resume.json"
-    assert resume.main(["--kills", "3", "--processes", "1", "--output", str(output)]) == len(difference)
-    printed = capsys.readouterr()
-    assert f"| 1 | 3 | 1 | 2 | `{'a' * 16}` | {'no' if difference else 'yes'} |" in printed.out
-    assert ("error: weights differs" in printed.err) == bool(difference)
-    assert output.is_file()
