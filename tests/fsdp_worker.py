@@ -1,4 +1,4 @@
-"""One of two processes of tests/test_fsdp.py: python -m torch.distributed.run ... fsdp_worker.py FOLDER.
+"""What each of the two processes of tests/test_fsdp.py does.
 
 accelerate ignores its settings of FSDP on the CPU. Here it is told that its processes are those of GPUs, so that the
 trainer takes the road that it takes there; the collectives are gloo's.
@@ -7,7 +7,6 @@ trainer takes the road that it takes there; the collectives are gloo's.
 import json
 import math
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from accelerate.utils import DistributedType
 from modeling_leccr import LeccrModel
 from modeling_leccr.training.sharding import is_split, whole_model
 from modeling_leccr.training.trainer import LeccrTrainer
-from tests.tiny import tiny_model
+from tests.tiny import tiny_model, tiny_vision_config
 from tests.training_parts import text_config_without_dropout, tiny_split, tiny_trainer
 
 NUM_PROCESSES = 2
@@ -41,10 +40,16 @@ SETTINGS: dict[str, Any] = {
     "loss": {"guidance": 0.5, "slot_contrastive": 0.7, "slot_vision": 0.3, "slot_diversity": 0.4},
 }
 
+# Without evaluation, of which the first run and the cached one have enough.
+ALONE: dict[str, Any] = {"eval_strategy": "no", "load_best_model_at_end": False}
+
 
 def make_model() -> LeccrModel:
-    """The same weights in every process, and no dropout."""
-    return tiny_model(text_config=text_config_without_dropout(), dropout=0.0)
+    """The same weights in every process, and no dropout; one layer of most kinds, for each is gathered on its own."""
+    vision = tiny_vision_config()
+    vision.num_hidden_layers = 1
+    layers = {"num_slot_layers": 1, "num_interaction_layers": 1}
+    return tiny_model(text_config=text_config_without_dropout(), vision_config=vision, dropout=0.0, **layers)
 
 
 def make_trainer(folder: Path, num_processes: int, **arguments: Any) -> LeccrTrainer:
@@ -82,22 +87,16 @@ def run(folder: Path, name: str, *, precision: str = "no", resume: str | None = 
     dist.barrier()
 
 
-def main(folder: Path) -> None:
+def run_cases(folder: Path) -> None:
     """All cases, for starting a process costs more than they do."""
-    torch.set_num_threads(1)
     with mock.patch.object(PartialState, "__init__", as_if_on_gpus(PartialState.__init__)):
         run(folder, "float32")
         run(folder, "cached", gradient_cache_chunk_size=1, save_strategy="no", load_best_model_at_end=False)
-        run(folder, "bf16", precision="bf16")
-        adamw: dict[str, Any] = {"optim": "adamw_torch_fused", "learning_rate": 1e-3}
+        run(folder, "bf16", precision="bf16", max_steps=2, **ALONE, save_strategy="no")
+        adamw: dict[str, Any] = {"optim": "adamw_torch_fused", "learning_rate": 1e-3, "max_steps": 2, **ALONE}
         run(folder, "uninterrupted", **adamw)
         run(folder, "resumed", resume=str(folder / "uninterrupted" / "checkpoint-1"), **adamw)
         model = make_model()
         with torch.no_grad():
             model.logit_scale.value.fill_(math.log(200.0))  # where `forward` passes no gradient
-        run(folder, "clamped", model=model, max_steps=1, save_strategy="no", load_best_model_at_end=False)
-    dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+        run(folder, "clamped", model=model, max_steps=1, **ALONE, save_strategy="no")

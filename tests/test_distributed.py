@@ -2,9 +2,6 @@
 cache: losses, gradients, random numbers, and steps of the trainer."""
 
 import functools
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -24,7 +21,9 @@ from tests.distributed_worker import (
     make_model,
     one_process,
     rows_of,
+    run_process,
 )
+from tests.launch_parts import run_processes
 from tests.training_parts import TERMS, tiny_split, tiny_trainer
 
 ALL_CASES = [case for world_size in WORLD_SIZES for case in cases(world_size, SEEDS)]
@@ -32,23 +31,16 @@ ALL_CASES = [case for world_size in WORLD_SIZES for case in cases(world_size, SE
 WITHOUT_GRADIENT = ("key.bias", "k_proj.bias")
 
 
-def run_worker(folder: Path, root_dir: Path, *seeds: int) -> Path:
-    command = [sys.executable, str(root_dir / "tests" / "distributed_worker.py"), str(folder), *map(str, seeds)]
-    result = subprocess.run(
-        command,
-        env={**os.environ, "PYTHONPATH": str(root_dir), "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert result.returncode == 0, result.stderr[-4000:]
+def run_worker(folder: Path, seeds: tuple[int, ...]) -> Path:
+    for world_size in WORLD_SIZES:
+        run_processes(run_process, folder, world_size, seeds, world_size=world_size, seconds=600)
     return folder
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, root_dir: Path) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the processes wrote; they run all cases at once."""
-    return run_worker(tmp_path_factory.mktemp("distributed"), root_dir)
+    return run_worker(tmp_path_factory.mktemp("distributed"), SEEDS)
 
 
 @functools.cache
@@ -83,10 +75,10 @@ def test_the_cache_has_the_gradients_of_one_process_where_weights_are_split(fold
 
 
 @pytest.mark.slow
-def test_more_seeds_have_the_losses_and_gradients_of_one_process(tmp_path: Path, root_dir: Path):
+def test_more_seeds_have_the_losses_and_gradients_of_one_process(tmp_path: Path):
     """As above, for numbers of rows and dropout that nobody chose."""
     seeds = tuple(range(10, 20))
-    run_worker(tmp_path, root_dir, *seeds)
+    run_worker(tmp_path, seeds)
     for world_size in WORLD_SIZES:
         for case in cases(world_size, seeds):
             check_case(tmp_path, case)

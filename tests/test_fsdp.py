@@ -2,9 +2,6 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,32 +14,18 @@ from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from modeling_leccr import LeccrModel
 from modeling_leccr.training.sharding import prepare_splitting
-from tests.fsdp_worker import NUM_PROCESSES, make_model, make_trainer
-from tests.launch_parts import environment_of, launched
+from tests.fsdp_worker import NUM_PROCESSES, make_model, make_trainer, run_cases
+from tests.launch_parts import environment_of, launched, run_processes
 from tests.tiny import tiny_items, tiny_model
 from tests.training_parts import TERMS
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, root_dir: Path) -> Path:
-    """What two processes wrote, launched as by configs/accelerate/fsdp2.yaml; they run all cases at once."""
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes wrote, with the settings of configs/accelerate/fsdp2.yaml; they run all cases at once."""
     output = tmp_path_factory.mktemp("fsdp")
     settings = {name: value for name, value in environment_of(launched("fsdp2.yaml")).items() if "FSDP" in name}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={NUM_PROCESSES}"]
-    result = subprocess.run(
-        [*command, str(root_dir / "tests" / "fsdp_worker.py"), str(output)],
-        env={
-            **os.environ,
-            **settings,
-            "ACCELERATE_USE_CPU": "true",
-            "PYTHONPATH": str(root_dir),
-            "CUDA_VISIBLE_DEVICES": "",
-        },
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert result.returncode == 0, result.stderr[-12000:]
+    run_processes(run_cases, output, world_size=NUM_PROCESSES, variables=settings)
     return output
 
 
@@ -105,6 +88,7 @@ def test_a_resumed_run_of_split_weights_ends_in_the_same_bits(folder: Path):
     """Weights, optimizer and order of the pairs come back from the checkpoint."""
     found, expected = (log_of(folder, name)["lines"] for name in ("resumed", "uninterrupted"))
     assert losses(found) == losses(expected)
+    assert [line["step"] for line in found if "loss" in line] == [1, 2]
     resumed, uninterrupted = (weights(folder / name / "whole") for name in ("resumed", "uninterrupted"))
     assert all(torch.equal(resumed[name], value) for name, value in uninterrupted.items())
 
@@ -113,7 +97,8 @@ def test_bf16_leaves_temperature_and_losses_in_fp32(folder: Path):
     """accelerate's own settings round the temperature (14.25 for 14.29) and the embeddings that losses compare."""
     found, expected = (losses(log_of(folder, name)["lines"]) for name in ("bf16", "float32"))
     assert found[0]["logit_scale"] == pytest.approx(1 / 0.07, rel=1e-6)
-    for line, exact in zip(found, expected, strict=True):
+    assert len(found) == 2
+    for line, exact in zip(found, expected, strict=False):
         assert line["loss"] == pytest.approx(exact["loss"], rel=2e-2)
         assert line["loss"] != exact["loss"]
     assert {value.dtype for value in weights(folder / "bf16" / "whole").values()} == {torch.float32}
