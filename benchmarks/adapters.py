@@ -24,7 +24,8 @@ from modeling_leccr.training.adapters import merge_adapter, save_adapter
 from modeling_leccr.training.arguments import ModelArguments, Recipe, build_recipe, merged, parse_recipe
 from modeling_leccr.training.building import build_processor, load_splits
 from modeling_leccr.training.run import SystemRun, train_system
-from modeling_leccr.training.weights import ADAPTER_WEIGHTS, has_adapter
+from modeling_leccr.training.sharding import has_adapter
+from modeling_leccr.training.weights import ADAPTER_WEIGHTS
 from processing.processing_leccr import LeccrProcessor
 
 NAME = "adapters"

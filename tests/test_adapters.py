@@ -17,7 +17,7 @@ from modeling_leccr.losses_leccr import LeccrCriterion, LossConfig
 from modeling_leccr.training.adapters import TOWERS, count_parameters, merge_adapter, prepare_parts
 from modeling_leccr.training.arguments import build_recipe
 from modeling_leccr.training.optimization import parameter_groups
-from modeling_leccr.training.weights import has_adapter
+from modeling_leccr.training.sharding import has_adapter
 from tests.test_peft import embeds
 from tests.tiny import tiny_model, tiny_pairs
 from tests.training_parts import tiny_recipe

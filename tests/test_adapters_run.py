@@ -22,7 +22,8 @@ from modeling_leccr.training.arguments import ModelArguments, Recipe, build_reci
 from modeling_leccr.training.building import build_model, build_processor, load_splits
 from modeling_leccr.training.outputs import write_metrics, write_pictures_and_report
 from modeling_leccr.training.run import MAIN_SYSTEM, SystemRun, train_system
-from modeling_leccr.training.weights import has_adapter, load_weights
+from modeling_leccr.training.sharding import has_adapter
+from modeling_leccr.training.weights import load_weights
 from tests.test_adapters import prepared, with_changed_adapter
 from tests.test_peft import PATHS, embeds
 from tests.tiny import tiny_model, tiny_processor

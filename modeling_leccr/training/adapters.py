@@ -13,7 +13,8 @@ from transformers.utils import is_peft_available
 
 from modeling_leccr.export import save_for_hub
 from modeling_leccr.modeling_leccr import LeccrModel
-from modeling_leccr.training.weights import has_adapter, load_weights
+from modeling_leccr.training.sharding import has_adapter
+from modeling_leccr.training.weights import load_weights
 from processing.files import atomic_folder, write_text_atomic
 from processing.processing_leccr import LeccrProcessor
 

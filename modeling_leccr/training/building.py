@@ -13,7 +13,7 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 from modeling_leccr.configuration_leccr import LeccrConfig
 from modeling_leccr.modeling_leccr import LeccrModel
 from modeling_leccr.training.arguments import DataArguments, ModelArguments
-from modeling_leccr.training.weights import has_adapter
+from modeling_leccr.training.sharding import has_adapter
 from processing.media import attach_images
 from processing.processing_leccr import LeccrProcessor
 from processing.records import (

@@ -18,7 +18,7 @@ from modeling_leccr.publishing import push_model
 from modeling_leccr.training.adapters import merge_adapter, save_adapter
 from modeling_leccr.training.arguments import LeccrTrainingArguments, Recipe
 from modeling_leccr.training.run import MAIN_SYSTEM, SystemRun
-from modeling_leccr.training.weights import has_adapter
+from modeling_leccr.training.sharding import has_adapter
 from processing.files import write_json_atomic
 from processing.hub_card import CardError
 from processing.processing_leccr import LeccrProcessor

@@ -81,6 +81,11 @@ def saved_whole(trainer: Trainer, state: Mapping[str, Tensor] | None) -> Iterato
         trainer.model = split
 
 
+def has_adapter(model: torch.nn.Module) -> bool:
+    """Whether the model was given an adapter by `add_adapter` or `load_adapter`."""
+    return bool(getattr(model, "_hf_peft_config_loaded", False))
+
+
 def usual_class(model: torch.nn.Module) -> type[LeccrModel]:
     """The class of a model before its weights were split."""
     # `fully_shard` derives a class from (FSDPModule, the usual class).
@@ -120,7 +125,7 @@ def _check_settings(model: LeccrModel, plugin: Any) -> None:
     for name, (holds, rule) in rules.items():
         if not holds:
             raise ValueError(f"{name} must be {rule}; see configs/accelerate/fsdp2.yaml.")
-    if getattr(model, "_hf_peft_config_loaded", False):
+    if has_adapter(model):
         raise ValueError(
             "FSDP splits the weights of whole models, not of adapters; train vision_training or text_training: lora "
             "with configs/accelerate/ddp.yaml."

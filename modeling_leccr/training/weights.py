@@ -7,16 +7,11 @@ from safetensors.torch import load_file
 
 from modeling_leccr.loading_leccr import check_loading, readable_weights
 from modeling_leccr.modeling_leccr import LeccrModel
-from modeling_leccr.training.sharding import fill, usual_class
+from modeling_leccr.training.sharding import fill, has_adapter, usual_class
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 # peft's files name the parameters as its own wrapper sees them.
 _PEFT_PREFIX = "base_model.model."
-
-
-def has_adapter(model: torch.nn.Module) -> bool:
-    """Whether the model was given an adapter by `add_adapter` or `load_adapter`."""
-    return bool(getattr(model, "_hf_peft_config_loaded", False))
 
 
 @torch.no_grad()
