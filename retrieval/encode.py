@@ -11,7 +11,7 @@ from modeling_leccr.towers_leccr import eval_mode
 from processing.records import DESCRIPTION_COLUMN
 from retrieval.items import read_column, read_ids, read_image
 from retrieval.ranks import check_finite
-from retrieval.sharing import Processes
+from retrieval.sharing import Processes, has_split_weights
 
 _BAR_AFTER_SECONDS = 5.0
 
@@ -131,7 +131,8 @@ def _encode(
     times_encoded = torch.zeros(len(lengths), dtype=torch.int64)
     # A bar for every evaluation of a long training would bury its log: only those that take a while get one.
     bar = tqdm(total=len(lengths), desc=name, disable=not progress, delay=_BAR_AFTER_SECONDS, leave=False)
-    with processes.all_or_none(), torch.no_grad(), eval_mode(model), bar:
+    split_weights = processes.count > 1 and has_split_weights(model)
+    with processes.all_or_none(split_weights=split_weights), torch.no_grad(), eval_mode(model), bar:
         for batch, counts in processes.own_parts(batches):
             parts = embed(batch)
             if not wholes:

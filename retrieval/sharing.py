@@ -7,11 +7,19 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 _ROWS_AT_ONCE = 65_536
 
 Part = TypeVar("Part")
+
+
+def has_split_weights(model: nn.Module) -> bool:
+    """Whether each process holds a part of the weights (FSDP2, ZeRO-3), so that all meet in each forward pass."""
+    return any(isinstance(part, FSDPModule) for part in model.modules()) or any(
+        hasattr(parameter, "ds_id") for parameter in model.parameters()
+    )
 
 
 class Processes:
@@ -59,8 +67,11 @@ class Processes:
             piece.copy_(summed)
 
     @contextmanager
-    def all_or_none(self) -> Iterator[None]:
+    def all_or_none(self, *, split_weights: bool = False) -> Iterator[None]:
         """Work that either succeeds in every process or fails in every one.
+
+        Args:
+            split_weights: the work is that of a model of which each process holds a part (`has_split_weights`).
 
         Raises:
             RuntimeError: it failed in another process, which raises its own error.
@@ -71,8 +82,10 @@ class Processes:
         try:
             yield
         except Exception as error:
-            # The others wait here; without a word they would do so until the time limit of their collective.
-            self.gather(repr(error))
+            # The others wait below; without a word they would do so until the time limit of their collective. With
+            # split weights they wait for this one's part, and would take the word for it: the launcher ends them.
+            if not split_weights:
+                self.gather(repr(error))
             raise
         failed = {index: error for index, error in enumerate(self.gather(None)) if error is not None}
         if failed:

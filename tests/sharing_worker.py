@@ -1,6 +1,5 @@
 """What each of several processes does in tests/test_retrieval_sharing.py."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
 from modeling_leccr import LeccrModel
 from retrieval.encode import encode_items, encode_texts
@@ -18,6 +18,7 @@ from tests.tiny import SENTENCES, tiny_model, tiny_processor
 from tests.training_parts import tiny_split
 
 NUM_ITEMS = 11
+UNLUCKY = 1
 TEXTS = [text for sentence in SENTENCES for text in sentence]
 # Rows and batch size: batches that do not come out even, fewer batches than processes, fewer rows than processes.
 CASES = {"uneven": (11, 2), "few-batches": (11, 64), "few-rows": (2, 1), "one-row": (1, 8)}
@@ -62,8 +63,8 @@ def metrics(*, shared: bool) -> dict[str, float]:
 class CountingModel:
     """Forwards passes to a model and counts them; one process can be made to fail."""
 
-    def __init__(self, model: LeccrModel, *, fails: bool = False) -> None:
-        self.model, self.fails, self.num_passes = model, fails, 0
+    def __init__(self, model: LeccrModel, *, fails_at: int | None = None) -> None:
+        self.model, self.fails_at, self.num_passes = model, fails_at, 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.model, name)
@@ -71,7 +72,7 @@ class CountingModel:
     def get_text_features(self, *args: Any, **kwargs: Any) -> Any:
         """As the model's."""
         self.num_passes += 1
-        if self.fails:
+        if self.num_passes == self.fails_at:
             raise ValueError("this process is out of luck")
         return self.model.get_text_features(*args, **kwargs)
 
@@ -84,11 +85,9 @@ def message_of(work: Any) -> str:
     return "no error"
 
 
-def run(rank: int, world_size: int, folder: Path) -> None:
+def run(folder: Path) -> None:
     """All cases, in one of the processes; what it found goes to FOLDER/<rank>.safetensors."""
-    torch.set_num_threads(1)
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world_size)}
-    dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=world_size)
+    rank = dist.get_rank()
     found = embeddings(shared=True)
     found |= {
         f"metric/{name}": torch.tensor([value], dtype=torch.float64) for name, value in metrics(shared=True).items()
@@ -99,7 +98,7 @@ def run(rank: int, world_size: int, folder: Path) -> None:
     found["passes"] = torch.tensor([counting.num_passes])
     damaged = [{**row, "image": None} if i in (1, 2, 9) else row for i, row in enumerate(rows())]
     found["unreadable"] = torch.tensor(find_unreadable(damaged, shared=True))
-    unlucky = CountingModel(lively_model(), fails=rank == 1)
+    unlucky = CountingModel(lively_model(), fails_at=1 if rank == UNLUCKY else None)
     messages = {
         "failure": message_of(lambda: encode_texts(unlucky, processor, TEXTS, progress=False, shared=True)),
         "other rows": message_of(
@@ -109,5 +108,15 @@ def run(rank: int, world_size: int, folder: Path) -> None:
         "alone": message_of(lambda: rank or encode_texts(counting, processor, TEXTS, progress=False)),
     }
     found["counts"] = torch.tensor([Processes(shared=True).count, Processes(shared=False).count])
+    messages["split weights"] = message_of(lambda: fail_with_split_weights(rank))  # the last, for the group is broken
     save_file({name: value.contiguous() for name, value in found.items()}, folder / f"{rank}.safetensors", messages)
-    dist.destroy_process_group()
+
+
+def fail_with_split_weights(rank: int) -> None:
+    """Embed with a model of which each process holds a part; one of them fails in its second batch."""
+    model = lively_model()
+    for layer in (*model.text_model.encoder.layer, model):
+        fully_shard(layer)
+    register_fsdp_forward_method(model, "get_text_features")
+    counting = CountingModel(model, fails_at=2 if rank == UNLUCKY else None)
+    encode_texts(counting, tiny_processor(), TEXTS[:6], 1, progress=False, shared=True)

@@ -1,14 +1,12 @@
 """Three processes embed a split together: each row once, all of them in every process, or an error in every one."""
 
-import multiprocessing
-import time
-
 import pytest
 from safetensors import safe_open
 from safetensors.torch import load_file
 
 from retrieval import encode
-from retrieval.sharing import Processes
+from retrieval.sharing import Processes, has_split_weights
+from tests.launch_parts import run_processes
 from tests.sharing_worker import NUM_ITEMS, TEXTS, embeddings, metrics, run
 from tests.tiny import tiny_model, tiny_processor
 
@@ -19,19 +17,7 @@ WORLD_SIZE = 3
 def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     """What each process found, and the messages of its errors; they run all cases at once."""
     folder = tmp_path_factory.mktemp("sharing")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.sharing_worker"])  # imported once, not by every process
-    processes = [context.Process(target=run, args=(rank, WORLD_SIZE, folder)) for rank in range(WORLD_SIZE)]
-    for process in processes:
-        process.start()
-    deadline = time.monotonic() + 120
-    for process in processes:
-        process.join(max(0.0, deadline - time.monotonic()))
-    still_there = [process for process in processes if process.is_alive()]
-    for process in still_there:
-        process.kill()
-    assert not still_there, "a process waits for the others without end"
-    assert [process.exitcode for process in processes] == [0] * WORLD_SIZE
+    run_processes(run, folder, world_size=WORLD_SIZE, seconds=120)
     results = []
     for rank in range(WORLD_SIZE):
         path = folder / f"{rank}.safetensors"
@@ -76,6 +62,22 @@ def test_a_failure_in_one_process_ends_the_work_of_all(found: list[dict]):
         assert other.startswith("RuntimeError: the work shared with other processes failed in process 1")
         assert "out of luck" in other
     assert [process["messages"]["after"] for process in found] == ["no error"] * WORLD_SIZE
+
+
+def test_a_failure_with_split_weights_is_told_at_once(found: list[dict]):
+    """The others wait for a part of the weights: a word about the error, taken for it, ends the process that has it
+    without one."""
+    messages = [process["messages"]["split weights"] for process in found]
+    assert messages[1] == "ValueError: this process is out of luck"
+    assert all(other.startswith("RuntimeError") for other in (messages[0], messages[2]))  # of gloo, for it is gone
+
+
+def test_split_weights_are_known():
+    """Those of FSDP by their modules, which the processes of this file split, and those of ZeRO-3 by their traces."""
+    model = tiny_model()
+    assert not has_split_weights(model)
+    model.logit_scale.value.ds_id = 0
+    assert has_split_weights(model)
 
 
 def test_rows_that_differ_between_processes_are_refused(found: list[dict]):
