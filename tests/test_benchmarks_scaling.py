@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -121,6 +122,21 @@ def test_a_document_without_the_marks_stays_as_it_is(tmp_path: Path):
     assert path.read_text(encoding="utf-8") == "<!-- scaling --> only the first"
 
 
+def test_each_table_of_the_document_follows_the_command_that_writes_it(document: str):
+    """A table that no command fills grows old, and a renamed option is all that a reader sees of the command."""
+    places = re.findall(r"^<!-- (?!end of )(\w+) -->$", document, flags=re.MULTILINE)
+    tables = {"scaling", "gradient_cache", "adapters", "description_cost", "description_recall", "resume", "gpu_step"}
+    assert set(places) == tables and len(places) == len(tables)
+    sources = "".join(path.read_text(encoding="utf-8") for path in Path(scaling.__file__).parent.glob("*.py"))
+    for place in places:
+        before = document[: document.index(f"<!-- {place} -->")].replace("\\\n", " ")
+        words = shlex.split(re.findall(r"^python -m benchmarks\..*$", before, flags=re.MULTILINE)[-1])
+        module = words[2].removeprefix("benchmarks.")
+        assert place == ("description_recall" if "--recall" in words else module)
+        assert words[-2:] == ["--write", "docs/SCALING.md"] and document.count(f"<!-- end of {place} -->") == 1
+        assert not [word for word in words if word.startswith("--") and f'"{word}"' not in sources]
+
+
 def test_the_launches_of_the_document_are_accepted(document: str):
     """They are copied to machines that somebody waited for."""
     lines = [line for line in document.replace("\\\n", " ").splitlines() if line.startswith("accelerate launch")]
@@ -135,7 +151,7 @@ def test_the_launches_of_the_document_are_accepted(document: str):
 def test_the_document_names_all_configurations_and_settings_that_exist(document: str):
     """A renamed setting would send people to an error."""
     assert all(f"configs/accelerate/{path.name}" in document for path in CONFIGURATIONS.glob("*.yaml"))
-    words = ["--gradient_cache_chunk_size", "32", "--bf16", "true", "--torch_compile", "true"]
+    words = ["--gradient_cache_chunk_size", "128", "--bf16", "true", "--torch_compile", "true"]
     assert all(f"{name} {value}" in document for name, value in zip(words[::2], words[1::2], strict=True))
     recipe = parse_recipe([str(CONFIGURATIONS.parent / "scenes.yaml"), *words[:2], "--use_cpu", "true"])
-    assert recipe.training.gradient_cache_chunk_size == 32
+    assert recipe.training.gradient_cache_chunk_size == 128
