@@ -68,6 +68,21 @@ def test_a_run_on_stored_states_takes_the_steps_of_one_that_encodes(tmp_path: Pa
         train(frozen_recipe(tmp_path, description_states=states, seed=4), tmp_path / "other")
 
 
+def test_a_store_that_lacks_what_another_machine_encoded_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a shared disk, training would stop at the first batch with one of its items."""
+    args = build_recipe(tiny_recipe(tmp_path)).training
+    monkeypatch.setattr(type(args), "world_size", 2)  # the other process is on a machine with a disk of its own
+    monkeypatch.setattr(type(args), "process_index", 1)
+    model, split = tiny_model(description_encoder="frozen"), tiny_split()
+    with pytest.raises(ValueError, match=rf"all machines share: {len(split)} descriptions have no states in"):
+        training_states(tmp_path / "states", model, tiny_processor(), split, args)
+    monkeypatch.setattr(type(args), "process_index", 0)
+    store = training_states(tmp_path / "states", model, tiny_processor(), split, args)
+    assert store is not None and not store.missing(split["description"])
+
+
 def test_a_store_for_a_description_encoder_that_learns_is_refused(tmp_path: Path):
     """The slots would read what the text tower said before it learned anything."""
     with pytest.raises(ValueError, match=r"description_encoder='shared'; set model\.description_encoder: frozen"):

@@ -51,7 +51,8 @@ def training_states(
         args: of the run.
 
     Raises:
-        ValueError: the description encoder of the model learns, or the store is of another one or damaged.
+        ValueError: the description encoder of the model learns, the store is of another one or damaged, or it lacks
+            what other processes added.
     """
     if folder is None:
         return None
@@ -61,14 +62,21 @@ def training_states(
     if isinstance(train, ParquetSplit):
         return DescriptionStates(folder, encoder=encoder.identity())
     store = DescriptionStates.create(folder, encoder=encoder.identity(), width=encoder.width)
+    descriptions = read_column(train, DESCRIPTION_COLUMN)
     fill_store(
         store,
         encoder,
-        read_column(train, DESCRIPTION_COLUMN),
+        descriptions,
         process_index=args.process_index,
         num_processes=args.world_size,
         progress=not args.disable_tqdm and args.process_index == 0,
     )
     PartialState().wait_for_everyone()
     store.reload()
+    if absent := len(store.missing(descriptions)):
+        raise ValueError(
+            f"description_states must be a folder that all machines share: {absent} descriptions have no states in "
+            f"{folder} after every process has added its part; name one on a shared disk, or run "
+            f"`leccr encode_descriptions` on each machine first."
+        )
     return store
