@@ -154,8 +154,8 @@ def build_parser() -> argparse.ArgumentParser:
     """The options of the command."""
     parser = commands.arguments(NAME, __doc__)
     parser.add_argument("--dataset", help="folder of flickr8k-ccr, instead of the embedded scenes")
-    parser.add_argument("--base-steps", type=int, default=200, help="steps of the base (default: 200)")
-    parser.add_argument("--steps", type=int, default=80, help="steps of each way (default: 80)")
+    parser.add_argument("--base-steps", type=int, default=400, help="steps of the base (default: 400)")
+    parser.add_argument("--steps", type=int, default=150, help="steps of each way (default: 150)")
     parser.add_argument("--batch-size", type=int, default=64, help="pairs of a step (default: 64)")
     parser.add_argument("--tiny", action="store_true", help="toy sizes, to see that the benchmark works")
     parser.add_argument("--way", help=argparse.SUPPRESS)  # in a child process of the benchmark
