@@ -1,5 +1,6 @@
 """The files of configs/accelerate reach `accelerate launch` as they are meant."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -9,7 +10,6 @@ from accelerate.commands.config.config_args import ClusterConfig, load_config_fr
 from accelerate.commands.launch import launch_command_parser
 from accelerate.utils import DistributedType
 
-from modeling_leccr.training.arguments import LeccrTrainingArguments
 from tests.launch_parts import CONFIGURATIONS, environment_of, launched
 
 FILES = sorted(path.name for path in CONFIGURATIONS.glob("*.yaml"))
@@ -71,12 +71,16 @@ def test_fsdp_gets_the_settings_that_the_trainer_needs():
 
 
 @pytest.mark.parametrize(("name", "stage"), [("deepspeed_zero2.yaml", 2), ("deepspeed_zero3.yaml", 3)])
-def test_deepspeed_agrees_with_the_defaults_of_the_trainer(name: str, stage: int):
-    """DeepSpeed clips and accumulates by its own settings; where they differ, the trainer stops with an error."""
+def test_deepspeed_takes_the_settings_of_the_recipe(name: str, stage: int, root_dir: Path):
+    """DeepSpeed clips, accumulates and counts by its own settings; where they differ, the trainer stops."""
     arguments = launched(name)
-    defaults = LeccrTrainingArguments()
-    assert arguments.use_deepspeed and arguments.zero_stage == stage
-    assert float(arguments.gradient_clipping) == defaults.max_grad_norm
-    assert int(arguments.gradient_accumulation_steps) == defaults.gradient_accumulation_steps
-    assert arguments.zero3_init_flag is False
-    assert arguments.zero3_save_16bit_model is (stage == 3) or stage == 2
+    assert arguments.use_deepspeed and arguments.zero3_init_flag is False
+    settings = json.loads((root_dir / arguments.deepspeed_config_file).read_text(encoding="utf-8"))
+    assert settings["zero_optimization"]["stage"] == stage
+    by_recipe = {setting for setting, value in settings.items() if value == "auto"}
+    assert by_recipe == {
+        "gradient_accumulation_steps",
+        "gradient_clipping",
+        "train_batch_size",
+        "train_micro_batch_size_per_gpu",
+    }

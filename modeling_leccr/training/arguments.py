@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer_utils import HubStrategy, IntervalStrategy
 
@@ -166,6 +167,8 @@ class LeccrTrainingArguments(TrainingArguments):
                 tracker is not installed; training cannot stop early because it is not evaluated.
         """
         super().__post_init__()
+        # Under ZeRO-3 the parent has each model built in parts, whatever zero3_init_flag says; ours loads them whole.
+        unset_hf_deepspeed_config()
         check_fixed(self)
         _check_trackers(self.report_to)
         if self.early_stopping_patience is not None:

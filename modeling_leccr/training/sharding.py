@@ -1,4 +1,4 @@
-"""Weights that are split over processes (FSDP2 of accelerate): what its defaults would break, and the whole model."""
+"""Weights that are split over processes (FSDP2, DeepSpeed): what the defaults would break, and the whole model."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from transformers import Trainer, TrainerCallback
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from modeling_leccr.modeling_leccr import LeccrModel
 
@@ -52,6 +53,56 @@ def prepare_splitting(model: LeccrModel, plugin: Any) -> None:
     )
     # A unit of its own in fp32: bf16 has no number between 14.25 and 14.3125 for the inverse temperature.
     fully_shard(model.logit_scale, offload_policy=plugin.cpu_offload)
+
+
+def prepare_deepspeed(model: LeccrModel, plugin: Any) -> None:
+    """As `prepare_splitting`, for DeepSpeed.
+
+    Args:
+        model: as it is given to the trainer.
+        plugin: accelerate's `DeepSpeedPlugin`.
+
+    Raises:
+        ValueError: as there.
+    """
+    # transformers would split each model that is built from here on; the main process builds some alone.
+    unset_hf_deepspeed_config()
+    if plugin.deepspeed_config.get("bf16", {}).get("enabled") is True:
+        raise ValueError(
+            "DeepSpeed's own bf16 must be off, for it rounds the temperature, the embeddings that losses compare and "
+            "the checkpoints; leave `--bf16` and `--mixed_precision` out and set torch_autocast as in "
+            "configs/accelerate/deepspeed_zero2.json."
+        )
+    if plugin.zero_stage != 3:
+        return
+    if not plugin.deepspeed_config["zero_optimization"].get("stage3_gather_16bit_weights_on_model_save"):
+        raise ValueError(
+            "stage3_gather_16bit_weights_on_model_save must be true: a checkpoint must be a model; see "
+            "configs/accelerate/deepspeed_zero3.json."
+        )
+    _refuse_adapters(model, "ZeRO-3")
+
+
+def clamp_temperature(model: LeccrModel) -> None:
+    """`model.logit_scale.clamp_()`, also where DeepSpeed's optimizer updates a copy; every process must call."""
+    scale = model.logit_scale
+    if scale.max_log is None or not (hasattr(scale.value, "ds_id") or hasattr(scale.value, "_hp_mapping")):
+        scale.clamp_()
+        return
+    import deepspeed  # the model bears its traces
+
+    updated = deepspeed.utils.safe_get_full_fp32_param(scale.value)
+    if float(updated) <= scale.max_log:
+        return
+    if not hasattr(scale.value, "ds_id"):
+        deepspeed.utils.safe_set_full_fp32_param(scale.value, updated.clamp(max=scale.max_log))
+        scale.clamp_()
+        return
+    # ZeRO-3 cannot set the whole of a parameter that is smaller than the number of processes.
+    own = deepspeed.utils.safe_get_local_fp32_param(scale.value)
+    deepspeed.utils.safe_set_local_fp32_param(scale.value, own.clamp(max=scale.max_log))
+    with deepspeed.zero.GatheredParameters([scale.value], modifier_rank=0):
+        scale.clamp_()
 
 
 def whole_model(trainer: Trainer) -> LeccrModel:
@@ -125,8 +176,12 @@ def _check_settings(model: LeccrModel, plugin: Any) -> None:
     for name, (holds, rule) in rules.items():
         if not holds:
             raise ValueError(f"{name} must be {rule}; see configs/accelerate/fsdp2.yaml.")
+    _refuse_adapters(model, "FSDP")
+
+
+def _refuse_adapters(model: LeccrModel, name: str) -> None:
     if has_adapter(model):
         raise ValueError(
-            "FSDP splits the weights of whole models, not of adapters; train vision_training or text_training: lora "
-            "with configs/accelerate/ddp.yaml."
+            f"{name} splits the weights of whole models, not of adapters; train vision_training or text_training: "
+            f"lora with configs/accelerate/ddp.yaml."
         )

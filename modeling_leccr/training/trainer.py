@@ -7,6 +7,7 @@ from typing import Any
 
 import datasets
 import torch
+from accelerate.state import AcceleratorState
 from PIL import Image
 from torch import Tensor
 from transformers import TrainerCallback
@@ -20,7 +21,13 @@ from modeling_leccr.training.monitoring import MonitoredTrainer, check_finite, e
 from modeling_leccr.training.optimization import parameter_groups
 from modeling_leccr.training.pushing import HubPushes
 from modeling_leccr.training.resumable import ResumableTrainer
-from modeling_leccr.training.sharding import EmbedWithSplitWeights, prepare_splitting, saved_whole
+from modeling_leccr.training.sharding import (
+    EmbedWithSplitWeights,
+    clamp_temperature,
+    prepare_deepspeed,
+    prepare_splitting,
+    saved_whole,
+)
 from processing.collator import LeccrCollator
 from processing.description_states import DescriptionStates
 from processing.pairs import CaptionPairs
@@ -39,7 +46,7 @@ class ClampLogitScale(TrainerCallback):
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Called by the trainer after each update, with the model among the keywords."""
-        kwargs["model"].logit_scale.clamp_()
+        clamp_temperature(kwargs["model"])
 
 
 class LeccrTrainer(HubPushes, MonitoredTrainer, ResumableTrainer):
@@ -83,6 +90,8 @@ class LeccrTrainer(HubPushes, MonitoredTrainer, ResumableTrainer):
         if args.n_gpu > 1:
             logger.warning("this process sees %d GPUs and uses one; launch a process for each", args.n_gpu)
             args._n_gpu = 1  # DataParallel would split the batch, and with it the negatives
+        if args.deepspeed_plugin is not None:
+            AcceleratorState._reset_state()  # accelerate takes one plugin a process; each control brings its own
         known = record or ModelRecord(languages=tuple(dict.fromkeys(code.removesuffix("_mt") for code in languages)))
         super().__init__(
             model=model,
@@ -97,6 +106,8 @@ class LeccrTrainer(HubPushes, MonitoredTrainer, ResumableTrainer):
         check_gradient_cache(args, with_deepspeed=self.is_deepspeed_enabled)
         if self.is_fsdp_enabled:
             prepare_splitting(model, self.accelerator.state.fsdp_plugin)
+        if self.is_deepspeed_enabled:
+            prepare_deepspeed(model, self.accelerator.state.deepspeed_plugin)
         # The loss is a mean over the global batch; accumulated steps are averaged, and add no negatives.
         self.loss_is_scaled_for_ga = False
         self.model_accepts_loss_kwargs = False
