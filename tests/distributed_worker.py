@@ -27,23 +27,12 @@ from modeling_leccr.losses_leccr import LeccrCriterion, LossConfig, MatchingBatc
 from modeling_leccr.training.gather import gather_batch, row_counts
 from modeling_leccr.training.gradient_cache import cached_backward, chunk_slices, count_chunks
 from tests.tiny import tiny_model, tiny_pairs, tiny_text_config, tiny_vision_config
-from tests.training_parts import text_config_without_dropout, tiny_split, tiny_trainer
+from tests.training_parts import GRADIENT_DESCENT, LOSS, text_config_without_dropout, tiny_split, tiny_trainer
 
 WORLD_SIZES = (1, 2, 4)
 SEEDS = (0, 1)
 NUM_ITEMS = 8
-# Every term counts, so that a wrong gradient of any shows in the total.
-LOSS: dict[str, Any] = {"guidance": 0.5, "slot_contrastive": 0.7, "slot_vision": 0.3, "slot_diversity": 0.4}
-TRAINER_SETTINGS: dict[str, Any] = {
-    "max_steps": 2,
-    "learning_rate": 0.1,
-    "optim": "sgd",
-    "lr_scheduler_type": "constant",
-    "warmup_steps": 0,
-    "max_grad_norm": 0.0,
-    "weight_decay": 0.0,
-    "loss": LOSS,
-}
+TRAINER_SETTINGS: dict[str, Any] = {**GRADIENT_DESCENT, "max_steps": 2, "max_grad_norm": 0.0, "loss": LOSS}
 
 
 @dataclass(frozen=True)

@@ -21,23 +21,19 @@ from modeling_leccr import LeccrModel
 from modeling_leccr.training.sharding import is_split, whole_model
 from modeling_leccr.training.trainer import LeccrTrainer
 from tests.tiny import tiny_model, tiny_vision_config
-from tests.training_parts import text_config_without_dropout, tiny_split, tiny_trainer
+from tests.training_parts import GRADIENT_DESCENT, LOSS, text_config_without_dropout, tiny_split, tiny_trainer
 
 NUM_PROCESSES = 2
 BATCH_SIZE = 4
 SETTINGS: dict[str, Any] = {
+    **GRADIENT_DESCENT,
     "max_steps": 3,
-    "learning_rate": 0.1,
-    "optim": "sgd",
-    "lr_scheduler_type": "constant",
-    "warmup_steps": 0,
-    "weight_decay": 0.0,
     "eval_strategy": "steps",
     "save_strategy": "steps",
     "eval_steps": 1,
     "save_steps": 1,
     "save_total_limit": 3,
-    "loss": {"guidance": 0.5, "slot_contrastive": 0.7, "slot_vision": 0.3, "slot_diversity": 0.4},
+    "loss": LOSS,
 }
 
 # Without evaluation, of which the first run and the cached one have enough.

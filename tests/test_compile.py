@@ -45,7 +45,7 @@ def check_compiled(folder: Path, plain: LeccrTrainer, backend: str) -> None:
     torch._dynamo.reset()
     counters.clear()
     compiled = trained(folder / backend, torch_compile=True, torch_compile_backend=backend)
-    assert counters["stats"]["unique_graphs"] in (1, 2, 3), counters["stats"]
+    assert 1 <= counters["stats"]["unique_graphs"] <= 3, counters["stats"]
     assert not counters["graph_break"]
     for found, expected in zip(losses(compiled), losses(plain), strict=True):
         assert found == pytest.approx(expected, abs=1e-5)
@@ -54,10 +54,10 @@ def check_compiled(folder: Path, plain: LeccrTrainer, backend: str) -> None:
     torch.testing.assert_close(weights, plain.model.state_dict(), rtol=1e-5, atol=1e-5)
 
 
-def test_compiled_steps_equal_plain_ones_in_one_graph(tmp_path: Path, plain: LeccrTrainer):
+def test_compiled_steps_equal_plain_ones_without_a_break_in_at_most_three_graphs(tmp_path: Path, plain: LeccrTrainer):
     """A break of the graph, at a tensor whose value is asked for, would stall the queue of a GPU in each step; a
-    graph for each length of the texts would be compiled for ever. Traced alone, without making machine code."""
-    check_compiled(tmp_path, plain, "aot_eager")
+    graph for each length of the texts would be compiled for ever. Traced alone: machine code takes thrice the time."""
+    check_compiled(tmp_path, plain, "eager")
 
 
 @pytest.mark.slow

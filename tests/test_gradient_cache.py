@@ -19,19 +19,11 @@ from modeling_leccr.training.gradient_cache import cached_backward, chunk_slices
 from modeling_leccr.training.monitoring import TrainingStoppedError
 from modeling_leccr.training.trainer import LeccrTrainer
 from tests.tiny import tiny_model, tiny_pairs
-from tests.training_parts import text_config_without_dropout, tiny_split, tiny_trainer, weights_of
+from tests.training_parts import GRADIENT_DESCENT, text_config_without_dropout, tiny_trainer, weights_of
 
 NUM_ROWS = 8
 IMAGE_IDS = torch.tensor([10, 11, 2, 3, 4, 10, 11, 7])
-GRADIENT_DESCENT: dict[str, Any] = {
-    "per_device_train_batch_size": NUM_ROWS,
-    "learning_rate": 0.1,
-    "optim": "sgd",
-    "lr_scheduler_type": "constant",
-    "warmup_steps": 0,
-    "max_grad_norm": 0.0,
-    "weight_decay": 0.0,
-}
+SETTINGS: dict[str, Any] = {**GRADIENT_DESCENT, "per_device_train_batch_size": NUM_ROWS, "max_grad_norm": 0.0}
 
 
 def model_without_dropout() -> LeccrModel:
@@ -64,7 +56,7 @@ def direct_gradients(model: LeccrModel) -> tuple[Tensor, dict[str, Tensor]]:
 
 
 def run(folder: Path, model: LeccrModel, **settings: Any) -> LeccrTrainer:
-    trainer = tiny_trainer(folder, model, **{**GRADIENT_DESCENT, **settings})
+    trainer = tiny_trainer(folder, model, **{**SETTINGS, **settings})
     trainer.train()
     return trainer
 
@@ -259,14 +251,3 @@ def test_deepspeed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         ValueError, match=r"works with DDP and FSDP .*, got DeepSpeed; use configs/accelerate/fsdp2.yaml"
     ):
         tiny_trainer(tmp_path, model_without_dropout(), gradient_cache_chunk_size=2)
-
-
-def test_another_split_is_not_evaluated_as_validation(tmp_path: Path):
-    """Its recalls would choose the checkpoint, and stand in the record as those of validation."""
-    trainer = tiny_trainer(tmp_path, model_without_dropout(), validation=tiny_split())
-    with pytest.raises(ValueError, match="metric_key_prefix 'eval' is for validation"):
-        trainer.evaluate(tiny_split(4))
-    metrics = trainer.evaluate(tiny_split(4), metric_key_prefix="test")
-    assert metrics["test_de/num_items"] == 4
-    assert trainer.record().metrics == {}
-    assert trainer.evaluate(trainer.eval_dataset)["eval_de/num_items"] == 8

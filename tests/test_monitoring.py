@@ -348,22 +348,6 @@ def test_an_unknown_tracker_is_refused(tmp_path: Path):
         settings(tmp_path, report_to=["tensorbord"])
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [{}, {"interaction": "none"}, {"item_source": "image"}, {"description_dropout": 0.9}],
-    ids=["slots", "no interaction", "image", "dropout"],
-)
-def test_every_trained_parameter_has_a_gradient(tmp_path: Path, changes: dict[str, Any]):
-    """DDP is not asked to look for others, which takes time in each step; with one it would stop at the second."""
-    model = tiny_model(**changes)
-    descriptions = {"description": [None] * 8} if "description_dropout" in changes else {}
-    trainer = tiny_trainer(tmp_path, model, split=tiny_split(8, **descriptions))
-    assert trainer.args.ddp_find_unused_parameters is False
-    model.train()
-    trainer.compute_loss(model, next(iter(trainer.get_train_dataloader()))).backward()
-    assert not [name for name, value in model.named_parameters() if value.requires_grad and value.grad is None]
-
-
 def test_memory_is_not_pinned_where_there_is_no_accelerator(tmp_path: Path):
     """torch warns in each run, and a warning that means nothing hides the next one."""
     args = LeccrTrainingArguments(output_dir=str(tmp_path))

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,8 +15,9 @@ import yaml
 from PIL import Image
 from transformers import AutoModel, AutoProcessor
 
-from hub_scripts import evaluate
+from hub_scripts import evaluate, search
 from modeling_leccr import LeccrModel
+from modeling_leccr.training import outputs
 from modeling_leccr.training.monitoring import TrainingStoppedError
 from tests.hub_server import HubServer, environment
 from tests.test_training_building import data_set_folder
@@ -172,6 +174,23 @@ def test_a_search_was_made_in_each_language(scenes_run: Path):
     assert all(len(search["hits"]) == 5 and search["query"] for search in searches)
 
 
+@pytest.fixture
+def no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run searches here, and its model is not loaded again: `scenes_run` has both in processes of their own, of which
+    each imports torch."""
+
+    def run(command: list[str], *, cwd: Path | None = None, **_: Any) -> subprocess.CompletedProcess[str]:
+        is_search = command[:3] == [sys.executable, "-m", "hub_scripts.search"]
+        if is_search:
+            with monkeypatch.context() as place:
+                place.chdir(cwd)
+                search.main(command[3:])
+        return subprocess.CompletedProcess(command, 0, "" if is_search else '{"max_difference": 0.0}', "")
+
+    monkeypatch.setattr(outputs, "subprocess", SimpleNamespace(run=run))
+
+
+@pytest.mark.usefixtures("no_processes")
 def test_a_run_on_a_folder_of_parquet_files_without_test_split(tmp_path: Path):
     """The way to one's own data; without a test split, validation is reported and called so."""
     (tmp_path / "data").mkdir()
@@ -186,6 +205,7 @@ def test_a_run_on_a_folder_of_parquet_files_without_test_split(tmp_path: Path):
         assert (tmp_path / "out" / name).is_file()
 
 
+@pytest.mark.usefixtures("no_processes")
 def test_a_run_on_translations_alone_survives_those_that_were_refused(tmp_path: Path):
     """A null in the first place, or an item without any translation, showed only after hours of training."""
     refused = {"caption_de_mt": [[None, "ein Hund"], [None, None], ["eine Katze", None], ["ein Haus", "Häuser"]]}

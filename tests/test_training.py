@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import Trainer, TrainerCallback
+from transformers import ResNetConfig, Trainer, TrainerCallback
 
 from modeling_leccr import LeccrModel
 from modeling_leccr.losses_leccr import LossConfig
@@ -159,6 +159,18 @@ def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path: Path):
     assert losses(resumed) == losses(whole)
 
 
+def test_buffers_are_sent_where_they_change(tmp_path: Path):
+    """DDP sends all buffers in each forward pass: waste for position ids, and needed for a batch norm, whose
+    statistics would differ between the processes that evaluate together."""
+    plain = tiny_trainer(tmp_path / "plain", tiny_model())
+    assert plain.accelerator.ddp_handler.broadcast_buffers is False
+    resnet = ResNetConfig(embedding_size=8, hidden_sizes=[8, 32], depths=[1, 1], layer_type="basic")
+    model = tiny_model(vision_config=resnet, image_pooling="mean")
+    assert tiny_trainer(tmp_path / "statistics", model).accelerator.ddp_handler.broadcast_buffers is True
+    asked = tiny_trainer(tmp_path / "asked", tiny_model(), ddp_broadcast_buffers=True)
+    assert asked.accelerator.ddp_handler.broadcast_buffers is True
+
+
 def test_a_checkpoint_holds_the_processor(tmp_path: Path):
     """A checkpoint without its tokenizer cannot be used by anybody."""
     trainer = tiny_trainer(tmp_path, tiny_model(), save_strategy="steps", save_steps=2)
@@ -263,3 +275,30 @@ def test_cheaper_steps_have_nearly_the_same_losses(tmp_path: Path, settings: dic
     assert runs[1] == pytest.approx(runs[0], rel=tolerance)
     if "bf16" in settings:
         assert runs[1] != runs[0], "autocast was not on"
+
+
+def test_another_split_is_not_evaluated_as_validation(tmp_path: Path):
+    """Its recalls would choose the checkpoint, and stand in the record as those of validation."""
+    trainer = tiny_trainer(tmp_path, tiny_model(), validation=tiny_split())
+    with pytest.raises(ValueError, match="metric_key_prefix 'eval' is for validation"):
+        trainer.evaluate(tiny_split(4))
+    metrics = trainer.evaluate(tiny_split(4), metric_key_prefix="test")
+    assert metrics["test_de/num_items"] == 4
+    assert trainer.record().metrics == {}
+    assert trainer.evaluate(trainer.eval_dataset)["eval_de/num_items"] == 8
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"interaction": "none"}, {"item_source": "image"}, {"description_dropout": 0.9}],
+    ids=["slots", "no interaction", "image", "dropout"],
+)
+def test_every_trained_parameter_has_a_gradient(tmp_path: Path, changes: dict[str, Any]):
+    """DDP is not asked to look for others, which takes time in each step; with one it would stop at the second."""
+    model = tiny_model(**changes)
+    descriptions = {"description": [None] * 8} if "description_dropout" in changes else {}
+    trainer = tiny_trainer(tmp_path, model, split=tiny_split(8, **descriptions))
+    assert trainer.args.ddp_find_unused_parameters is False
+    model.train()
+    trainer.compute_loss(model, next(iter(trainer.get_train_dataloader()))).backward()
+    assert not [name for name, value in model.named_parameters() if value.requires_grad and value.grad is None]

@@ -42,6 +42,18 @@ TERMS = {
 }
 
 
+# Every term counts, so that a wrong gradient of any shows in the total.
+LOSS: dict[str, Any] = {"guidance": 0.5, "slot_contrastive": 0.7, "slot_vision": 0.3, "slot_diversity": 0.4}
+# Steps that show a gradient as it is; Adam would hide its scale.
+GRADIENT_DESCENT: dict[str, Any] = {
+    "learning_rate": 0.1,
+    "optim": "sgd",
+    "lr_scheduler_type": "constant",
+    "warmup_steps": 0,
+    "weight_decay": 0.0,
+}
+
+
 def tiny_split(num_items: int = 8, **columns: list[Any]) -> datasets.Dataset:
     """Items in the schema, one caption each, with German; `columns` replace whole columns."""
     rows = [SENTENCES[i % len(SENTENCES)] for i in range(num_items)]
