@@ -110,9 +110,11 @@ class LeccrTrainingArguments(TrainingArguments):
     eval_strategy: str = field(default="epoch", metadata={"help": "When to evaluate on validation."})
     save_strategy: str = field(default="epoch", metadata={"help": "When to write a checkpoint."})
     save_total_limit: int | None = field(
-        default=2, metadata={"help": "Checkpoints kept, the best among them; while training, two at least."}
+        default=2, metadata={"help": "Checkpoints kept, the best among them; two at least."}
     )
-    load_best_model_at_end: bool = field(default=True, metadata={"help": "Best by validation SumR."})
+    load_best_model_at_end: bool = field(
+        default=True, metadata={"help": "Best by validation SumR; each new best is saved."}
+    )
     metric_for_best_model: str | None = field(default="sum_r", metadata={"help": "Validation metric."})
     greater_is_better: bool | None = field(default=True, metadata={"help": "Of metric_for_best_model."})
     ddp_find_unused_parameters: bool | None = field(

@@ -121,6 +121,12 @@ def checkpoint_to_resume(run_folder: str | Path, setting: str | bool | None) -> 
     return None
 
 
+def is_newer(checkpoint: Path, other: Path) -> bool:
+    """Whether a checkpoint was written after another one."""
+    first, second = _sealed(checkpoint), _sealed(other)
+    return first is not None and second is not None and first["saved_at"] > second["saved_at"]
+
+
 def settings_of(checkpoint: Path) -> dict[str, Any]:
     """The settings that a checkpoint was sealed with."""
     return (_sealed(checkpoint) or {}).get("settings", {})

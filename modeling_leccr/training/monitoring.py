@@ -1,6 +1,7 @@
 """What a run tells its user while it trains: why it stops, and where its time goes."""
 
 import logging
+import math
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -49,7 +50,7 @@ def check_finite(terms: Mapping[str, Tensor], item_names: Sequence[str], step: i
         TrainingStoppedError: a term is not finite.
     """
     values = torch.stack([value.detach().reshape(()).float() for value in terms.values()])
-    if torch.isfinite(values).all():  # the one wait for the device in a step
+    if torch.isfinite(values).all():  # here a step waits for the device
         return
     listed = ", ".join(f"{name} {value:.4g}" for name, value in zip(terms, values.tolist(), strict=True))
     raise TrainingStoppedError(
@@ -262,6 +263,9 @@ class MonitoredTrainer(Trainer):
                 self.add_callback(short)
         self._term_sums: dict[str, Tensor] = {}
         self._num_terms_added = 0
+        self._item_names: list[str] = []
+        # Norm, step and items of the last gradient, until it is looked at.
+        self._open_gradient: tuple[Any, int, list[str]] | None = None
         self._input_meter = InputMeter()
         self.add_callback(self._input_meter)
         if self.args.early_stopping_patience is not None:
@@ -273,7 +277,46 @@ class MonitoredTrainer(Trainer):
         with explained_input_errors():
             batches, num_items = super().get_batch_samples(*args, **kwargs)
         self._input_meter.batches_came(batches)
+        self._item_names = [name for batch in batches for name in batch["item_names"]]
         return batches, num_items
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As the parent."""
+        self._open_gradient = None
+        return super().train(*args, **kwargs)
+
+    def check_gradient(self) -> None:
+        """Stop if the last gradient was NaN or infinite, which a finite loss can have.
+
+        Called before the loss of the next batch is looked at, and before weights are evaluated or saved: at each
+        update of its own, the check would have the device wait for the next batch.
+
+        Raises:
+            TrainingStoppedError: its norm is not finite; the same in all processes.
+        """
+        if self._open_gradient is None:
+            return
+        (norm, step, item_names), self._open_gradient = self._open_gradient, None
+        value = norm.item() if isinstance(norm, Tensor) else float(norm)
+        if not math.isfinite(value):
+            raise TrainingStoppedError(
+                f"the gradient of step {step} must be finite, got a norm of {value} where the loss was finite; lower "
+                f"learning_rate, raise warmup_steps, train without bf16, or look at the items of the step in this "
+                f"process: {item_names}. No checkpoint has its weights."
+            )
+
+    def _get_grad_norm(self, *args: Any, **kwargs: Any) -> Any:
+        norm = super()._get_grad_norm(*args, **kwargs)
+        # The scaler of fp16 skips a step that overflows; DeepSpeed may know no norm.
+        if norm is not None and self.accelerator.mixed_precision != "fp16":
+            self._open_gradient = (norm, self.state.global_step + 1, self._item_names)
+        return norm
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        control = self.control
+        if control.should_log or control.should_evaluate or control.should_save or control.should_training_stop:
+            self.check_gradient()
+        super()._maybe_log_save_evaluate(*args, **kwargs)
 
     def add_terms(self, terms: Mapping[str, Tensor], logit_scale: Tensor) -> None:
         """Count the terms of a batch, and the temperature that they were computed with, into the next line."""

@@ -4,6 +4,7 @@ import json
 import logging
 import re
 import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,17 @@ from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ExportableState
-from transformers.trainer_utils import IntervalStrategy
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from modeling_leccr.training.arguments import LeccrTrainingArguments
 from modeling_leccr.training.batches import DrawnPairs, GlobalBatches, TrainingLoader
 from modeling_leccr.training.checkpoints import (
+    FEWEST_KEPT,
     changed_settings,
     checkpoint_folder,
     checkpoint_to_resume,
     find_fault,
+    is_newer,
     publish,
     remove_leftovers,
     remove_old,
@@ -50,17 +53,43 @@ class SaveAtTheEnd(TrainerCallback):
 
     def __init__(self) -> None:
         self._is_due = False
+        self._ends_epoch = False
+
+    def request(self, control: Any) -> None:
+        """Have a checkpoint written as soon as it is right to."""
+        self._is_due, control.should_save = self._ends_epoch, not self._ends_epoch
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Called by the trainer after each update."""
-        ends_here = state.epoch == int(state.epoch) or control.should_training_stop
-        if control.should_save and ends_here:
-            self._is_due, control.should_save = True, False
+        self._ends_epoch = state.epoch == int(state.epoch) or control.should_training_stop
+        if control.should_save:
+            self.request(control)
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Called by the trainer after the last update of an epoch or of the run."""
         control.should_save = control.should_save or self._is_due
-        self._is_due = False
+        self._is_due = self._ends_epoch = False
+
+
+class TrainingTime(TrainerCallback, ExportableState):
+    """Seconds of training, those up to the checkpoint that a run went on from among them."""
+
+    def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """A run starts; what it has behind it comes with its checkpoint."""
+        self.seconds_before = 0.0
+        self._began = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Up to now."""
+        return self.seconds_before + time.perf_counter() - self._began
+
+    def state(self) -> dict[str, dict[str, float]]:
+        """What a checkpoint keeps, in the form of transformers."""
+        return {"args": {}, "attributes": {"seconds_before": self.seconds}}
 
 
 class ResumableTrainer(Trainer):
@@ -79,7 +108,10 @@ class ResumableTrainer(Trainer):
 
     def __init__(self, *args: Any, run_settings: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.add_callback(SaveAtTheEnd())
+        self.training_time = TrainingTime()
+        self._save_at_the_end = SaveAtTheEnd()
+        self.add_callback(self.training_time)
+        self.add_callback(self._save_at_the_end)
         self.run_settings = run_settings or {}
         # The step whose weights the model has, once the best checkpoint was loaded.
         self.best_step: int | None = None
@@ -141,6 +173,10 @@ class ResumableTrainer(Trainer):
         Raises:
             ValueError: the checkpoint that was named is damaged, incomplete or not there, or it holds the model alone.
         """
+        self.training_time.begin()
+        if self.args.save_total_limit == 1:
+            # At its end the parent would keep the best one alone, and from there a finished run would train again.
+            self.args.save_total_limit = FEWEST_KEPT
         found: list[Any] = [None, None, None]
         if self.is_world_process_zero():
             try:
@@ -185,22 +221,32 @@ class ResumableTrainer(Trainer):
                 checkpoint,
                 "; ".join(changes),
             )
-        recorded = _stored_state(checkpoint).best_model_checkpoint
-        if recorded is None:
-            return checkpoint, None
-        best = checkpoint.parent / Path(recorded).name  # the run may have been moved since
-        if fault := find_fault(best):
+        return checkpoint, self._find_best(checkpoint)
+
+    def _find_best(self, checkpoint: Path) -> Path | None:
+        """The checkpoint of the best evaluation before another one; warns if it is lost."""
+        state = _stored_state(checkpoint)
+        if state.best_global_step is None:
+            return None
+        best = checkpoint_folder(checkpoint.parent, state.best_global_step)  # the run may have been moved since
+        if state.best_model_checkpoint is None or Path(state.best_model_checkpoint).name != best.name:
+            fault: str | None = "it was never written"
+        else:
+            fault = find_fault(best)
+            if fault is None and is_newer(best, checkpoint):
+                fault = f"it was written after {checkpoint.name}, by another run"
+        if fault is None:
+            return best
+        if self.args.load_best_model_at_end:
             logger.warning("the best checkpoint so far, %s, is lost (%s); a later one will be the best", best, fault)
-            return checkpoint, None
-        return checkpoint, best
+        return None
 
     def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
         place = super()._init_training_state(*args, **kwargs)
         if self.state.global_step:
-            if self._best_before is None:
-                self.state.best_metric = self.state.best_global_step = self.state.best_model_checkpoint = None
-            else:
-                self.state.best_model_checkpoint = str(self._best_before)
+            self.state.best_model_checkpoint = None if self._best_before is None else str(self._best_before)
+            if self._best_before is None and self.args.load_best_model_at_end:
+                self.state.best_metric = self.state.best_global_step = None
             # The parent would take one more step, also where early stopping had ended the run.
             self._is_over = self.state.global_step >= self.state.max_steps or self._stopped_early()
         return place
@@ -237,6 +283,16 @@ class ResumableTrainer(Trainer):
             self.control.should_log |= self.control.should_save or self.control.should_evaluate
         super()._maybe_log_save_evaluate(*args, **kwargs)
 
+    def _determine_best_metric(self, *args: Any, **kwargs: Any) -> bool:
+        is_best = super()._determine_best_metric(*args, **kwargs)
+        saves_best_alone = self.args.save_strategy == SaveStrategy.BEST
+        if is_best:
+            self.state.best_model_checkpoint = None  # until it is written
+            if self.args.load_best_model_at_end or saves_best_alone:
+                self._save_at_the_end.request(self.control)
+        # There the parent asks only whether to save now.
+        return self.control.should_save if saves_best_alone else is_best
+
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         """As the parent, but the checkpoint appears when all processes have written all of it."""
         self.store_flos()
@@ -248,10 +304,8 @@ class ResumableTrainer(Trainer):
             staging.mkdir(parents=True)
         self.accelerator.wait_for_everyone()
         self.save_model(str(staging), _internal_call=True)
-        if self.state.best_global_step:
-            best = checkpoint_folder(run_folder, self.state.best_global_step)
-            if best == checkpoint or best.is_dir():  # evaluations without a checkpoint have none
-                self.state.best_model_checkpoint = str(best)
+        if self.state.best_global_step == self.state.global_step:
+            self.state.best_model_checkpoint = str(checkpoint)
         if not self.args.save_only_model:
             self._save_optimizer_and_scheduler(str(staging))
             self._save_scaler(str(staging))

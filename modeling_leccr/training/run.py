@@ -4,7 +4,6 @@ import copy
 import dataclasses
 import logging
 import os
-import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,9 +148,8 @@ def train_system(
         description_states=training_states(data.description_states, model, processor, splits["train"], args),
         record=record,
     )
-    start = time.perf_counter()
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
-    seconds = time.perf_counter() - start
+    seconds = trainer.training_time.seconds
     record = dataclasses.replace(
         trainer.record(),
         metrics={

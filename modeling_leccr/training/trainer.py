@@ -181,6 +181,7 @@ class LeccrTrainer(HubPushes, MonitoredTrainer, ResumableTrainer):
         terms = self.criterion(
             gather_batch(rows, sizes), logit_scale, num_items=num_own_items if num_own_items > 1 else None
         )
+        self.check_gradient()
         check_finite(terms, item_names, self.state.global_step + 1)
         self.add_terms(terms, logit_scale)
         return self.criterion.total(terms)
