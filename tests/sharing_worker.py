@@ -1,5 +1,8 @@
 """What each of several processes does in tests/test_retrieval_sharing.py."""
 
+import contextlib
+import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
+from hub_scripts import encode_descriptions
 from modeling_leccr import LeccrModel
 from retrieval.encode import encode_items, encode_texts
 from retrieval.evaluation import evaluate_retrieval
@@ -18,6 +22,7 @@ from tests.tiny import SENTENCES, tiny_model, tiny_processor
 from tests.training_parts import tiny_split
 
 NUM_ITEMS = 11
+NUM_DESCRIPTIONS = 13
 UNLUCKY = 1
 TEXTS = [text for sentence in SENTENCES for text in sentence]
 # Rows and batch size: batches that do not come out even, fewer batches than processes, fewer rows than processes.
@@ -85,6 +90,27 @@ def message_of(work: Any) -> str:
     return "no error"
 
 
+def prepare_descriptions(folder: Path) -> None:
+    """A model with a frozen description encoder, and a split of items with a description each."""
+    model = tiny_model(description_encoder="frozen")
+    model.save_pretrained(folder / "model")
+    tiny_processor().save_pretrained(folder / "model")
+    (folder / "data").mkdir()
+    descriptions = [f"{SENTENCES[i % 8][2]} {i}" for i in range(NUM_DESCRIPTIONS)]
+    split = tiny_split(NUM_DESCRIPTIONS, description=descriptions)
+    split.to_parquet(str(folder / "data" / "train-00000-of-00001.parquet"))
+
+
+def encode_descriptions_into(store: Path, folder: Path) -> int:
+    """The command, as each process of a launch runs it; number of descriptions that it added."""
+    sizes = ["--batch-size", "2", "--rows-per-shard", "2", "--device", "cpu"]
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        encode_descriptions.main(
+            ["--model", str(folder / "model"), "--dataset", str(folder / "data"), "--out", str(store), *sizes]
+        )
+    return json.loads(printed.getvalue())["added"]
+
+
 def run(folder: Path) -> None:
     """All cases, in one of the processes; what it found goes to FOLDER/<rank>.safetensors."""
     rank = dist.get_rank()
@@ -107,6 +133,8 @@ def run(folder: Path) -> None:
         "after": message_of(lambda: encode_texts(counting, processor, TEXTS, progress=False, shared=True)),
         "alone": message_of(lambda: rank or encode_texts(counting, processor, TEXTS, progress=False)),
     }
+    dist.barrier()  # all start the store at once
+    found["added"] = torch.tensor(encode_descriptions_into(folder / "store", folder))
     found["counts"] = torch.tensor([Processes(shared=True).count, Processes(shared=False).count])
     messages["split weights"] = message_of(lambda: fail_with_split_weights(rank))  # the last, for the group is broken
     save_file({name: value.contiguous() for name, value in found.items()}, folder / f"{rank}.safetensors", messages)

@@ -1,4 +1,7 @@
-"""Three processes embed a split together: each row once, all of them in every process, or an error in every one."""
+"""Three processes embed a split together: each row once, all of them in every process, or an error in every one; and
+they fill one store of description states."""
+
+from pathlib import Path
 
 import pytest
 from safetensors import safe_open
@@ -7,16 +10,30 @@ from safetensors.torch import load_file
 from retrieval import encode
 from retrieval.sharing import Processes, has_split_weights
 from tests.launch_parts import run_processes
-from tests.sharing_worker import NUM_ITEMS, TEXTS, embeddings, metrics, run
+from tests.sharing_worker import (
+    NUM_DESCRIPTIONS,
+    NUM_ITEMS,
+    TEXTS,
+    embeddings,
+    encode_descriptions_into,
+    metrics,
+    prepare_descriptions,
+    run,
+)
 from tests.tiny import tiny_model, tiny_processor
 
 WORLD_SIZE = 3
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("sharing")
+
+
+@pytest.fixture(scope="module")
+def found(folder: Path) -> list[dict]:
     """What each process found, and the messages of its errors; they run all cases at once."""
-    folder = tmp_path_factory.mktemp("sharing")
+    prepare_descriptions(folder)
     run_processes(run, folder, world_size=WORLD_SIZE, seconds=120)
     results = []
     for rank in range(WORLD_SIZE):
@@ -90,6 +107,17 @@ def test_what_is_not_shared_waits_for_nobody(found: list[dict]):
     """The main process alone searches and builds an index while the others are elsewhere."""
     assert [process["messages"]["alone"] for process in found] == ["no error"] * WORLD_SIZE
     assert [process["counts"].tolist() for process in found] == [[WORLD_SIZE, 1]] * WORLD_SIZE
+
+
+def test_processes_fill_one_store_of_description_states(found: list[dict], folder: Path):
+    """Work that all of them do, or none, shows after a day on eight machines, or as a missing state in training."""
+    added = [int(process["added"]) for process in found]
+    assert sum(added) == NUM_DESCRIPTIONS and min(added) > 0
+    assert encode_descriptions_into(folder / "alone", folder) == NUM_DESCRIPTIONS
+    shared, alone = (
+        {path.name: path.read_bytes() for path in (folder / name).iterdir()} for name in ("store", "alone")
+    )
+    assert shared == alone and len(shared) > len(added)
 
 
 def test_a_row_that_was_not_encoded_is_an_error(monkeypatch: pytest.MonkeyPatch):
