@@ -76,8 +76,8 @@ class GlobalBatches(Sampler[list[tuple[int, int]]]):
         if self._num_batches == 0:
             raise ValueError(
                 f"training takes batches of {self.global_size} pairs (per_device_train_batch_size {batch_size} x "
-                f"{num_processes} processes), but there are only {num_pairs} (English captions x target languages); "
-                f"lower per_device_train_batch_size."
+                f"{num_processes} processes), but there are only {num_pairs} pairs (English captions x target "
+                f"languages); lower per_device_train_batch_size."
             )
 
     def set_epoch(self, epoch: int) -> None:
