@@ -30,11 +30,11 @@ from processing.processing_leccr import LeccrProcessor
 
 NAME = "adapters"
 BASE = "base"
-# Way -> how the text tower is trained, and its learning rate as a factor of the recipe's. A tower that was trained
-# goes on with a tenth, as fine-tuning does; an adapter starts at nothing and needs about ten times that.
+# Way -> how the text tower is trained, and its learning rate as a factor of the recipe's: the best SumR on validation
+# of 0.1 and 1 for the tower, of 0.1, 1, 4 and 10 for the adapter, on flickr8k-ccr (base of 140 steps, ways of 50).
 WAYS: dict[str, tuple[str, float | None]] = {
-    "text full": ("full", 0.1),
-    "text lora": ("lora", 1.0),
+    "text full": ("full", 1.0),
+    "text lora": ("lora", 4.0),
     "text frozen": ("frozen", None),
 }
 LORA = {"r": 8, "lora_alpha": 16}

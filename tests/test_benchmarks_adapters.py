@@ -40,7 +40,7 @@ def test_the_table_and_the_json_tell_of_every_way(
     assert rows["text frozen"]["trained"] < rows["text lora"]["trained"] < rows["text full"]["trained"]
     assert rows["text lora"]["file_percent_of_full"] < 10
     # An adapter at the learning rate of a whole tower learns next to nothing in as many steps.
-    assert rows["text lora"]["text_learning_rate"] == pytest.approx(10 * rows["text full"]["text_learning_rate"])
+    assert rows["text lora"]["text_learning_rate"] > rows["text full"]["text_learning_rate"]
     assert rows["text frozen"]["text_learning_rate"] is None
     printed = capsys.readouterr().out
     assert all(f"| {name} |" in printed for name in rows)
