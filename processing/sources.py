@@ -2,13 +2,16 @@
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
+from datasets.exceptions import DatasetNotFoundError
 from datasets.table import embed_table_storage
 from huggingface_hub import hf_hub_download, is_offline_mode
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
@@ -22,6 +25,11 @@ logger = logging.getLogger(__name__)
 SHARD_METADATA = b"leccr"
 DEFAULT_ROWS_PER_SHARD = 10_000
 _PICTURES_PER_ROW_GROUP = 100
+_HUB_NAME = re.compile(r"[^\W_][\w.-]*/[\w.-]+", re.ASCII)
+
+
+class NoDataSetError(FileNotFoundError):
+    """There is no data set at a place, neither a folder nor one on the Hub."""
 
 
 def open_splits(location: str | Path, *, config_name: str | None = None) -> datasets.DatasetDict:
@@ -34,15 +42,42 @@ def open_splits(location: str | Path, *, config_name: str | None = None) -> data
 
     Raises:
         ValueError: the folder holds no data set, or one that a job has not finished.
+        NoDataSetError: there is no such folder, and on the Hub no such data set.
     """
     path = Path(location)
     check_finished(location)
     if not path.is_dir():
-        return datasets.load_dataset(str(location), config_name)
+        with explained_absence(location):
+            return datasets.load_dataset(str(location), config_name)
     if saved_to_disk(path):
         loaded = datasets.load_from_disk(str(path))
         return loaded if isinstance(loaded, datasets.DatasetDict) else datasets.DatasetDict({"train": loaded})
     return datasets.load_dataset(str(path), config_name)
+
+
+@contextmanager
+def explained_absence(location: str | Path) -> Iterator[None]:
+    """Say that a data set is neither here nor on the Hub; the block looks for one that is no folder.
+
+    Raises:
+        NoDataSetError: the block did not find it, or it has no name that a user's data set can have on the Hub.
+    """
+    # Under a bare name `datasets` opens whatever it has in its cache under that name, from whatever folder.
+    if not _HUB_NAME.fullmatch(str(location)):
+        raise NoDataSetError(
+            f"there is no folder {location} here, and a data set on the Hub has a name of the form owner/name; give "
+            f"the place of the data set."
+        )
+    try:
+        yield
+    except (ConnectionError, DatasetNotFoundError) as error:
+        if is_offline_mode():
+            elsewhere = "the Hub is offline (HF_HUB_OFFLINE) and has left none of this name in the cache"
+        elif isinstance(error, DatasetNotFoundError):
+            elsewhere = "the Hub shows none of this name; a private one needs `hf auth login`"
+        else:
+            elsewhere = f"the Hub cannot be reached ({str(error).partition(chr(10))[0]})"
+        raise NoDataSetError(f"there is no folder {location} here, and {elsewhere}.") from error
 
 
 def check_finished(location: str | Path) -> None:
@@ -67,9 +102,11 @@ def open_split(location: str | Path, split: str, *, config_name: str | None = No
 
     Raises:
         ValueError: there is no such split, or as `open_splits`.
+        NoDataSetError: as `open_splits`.
     """
     if not Path(location).is_dir():
-        return datasets.load_dataset(str(location), config_name, split=split)
+        with explained_absence(location):
+            return datasets.load_dataset(str(location), config_name, split=split)
     loaded = open_splits(location, config_name=config_name)
     if _is_single_split(Path(location)):
         return loaded["train"]

@@ -4,6 +4,7 @@ import itertools
 import logging
 import random
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,7 +22,7 @@ from processing.records import (
     caption_column,
     check_columns,
 )
-from processing.sources import check_finished
+from processing.sources import check_finished, explained_absence
 
 logger = logging.getLogger(__name__)
 
@@ -93,9 +94,11 @@ def find_parquet_split(location: str | Path, split: str, *, config_name: str | N
 
     Raises:
         ValueError: there is no such split, the folder is not finished, or its files are not parquet.
+        NoDataSetError: there is no such folder, and on the Hub no such data set.
     """
     check_finished(location)
-    builder = datasets.load_dataset_builder(str(location), config_name)
+    with nullcontext() if Path(location).is_dir() else explained_absence(location):
+        builder = datasets.load_dataset_builder(str(location), config_name)
     if builder.name != "parquet":
         raise ValueError(
             f"streaming reads parquet files, and {location} holds {builder.name} files; write it as parquet, as "

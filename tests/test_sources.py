@@ -2,15 +2,18 @@
 
 import json
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import datasets
 import pytest
+from datasets.exceptions import DatasetNotFoundError
 from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
 
 from processing.manifest import Manifest, Step, read_manifest
 from processing.sources import (
+    NoDataSetError,
     cut_rows,
     open_manifest,
     open_split,
@@ -196,3 +199,36 @@ def test_shards_hold_every_row_once_and_in_order(num_rows: int, rows_per_shard: 
     assert [row for part in parts for row in part] == list(range(num_rows))
     assert all(len(part) == rows_per_shard for part in parts[:-1])
     assert all(0 < len(part) <= rows_per_shard for part in parts)
+
+
+@pytest.mark.parametrize("open_it", [open_splits, lambda name: open_split(name, "train")], ids=["all", "one"])
+def test_a_data_set_that_is_nowhere_is_called_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, open_it: Any):
+    """`Couldn't reach 'data/multi30k' on the Hub` sends a user without the folder to the wrong place."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(NoDataSetError, match=r"no folder data/none here, and the Hub is offline .* in the cache"):
+        open_it("data/none")
+
+
+def test_a_hub_without_the_data_set_or_without_connection_is_told_apart(monkeypatch: pytest.MonkeyPatch):
+    """A user who is offline looks for the fault in the name, and the other way round."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    for error, words in (
+        (DatasetNotFoundError("gone"), "the Hub shows none of this name; a private one needs `hf auth login`"),
+        (ConnectionError("no route\nto it"), r"the Hub cannot be reached \(no route\)"),
+    ):
+        monkeypatch.setattr(datasets, "load_dataset", mock.Mock(side_effect=error))
+        with pytest.raises(NoDataSetError, match=words):
+            open_splits("owner/none")
+
+
+@pytest.mark.parametrize("name", ["flickr8k-ccr", "a/b/c", "/none/of/it", "./x", "../data/x"])
+def test_a_name_that_no_users_data_set_has_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str):
+    """`datasets` opens a bare name from its cache: whatever some folder of that name held on another day."""
+    monkeypatch.chdir(tmp_path)
+    opened = mock.Mock()
+    monkeypatch.setattr(datasets, "load_dataset", opened)
+    for open_it in (open_splits, lambda name: open_split(name, "train")):
+        with pytest.raises(NoDataSetError, match=r"no folder .* here, and a data set on the Hub .* owner/name"):
+            open_it(name)
+    assert not opened.called

@@ -6,6 +6,7 @@ from typing import Any
 import datasets
 import pytest
 import torch
+from huggingface_hub import constants
 from transformers import BertModel, CLIPImageProcessorPil, CLIPVisionModelWithProjection
 
 from modeling_leccr.training.arguments import DataArguments, ModelArguments
@@ -81,8 +82,8 @@ def test_an_empty_split_is_an_error(monkeypatch: pytest.MonkeyPatch, role: str):
     splits = {name: tiny_split(4) for name in ("train", "validation", "test")}
     splits[role] = splits[role].select([])
     monkeypatch.setattr(datasets, "load_dataset", lambda *_: datasets.DatasetDict(splits))
-    with pytest.raises(ValueError, match=rf"{role}_split='{role}' is absent from 'x' or empty; .*'{role}': 0"):
-        load_splits(DataArguments(dataset="x", target_languages=["de"], test_split="test"))
+    with pytest.raises(ValueError, match=rf"{role}_split='{role}' is absent from 'owner/x' or empty; .*'{role}': 0"):
+        load_splits(DataArguments(dataset="owner/x", target_languages=["de"], test_split="test"))
 
 
 def test_the_tokenizer_is_trained_on_what_training_sees_and_nothing_else():
@@ -188,3 +189,35 @@ def test_a_damaged_picture_of_an_evaluated_split_is_found_before_training(tmp_pa
         load_splits(DataArguments(**data))
     splits = load_splits(DataArguments(**data, corrupt_images="skip"))
     assert splits["validation"]["image_id"] == ["item-1", "item-2", "item-3"] and len(splits["train"]) == 4
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_recipe_without_its_data_says_where_to_read_how_they_are_made(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, streaming: bool
+):
+    """The recipes of benchmarks name folders that their first comments make, and a stranger starts them at once."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("data/none", "none"):
+        arguments = DataArguments(dataset=name, target_languages=["de"], streaming=streaming)
+        with pytest.raises(FileNotFoundError, match=f"no folder {name} here, .*comments at the top of a recipe"):
+            load_splits(arguments)
+
+
+def test_towers_that_are_nowhere_are_named_with_their_setting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """`We couldn't connect to 'https://huggingface.co'` says neither which name nor that HF_HUB_OFFLINE is set."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    vision, text = tower_folders(tmp_path)
+    rows = tiny_split()
+    offline = r"is no folder here, and the Hub is offline \(HF_HUB_OFFLINE\), and not all of it is in the cache"
+    with pytest.raises(OSError, match=f"^text_tower 'owner/none' {offline}"):
+        build_processor(ModelArguments(vision_tower=vision, text_tower="owner/none"), rows, ["de"])
+    with pytest.raises(OSError, match=f"^vision_tower 'owner/none' {offline}"):
+        build_processor(ModelArguments(vision_tower="owner/none", text_tower=text), rows, ["de"])
+    with pytest.raises(OSError, match=f"^vision_tower 'owner/none' {offline}"):
+        build_model(ModelArguments(vision_tower="owner/none", text_tower=text), tiny_processor().tokenizer)
+    for build in (
+        lambda arguments: build_processor(arguments, rows, ["de"]),
+        lambda arguments: build_model(arguments, tiny_processor().tokenizer),
+    ):
+        with pytest.raises(OSError, match=f"^base_model 'owner/none' {offline}"):
+            build(ModelArguments(base_model="owner/none"))

@@ -2,11 +2,13 @@
 
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import datasets
 import torch
+from huggingface_hub import is_offline_mode
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
@@ -25,7 +27,7 @@ from processing.records import (
     check_columns,
 )
 from processing.scenes import ScenesConfig, load_scenes
-from processing.sources import open_splits
+from processing.sources import NoDataSetError, open_splits
 from processing.streaming import ParquetSplit, find_parquet_split
 from processing.tokenizer import train_tokenizer
 from retrieval.items import drop_unreadable, find_unreadable
@@ -40,9 +42,17 @@ def load_splits(data: DataArguments) -> dict[str, Any]:
 
     Raises:
         ValueError: a split is absent or empty.
+        NoDataSetError: there is no such data set.
     """
-    if data.streaming:
-        return _streamed_splits(data)
+    try:
+        return _streamed_splits(data) if data.streaming else _whole_splits(data)
+    except NoDataSetError as error:
+        raise NoDataSetError(
+            f"{error} The comments at the top of a recipe in configs/ tell how its data set is made."
+        ) from error
+
+
+def _whole_splits(data: DataArguments) -> dict[str, Any]:
     if data.dataset == "scenes":
         loaded = load_scenes(ScenesConfig(**data.scenes))
     else:
@@ -114,15 +124,21 @@ def _readable(split: datasets.Dataset, role: str, corrupt_images: str) -> datase
 def build_processor(
     arguments: ModelArguments, train: datasets.Dataset | ParquetSplit, target_languages: Sequence[str]
 ) -> LeccrProcessor:
-    """Image processor and tokenizer that belong to the towers; a tower from scratch gets a tokenizer trained here."""
+    """Image processor and tokenizer that belong to the towers; a tower from scratch gets a tokenizer trained here.
+
+    Raises:
+        OSError: what is named is neither here nor on the Hub.
+    """
     if arguments.base_model is not None:
-        return LeccrProcessor.from_pretrained(arguments.base_model)
+        with _explained_absence(base_model=arguments.base_model):
+            return LeccrProcessor.from_pretrained(arguments.base_model)
     if isinstance(arguments.text_tower, dict):
         tokenizer: PreTrainedTokenizerBase = train_tokenizer(
             training_texts(train, target_languages), arguments.vocab_size, max_length=arguments.max_length
         )
     else:
-        tokenizer = AutoTokenizer.from_pretrained(arguments.text_tower)
+        with _explained_absence(text_tower=arguments.text_tower):
+            tokenizer = AutoTokenizer.from_pretrained(arguments.text_tower)
     return LeccrProcessor(
         _image_processor(arguments),
         tokenizer,
@@ -150,14 +166,17 @@ def build_model(arguments: ModelArguments, tokenizer: PreTrainedTokenizerBase) -
     Raises:
         ValueError: one tower is a name and the other a configuration, a field is not allowed, or `base_model` is an
             adapter.
+        OSError: what is named is neither here nor on the Hub.
     """
     if arguments.base_model is not None:
-        return _trained_model(arguments.base_model)
+        with _explained_absence(base_model=arguments.base_model):
+            return _trained_model(arguments.base_model)
     vision, text = arguments.vision_tower, arguments.text_tower
     if isinstance(vision, dict) != isinstance(text, dict):
         raise ValueError("vision_tower and text_tower must both be names or both be configurations from scratch.")
     if not isinstance(vision, dict):
-        return LeccrModel.from_towers(vision, text, image_size=arguments.image_size, **arguments.model)
+        with _explained_absence(vision_tower=vision, text_tower=text):
+            return LeccrModel.from_towers(vision, text, image_size=arguments.image_size, **arguments.model)
     vision_config = _scratch_config(vision, image_size=arguments.image_size)
     text_config = _scratch_config(
         text,
@@ -198,9 +217,36 @@ def _image_processor(arguments: ModelArguments) -> Any:
     if isinstance(arguments.vision_tower, dict):
         return ViTImageProcessorPil(size=size)
     # The published protocol resizes to a square; CLIP's own centre crop would cut what captions mention.
-    return AutoImageProcessor.from_pretrained(
-        Path(arguments.vision_tower) if Path(arguments.vision_tower).is_dir() else arguments.vision_tower,
-        backend="pil",
-        size=size,
-        do_center_crop=False,
-    )
+    with _explained_absence(vision_tower=arguments.vision_tower):
+        return AutoImageProcessor.from_pretrained(
+            Path(arguments.vision_tower) if Path(arguments.vision_tower).is_dir() else arguments.vision_tower,
+            backend="pil",
+            size=size,
+            do_center_crop=False,
+        )
+
+
+@contextmanager
+def _explained_absence(**names: str) -> Iterator[None]:
+    """Say which setting names what is not found; transformers' own words send an offline user to a page of the Hub.
+
+    Args:
+        names: setting -> the folder or name on the Hub that the block loads.
+
+    Raises:
+        OSError: the block found no such thing.
+    """
+    try:
+        yield
+    except OSError as error:
+        absent = {setting: name for setting, name in names.items() if not Path(name).is_dir()}
+        if error.errno is not None or not absent:  # a full disk, or a folder with something missing
+            raise
+        reason = str(error).partition("\n")[0]
+        named = " or ".join(f"{setting} {name!r}" for setting, name in absent.items())
+        elsewhere = (
+            "the Hub is offline (HF_HUB_OFFLINE), and not all of it is in the cache; go online once, or give a folder"
+            if is_offline_mode()
+            else "the Hub has none of this name, or cannot be reached; check the name and the connection"
+        )
+        raise OSError(f"{named} is no folder here, and {elsewhere}. ({reason})") from error
