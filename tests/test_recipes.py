@@ -41,6 +41,15 @@ def test_every_recipe_of_the_repository_builds_with_its_controls(path: Path):
         assert control.training.seed == recipe.training.seed
 
 
+def test_a_control_without_vision_tower_leaves_its_factor_out(tmp_path: Path):
+    """It shares the recipe of the main system, in which the factor has a meaning."""
+    control = "{model: {item_source: description, interaction: none}}"
+    factors = "learning_rate_multipliers: {vision: 2, heads: 3}"
+    recipe = parse_recipe([write_recipe(tmp_path, f"{factors}\ncontrols: {{texts: {control}}}")])
+    assert control_recipes(recipe)["texts"].training.learning_rate_multipliers == {"heads": 3}
+    assert recipe.training.learning_rate_multipliers == {"vision": 2, "heads": 3}
+
+
 def test_there_are_recipes():
     """The test above would pass on an empty folder."""
     assert {"scenes", "flickr8k_zh"} <= {path.stem for path in CONFIGS}
@@ -120,6 +129,13 @@ def test_merging_leaves_its_arguments_as_they_are():
         ("augmentation: {crop: 1}", r"unknown settings \['crop'\] in augmentation; .*'scale'"),
         ("loss: {guidence: 1}", r"unknown settings \['guidence'\] in loss; .*'guidance'"),
         ("learning_rate_multipliers: {head: 2}", r"unknown settings \['head'\] in learning_rate_multipliers"),
+        ("learning_rate_multipliers: {vision: 0}", r"takes positive factors for .*, got {'vision': 0}"),
+        ("learning_rate_multipliers: {heads: fast}", r"takes positive factors for .*, got {'heads': 'fast'}"),
+        (
+            "learning_rate_multipliers: {vision: 2}\nmodel: {item_source: description, interaction: none}",
+            "no factor for 'vision' where item_source is 'description'",
+        ),
+        ("shuffle_buffer: 100", "shuffle_buffer needs streaming, got 100 without it"),
         ("loss: 0.5", "loss must be a mapping of names to values, got 0.5"),
         ("model: [num_slots, 4]", "model must be a mapping"),
         ("loss: {guidance: 1.5}", r"loss.guidance must lie in \[0, 1\], got 1.5"),

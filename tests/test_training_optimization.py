@@ -45,6 +45,13 @@ def test_multipliers_reach_their_part_of_the_model():
         assert settings["lr"] == pytest.approx(0.1 * factor), name
 
 
+def test_a_factor_for_a_part_that_is_not_trained_is_refused():
+    """A `base_model` without vision tower shows only when it is there."""
+    model = tiny_model(item_source="description")
+    with pytest.raises(ValueError, match=r"factors for \['vision'\], of which the model trains nothing"):
+        parameter_groups(model, learning_rate=0.1, weight_decay=0.5, multipliers={"vision": 2.0})
+
+
 @pytest.mark.parametrize("vision", ["clip", "vit", "convnextv2", "swin"])
 def test_matrices_decay_and_nothing_else_does(vision: str):
     """Decay pulls norm gains, position tables, queries and the temperature towards zero, and the rows of words that

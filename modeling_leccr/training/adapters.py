@@ -77,6 +77,11 @@ def check_parts(
         raise ValueError(f"lora ({sorted(lora)}) needs vision_training: lora or text_training: lora; got neither.")
     if adapted and not is_peft_available():
         raise ValueError(f"{adapted[0]}: lora needs the package peft; install it with `pip install peft`.")
+    if not reads_image and "vision" in multipliers:
+        raise ValueError(
+            "learning_rate_multipliers must have no factor for 'vision' where item_source is 'description', for there "
+            "is no vision tower; leave it out."
+        )
     for name, how in training.items():
         if how == "frozen" and (group := name.removesuffix("_training")) in multipliers:
             raise ValueError(

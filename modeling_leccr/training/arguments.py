@@ -18,7 +18,7 @@ from transformers.trainer_utils import HubStrategy, IntervalStrategy
 from modeling_leccr.configuration_leccr import LeccrConfig
 from modeling_leccr.losses_leccr import LossConfig
 from modeling_leccr.training.adapters import LORA_FIELDS, LORA_WORDS, TOWERS, check_parts
-from modeling_leccr.training.optimization import GROUPS
+from modeling_leccr.training.optimization import GROUPS, check_multipliers
 from modeling_leccr.training.settings import WITHOUT_EFFECT, check_fixed, check_values, settings_help
 from modeling_leccr.training.states import check_encoder_is_frozen
 from processing.hub_upload import check_repo_id
@@ -293,9 +293,12 @@ def build_recipe(settings: dict[str, Any]) -> Recipe:
         raise ValueError("target_languages must name at least one language to train on, got none.")
     if data.streaming:
         _check_streaming(data, training)
+    elif "shuffle_buffer" in filled:
+        raise ValueError(f"shuffle_buffer needs streaming, got {data.shuffle_buffer} without it; leave it out.")
     LossConfig.from_dict(training.loss)
     # With default towers: fields that contradict each other, of a control above all, show before hours of training.
     config = LeccrConfig(**model.model)
+    check_multipliers(training.learning_rate_multipliers)
     check_parts(
         training.tower_training, training.lora, training.learning_rate_multipliers, reads_image=config.reads_image
     )

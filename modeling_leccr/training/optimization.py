@@ -8,6 +8,24 @@ from torch import nn
 GROUPS = ("vision", "text", "heads")
 
 
+def check_multipliers(multipliers: Mapping[str, Any]) -> None:
+    """Refuse factors of the learning rate that are none.
+
+    Args:
+        multipliers: as in `parameter_groups`.
+
+    Raises:
+        ValueError: a group is unknown or a factor is not positive.
+    """
+    wrong = {
+        name: factor
+        for name, factor in multipliers.items()
+        if name not in GROUPS or isinstance(factor, bool) or not isinstance(factor, int | float) or not factor > 0
+    }
+    if wrong:
+        raise ValueError(f"learning_rate_multipliers takes positive factors for {GROUPS}, got {wrong}.")
+
+
 def parameter_groups(
     model: nn.Module, *, learning_rate: float, weight_decay: float, multipliers: Mapping[str, float]
 ) -> list[dict[str, Any]]:
@@ -27,11 +45,9 @@ def parameter_groups(
         Groups for a torch optimizer; none is empty.
 
     Raises:
-        ValueError: a group is unknown or a factor is not positive.
+        ValueError: a group is unknown or not trained, or a factor is not positive.
     """
-    wrong = {name: factor for name, factor in multipliers.items() if name not in GROUPS or not factor > 0}
-    if wrong:
-        raise ValueError(f"learning_rate_multipliers takes positive factors for {GROUPS}, got {wrong}.")
+    check_multipliers(multipliers)
     tables = {id(table.weight) for table in model.modules() if isinstance(table, nn.Embedding)}
     members: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
@@ -40,6 +56,8 @@ def parameter_groups(
             is_matrix = sum(size > 1 for size in parameter.shape) >= 2
             decays = name.endswith("weight") and is_matrix and id(parameter) not in tables
             members.setdefault((_group(name), decays), []).append(parameter)
+    if idle := sorted(set(multipliers) - {group for group, _ in members}):
+        raise ValueError(f"learning_rate_multipliers has factors for {idle}, of which the model trains nothing.")
     return [
         {
             "params": parameters,

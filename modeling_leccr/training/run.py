@@ -90,6 +90,9 @@ def control_recipes(recipe: Recipe) -> dict[str, Recipe]:
     for settings in controls.values():
         if not settings.get("base_model") and settings.get("model", {}).get("description_encoder") != "frozen":
             settings.pop("description_states", None)  # the store of the main system is of no use to this one
+        if settings.get("model", {}).get("item_source") == "description":  # without vision tower
+            factors = settings.get("learning_rate_multipliers") or {}
+            settings["learning_rate_multipliers"] = {part: factors[part] for part in factors if part != "vision"}
     return {name: build_recipe(settings) for name, settings in controls.items()}
 
 

@@ -90,6 +90,9 @@ class LeccrTrainer(HubPushes, MonitoredTrainer, ResumableTrainer):
         if args.n_gpu > 1:
             logger.warning("this process sees %d GPUs and uses one; launch a process for each", args.n_gpu)
             args._n_gpu = 1  # DataParallel would split the batch, and with it the negatives
+        if args.ddp_broadcast_buffers is None:
+            # Position ids never change, and need not be sent in each step; the statistics of a batch norm do.
+            args.ddp_broadcast_buffers = any(buffer.is_floating_point() for buffer in model.buffers())
         if args.deepspeed_plugin is not None:
             AcceleratorState._reset_state()  # accelerate takes one plugin a process; each control brings its own
         known = record or ModelRecord(languages=tuple(dict.fromkeys(code.removesuffix("_mt") for code in languages)))
