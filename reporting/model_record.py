@@ -30,7 +30,7 @@ class ModelRecord:
         settings: the recipe.
         data: what it was trained and evaluated on, see `reporting.fingerprints.data_fingerprints`.
         environment: versions and machine, see `reporting.run_record.environment`.
-        seconds: of training with its evaluations.
+        seconds: of training with its evaluations, all starts of a run together.
         launch: what the recipe does not say of a batch: `num_processes`, `pairs_per_process`,
             `gradient_accumulation_steps`, `mixed_precision`.
         origin: where the weights are from if they were not trained here.

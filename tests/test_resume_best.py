@@ -72,6 +72,14 @@ def best_of(trainer: LeccrTrainer) -> str | None:
     return None if place is None else Path(place).name
 
 
+class Saves(TrainerCallback):
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.steps.append(state.global_step)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -85,7 +93,9 @@ def best_of(trainer: LeccrTrainer) -> str | None:
 )
 def test_each_best_evaluation_has_its_checkpoint(tmp_path: Path, changes: dict[str, Any]):
     """Step 3 was the best, had no checkpoint, and the record gave its metrics to the weights of step 2."""
-    trainer = trained(tmp_path, **changes)
+    saves = Saves()
+    trainer = trained(tmp_path, callbacks=[saves], **changes)
+    assert sorted(set(saves.steps)) == saves.steps, "a checkpoint was written twice"
     assert best_of(trainer) == "checkpoint-3"
     torch.testing.assert_close(weights_of(trainer.model), trainer.seen[3], rtol=0, atol=0)
     record = trainer.record()
