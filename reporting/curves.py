@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from processing.files import atomic_write
 from processing.records import query_title
@@ -82,7 +82,11 @@ def draw_training_curves(log_history: LogHistory, path: str | Path, *, title: st
     figure = new_figure(sum(widths), 4.8)
     figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold", color=INK)
     grid = figure.subplots(1, len(panels), squeeze=False, gridspec_kw={"width_ratios": widths})
+    # The panels are read across: a step stands at the same place in each, and there are no halves of one.
+    last = max(float(entry["step"]) for entry in log_history if "step" in entry)
     for draw, axes in zip(panels, grid[0], strict=True):
+        axes.set_xlim(0, 1.03 * max(last, 1.0))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
         draw(axes, log_history)
     with atomic_write(path) as temporary:
         figure.savefig(temporary)
@@ -156,7 +160,7 @@ def _draw_speed(axes: Axes, log_history: LogHistory) -> None:
     steps, speeds = series(log_history, SPEED)
     axes.plot(steps, speeds, color=colour(0), linewidth=1.8, label=f"pairs a second  {speeds[-1]:.3g}")
     axes.set_ylim(bottom=0)
-    tidy(axes, title="Speed", x_label="step")
+    tidy(axes, title="Speed", x_label="step", y_label="pairs a second")
     # A share without unit on an axis of its own, which the left one could not show.
     shares = axes.twinx()
     steps, values = series(log_history, WAIT_SHARE)
@@ -164,6 +168,7 @@ def _draw_speed(axes: Axes, log_history: LogHistory) -> None:
     shares.fill_between(steps, percent, color=colour(1), alpha=0.25, linewidth=0)
     shares.set_ylim(0, 100)
     shares.yaxis.set_major_formatter(FuncFormatter(lambda value, _position: f"{value:g} %"))
+    shares.set_ylabel("time waiting for data", color=MUTED, fontsize=9)
     shares.tick_params(labelsize=8, labelcolor=MUTED, length=0)
     shares.spines[:].set_visible(False)
     label = f"waiting for data  {percent[-1]:.0f} %" if percent else None

@@ -104,8 +104,11 @@ def _searches(searches: Sequence[Mapping[str, Any]]) -> str:
         hits = ", ".join(_hit(hit) for hit in search["hits"])
         rows.append([query_title(search["language"]), search["query"], hits])
     text = markdown_table(["language", "query", "hits, best first (cosine)"], rows)
-    if any("correct" in hit for search in searches for hit in search["hits"]):
+    known = [hit["correct"] for search in searches for hit in search["hits"] if "correct" in hit]
+    if any(known):
         text += "\n\nBold: the item that the query was written for."
+    elif known:
+        text += "\n\nNo query has the item that it was written for among these hits."
     return text
 
 

@@ -44,11 +44,12 @@ def contact_sheet(
     if num_columns == 0:
         raise ValueError(f"a contact sheet needs at least one query with a hit, got {len(results)} queries.")
     row_height = thumbnail_size + CAPTION_HEIGHT + 2 * GAP
-    header_height = TITLE_SIZE + 2 * GAP + LABEL_SIZE if title or any(result.correct_id for result in results) else 0
+    has_correct = any(hit.item_id == result.correct_id for result in results for hit in result.hits)
+    header_height = (TITLE_SIZE + GAP if title else 0) + (LABEL_SIZE + GAP if has_correct else 0)
     width = 2 * MARGIN + QUERY_WIDTH + num_columns * (thumbnail_size + GAP)
     sheet = Image.new("RGB", (width, 2 * MARGIN + header_height + len(results) * row_height), PAPER)
     draw = ImageDraw.Draw(sheet)
-    _draw_header(draw, title, has_correct=any(result.correct_id for result in results))
+    _draw_header(draw, title, has_correct=has_correct)
     for row, result in enumerate(results):
         top = MARGIN + header_height + row * row_height
         draw.line((MARGIN, top, width - MARGIN, top), fill=RULE)
@@ -56,7 +57,7 @@ def contact_sheet(
         for column, hit in enumerate(result.hits):
             left = MARGIN + QUERY_WIDTH + column * (thumbnail_size + GAP)
             picture = thumbnail(picture_of(hit.position), thumbnail_size)
-            is_correct = result.correct_id is not None and hit.item_id == result.correct_id
+            is_correct = hit.item_id == result.correct_id
             _draw_hit(sheet, picture, hit, (left, top + GAP), rank=column + 1, is_correct=is_correct)
     return sheet
 
@@ -66,7 +67,7 @@ def _draw_header(draw: ImageDraw.ImageDraw, title: str | None, *, has_correct: b
         font = font_for(title, TITLE_SIZE, bold=True) or plain_font(TITLE_SIZE, bold=True)
         draw.text((MARGIN, MARGIN), title, font=font, fill=INK)
     if has_correct:
-        top = MARGIN + TITLE_SIZE + GAP
+        top = MARGIN + (TITLE_SIZE + GAP if title else 0)
         draw.rectangle((MARGIN, top, MARGIN + LABEL_SIZE, top + LABEL_SIZE), outline=CORRECT, width=3)
         legend = "the picture that the query was written for"
         draw.text((MARGIN + LABEL_SIZE + 8, top - 1), legend, font=plain_font(LABEL_SIZE), fill=FAINT)

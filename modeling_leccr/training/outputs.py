@@ -211,7 +211,9 @@ def write_pictures_and_report(
     )
     files = {
         "training.png": "loss terms, validation recall and learning rate",
-        "comparison.png": "the system beside its controls",
+        "comparison.png": (
+            "the system beside its controls" if len(results) > 1 else "text to image R@1 in each language"
+        ),
     }
     if searches:
         files["retrieval.png"] = "the top hits of one query in each language"
