@@ -29,6 +29,11 @@ def commands(name: str) -> list[list[str]]:
     return [shlex.split(line) for line in lines if line.strip().startswith("accelerate launch")]
 
 
+def test_there_is_a_file_for_each_kind_of_launch():
+    """The tests below are of the files that are there, and would pass without one that the README names."""
+    assert set(FILES) == set(KINDS)
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_accelerate_reads_the_file(name: str):
     """An unknown name is an error of accelerate's, hours after somebody queued for the machines."""
