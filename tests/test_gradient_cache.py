@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from modeling_leccr import LeccrModel
 from modeling_leccr.losses_leccr import LeccrCriterion, LossConfig
+from modeling_leccr.training.checks import check_gradient_cache
 from modeling_leccr.training.gradient_cache import cached_backward, chunk_slices, count_chunks
 from modeling_leccr.training.monitoring import TrainingStoppedError
 from modeling_leccr.training.trainer import LeccrTrainer
@@ -238,16 +239,11 @@ def test_what_the_cache_cannot_do_is_refused(tmp_path: Path, settings: dict[str,
         tiny_trainer(tmp_path, model_without_dropout(), **settings)
 
 
-def test_deepspeed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_deepspeed_is_refused(tmp_path: Path):
     """Its engine updates the weights at the end of each backward pass."""
-    prepare = LeccrTrainer.create_accelerator_and_postprocess
-
-    def with_deepspeed(self: LeccrTrainer) -> None:
-        prepare(self)
-        self.is_deepspeed_enabled = True
-
-    monkeypatch.setattr(LeccrTrainer, "create_accelerator_and_postprocess", with_deepspeed)
+    args = tiny_trainer(tmp_path, model_without_dropout(), gradient_cache_chunk_size=2).args
+    args.deepspeed_plugin = object()  # as `accelerate launch` with a file for DeepSpeed has it set
     with pytest.raises(
         ValueError, match=r"works with DDP and FSDP .*, got DeepSpeed; use configs/accelerate/fsdp2.yaml"
     ):
-        tiny_trainer(tmp_path, model_without_dropout(), gradient_cache_chunk_size=2)
+        check_gradient_cache(args)

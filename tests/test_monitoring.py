@@ -15,7 +15,7 @@ import torch
 from accelerate import Accelerator
 from transformers import TrainerControl, TrainerState
 
-from modeling_leccr.training import arguments
+from modeling_leccr.training import checks
 from modeling_leccr.training.arguments import LeccrTrainingArguments
 from modeling_leccr.training.monitoring import (
     InputMeter,
@@ -337,7 +337,7 @@ def test_tensorboard_gets_every_term(tmp_path: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("name", ["tensorboard", "trackio", "wandb"])
 def test_a_missing_tracker_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str):
     """Found by transformers only after the data and the model were made."""
-    monkeypatch.setattr(arguments.importlib.util, "find_spec", lambda _module: None)
+    monkeypatch.setattr(checks.importlib.util, "find_spec", lambda _module: None)
     with pytest.raises(ValueError, match=rf"report_to names {name}, which is not installed; run `pip install {name}`"):
         settings(tmp_path, report_to=name, eval_strategy="no", load_best_model_at_end=False)
 

@@ -184,7 +184,7 @@ def test_the_trainer_pushes_what_the_command_pushes(server: HubServer, tmp_path:
     differing = {name for name in trained if trained[name] != command[name]}
     assert differing == {"README.md", "metrics.json"}
     record = json.loads(trained["metrics.json"])
-    assert record["checkpoint_choice"] == "best SumR on validation"
+    assert record["checkpoint_choice"] == "best SumR on validation, step 1 of 1"
     assert record["metrics"] == json.loads(command["metrics.json"])["metrics"]
     assert record["metrics"]["validation"]["sum_r"] == 8.0
     assert server.token not in str(server.repositories["models", REPO].commits)

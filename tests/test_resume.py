@@ -42,7 +42,7 @@ def test_the_undisturbed_run_has_what_can_be_lost(report: dict[str, Any]):
     assert all(name in line for line in lines for name in TERMS)
     assert len({line["loss"] for line in lines}) == len(lines)
     assert [line["step"] for line in reference["log"] if "eval_sum_r" in line] == [2, 4, 6, 8, 10]
-    assert reference["choice"] == "best SumR on validation" and reference["metrics"]["validation"]
+    assert reference["choice"].startswith("best SumR on validation") and reference["metrics"]["validation"]
 
 
 @pytest.mark.parametrize("stage", STAGES)

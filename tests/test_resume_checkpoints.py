@@ -207,7 +207,7 @@ def test_a_lost_best_checkpoint_is_reported_and_a_later_one_is_the_best(
     resumed = trained(tmp_path, True, **WITH_BEST, max_steps=8)
     assert "is lost (model.safetensors is missing); a later one will be the best" in caplog.text
     assert Path(str(resumed.state.best_model_checkpoint)).name == "checkpoint-6"
-    assert resumed.record().checkpoint_choice == "best SumR on validation"
+    assert resumed.record().checkpoint_choice == "best SumR on validation, step 6 of 8"
 
 
 def test_early_stopping_goes_on_counting_and_can_be_added(tmp_path: Path):
@@ -233,8 +233,9 @@ def test_a_checkpoint_of_the_model_alone_is_refused(tmp_path: Path):
 def test_controls_do_not_go_on_from_a_checkpoint_of_the_main_system(tmp_path: Path):
     """A control that changes the loss alone would take the weights of the main system, without any error."""
     changes = {"controls": {"plain": {"loss": {"slot_vision": 0.0}}}}
-    recipe = build_recipe(tiny_recipe(tmp_path, **changes, resume_from_checkpoint=str(tmp_path / "checkpoint-2")))
-    assert recipe.training.resume_from_checkpoint == str(tmp_path / "checkpoint-2")
+    checkpoint = str(written(tmp_path, 2))
+    recipe = build_recipe(tiny_recipe(tmp_path, **changes, resume_from_checkpoint=checkpoint))
+    assert recipe.training.resume_from_checkpoint == checkpoint
     assert control_recipes(recipe)["plain"].training.resume_from_checkpoint is True
     recipe = build_recipe(tiny_recipe(tmp_path, **changes))
     assert control_recipes(recipe)["plain"].training.resume_from_checkpoint is None

@@ -1,7 +1,6 @@
 """A recipe: what a YAML file and the command line say about model, data and training."""
 
 import dataclasses
-import importlib.util
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,12 +11,22 @@ import torch
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
-from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
-from transformers.trainer_utils import HubStrategy, IntervalStrategy
+from transformers.trainer_utils import HubStrategy
 
 from modeling_leccr.configuration_leccr import LeccrConfig
 from modeling_leccr.losses_leccr import LossConfig
 from modeling_leccr.training.adapters import LORA_FIELDS, LORA_WORDS, TOWERS, check_parts
+from modeling_leccr.training.checkpoints import check_is_checkpoint
+from modeling_leccr.training.checks import (
+    check_base,
+    check_evaluations,
+    check_gradient_cache,
+    check_metric,
+    check_precision,
+    check_processes,
+    check_streaming,
+    check_trackers,
+)
 from modeling_leccr.training.optimization import GROUPS, check_multipliers
 from modeling_leccr.training.settings import WITHOUT_EFFECT, check_fixed, check_values, settings_help
 from modeling_leccr.training.states import check_encoder_is_frozen
@@ -166,15 +175,19 @@ class LeccrTrainingArguments(TrainingArguments):
 
         Raises:
             ValueError: a setting must stay as it is; the push has no repository or one without organisation; a
-                tracker is not installed; training cannot stop early because it is not evaluated.
+                tracker is not installed; training cannot stop early because it is not evaluated; this machine
+                cannot train so.
         """
+        # Before the parent, whose own texts are long and name neither our settings nor what to do.
+        check_evaluations(self)
+        check_precision(self)
         super().__post_init__()
         # Under ZeRO-3 the parent has each model built in parts, whatever zero3_init_flag says; ours loads them whole.
         unset_hf_deepspeed_config()
+        check_processes(self.world_size)
         check_fixed(self)
-        _check_trackers(self.report_to)
-        if self.early_stopping_patience is not None:
-            _check_early_stopping(self)
+        check_trackers(self.report_to)
+        check_gradient_cache(self)
         # The parent's true waits for the device in each step, for a loss that would have ended the run.
         self.logging_nan_inf_filter = False
         # The parent's true would warn in each run without accelerator.
@@ -183,26 +196,6 @@ class LeccrTrainingArguments(TrainingArguments):
             raise ValueError("push_to_hub needs hub_model_id, a name such as organisation/leccr-multi30k; got none.")
         if self.hub_model_id:
             check_repo_id(self.hub_model_id)
-
-
-def _check_trackers(trackers: Sequence[str]) -> None:
-    modules = {"tensorboard": ("tensorboard", "tensorboardX"), "trackio": ("trackio",), "wandb": ("wandb",)}
-    for name in trackers:
-        if name in modules and not any(importlib.util.find_spec(module) for module in modules[name]):
-            raise ValueError(f"report_to names {name}, which is not installed; run `pip install {name}`.")
-    if unknown := sorted(set(trackers) - set(INTEGRATION_TO_CALLBACK)):
-        raise ValueError(f"report_to must name known trackers such as {list(modules)}, got {unknown}.")
-
-
-def _check_early_stopping(args: LeccrTrainingArguments) -> None:
-    patience = args.early_stopping_patience
-    if not isinstance(patience, int) or patience < 1:
-        raise ValueError(f"early_stopping_patience must be a number of evaluations from 1, or null; got {patience!r}.")
-    if args.eval_strategy == "no" or args.metric_for_best_model is None:
-        raise ValueError(
-            f"early_stopping_patience needs evaluations and their metric; got eval_strategy "
-            f"{IntervalStrategy(args.eval_strategy).value!r} and metric_for_best_model {args.metric_for_best_model!r}."
-        )
 
 
 @dataclass
@@ -280,6 +273,10 @@ def build_recipe(settings: dict[str, Any]) -> Recipe:
     unknown = sorted(set(settings) - (known - WITHOUT_EFFECT))
     if unknown:
         raise ValueError(f"unknown settings {unknown} in the recipe; see `python train.py --help`.")
+    if settings.get("base_model"):
+        # From the shell, null takes back what a recipe says of another model.
+        own = {entry.name for entry in dataclasses.fields(ModelArguments)}
+        settings = {name: value for name, value in settings.items() if value is not None or name not in own}
     # An empty section, or `--controls null` on the command line.
     filled = {
         name: {} if value is None and name in (*_SECTIONS, "controls") else value for name, value in settings.items()
@@ -292,9 +289,12 @@ def build_recipe(settings: dict[str, Any]) -> Recipe:
     if not data.target_languages:
         raise ValueError("target_languages must name at least one language to train on, got none.")
     if data.streaming:
-        _check_streaming(data, training)
+        check_streaming(data, training)
     elif "shuffle_buffer" in filled:
         raise ValueError(f"shuffle_buffer needs streaming, got {data.shuffle_buffer} without it; leave it out.")
+    check_metric(training, data.evaluation_languages or data.target_languages)
+    if isinstance(training.resume_from_checkpoint, str):
+        check_is_checkpoint(training.resume_from_checkpoint)
     LossConfig.from_dict(training.loss)
     # With default towers: fields that contradict each other, of a control above all, show before hours of training.
     config = LeccrConfig(**model.model)
@@ -302,40 +302,10 @@ def build_recipe(settings: dict[str, Any]) -> Recipe:
     check_parts(
         training.tower_training, training.lora, training.learning_rate_multipliers, reads_image=config.reads_image
     )
-    _check_base(filled)
+    check_base(filled, [entry.name for entry in dataclasses.fields(ModelArguments)])
     if data.description_states is not None and model.base_model is None:
         check_encoder_is_frozen(config)
     return Recipe(model, data, training, filled)
-
-
-def _check_base(settings: dict[str, Any]) -> None:
-    given = [entry.name for entry in dataclasses.fields(ModelArguments) if settings.get(entry.name)]
-    if settings.get("base_model") and given != ["base_model"]:
-        raise ValueError(
-            f"base_model brings its towers, sizes and processor, so {sorted(set(given) - {'base_model'})} would do "
-            f"nothing; leave them out of the recipe."
-        )
-
-
-def _check_streaming(data: DataArguments, training: LeccrTrainingArguments) -> None:
-    if training.max_steps <= 0:
-        raise ValueError(
-            f"streaming needs max_steps, got {training.max_steps}: a stream has no length, and with it no epochs to "
-            f"count; max_steps is epochs x items / pairs of all processes in a step."
-        )
-    strategies = {
-        name: str(IntervalStrategy(getattr(training, name)).value) for name in ("eval_strategy", "save_strategy")
-    }
-    if "epoch" in strategies.values():
-        raise ValueError(f"streaming has no epochs after which to evaluate or save, got {strategies}; say steps or no.")
-    if data.dataset == "scenes":
-        raise ValueError("streaming reads parquet files, and the embedded data set has none; leave streaming out.")
-    refused = {name: getattr(data, name) for name in ("images", "train_items") if getattr(data, name) is not None}
-    if refused:
-        raise ValueError(
-            f"streaming does not go with {refused}: rows are read once, in the order of their files; write the "
-            f"pictures or the items wanted into the parquet files."
-        )
 
 
 def _without_places(settings: dict[str, Any]) -> dict[str, Any]:
@@ -365,8 +335,13 @@ def read_overrides(arguments: Sequence[str]) -> dict[str, Any]:
     overrides: dict[str, Any] = {}
     for position in range(0, len(words), 2):
         name = words[position]
-        if not name.startswith("--") or position + 1 == len(words):
+        if not name.startswith("--"):
             raise ValueError(f"overrides come as `--name value`, got {' '.join(words[position : position + 2])!r}.")
+        if position + 1 == len(words) or words[position + 1].startswith("--"):
+            raise ValueError(
+                f"overrides come as `--name value`, got {name!r} without a value; a switch is turned on with "
+                f"`{name} true`."
+            )
         value: Any = _read_yaml(words[position + 1], f"the value of {name}")
         for key in reversed(name[2:].split(".")):
             value = {key: value}

@@ -62,11 +62,9 @@ def seal(folder: Path, settings: Mapping[str, Any]) -> None:
 
 def find_fault(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint, in words; None if each file is as it was written."""
-    if not checkpoint.is_dir():
-        return "there is no such folder"
     sealed = _sealed(checkpoint)
     if sealed is None:
-        return f"it has no readable {CHECKPOINT_FILE}, which is written when all else is"
+        return _unsealed(checkpoint)
     for name, written in sealed["files"].items():
         path = checkpoint / name
         if not path.is_file():
@@ -101,13 +99,8 @@ def checkpoint_to_resume(run_folder: str | Path, setting: str | bool | None) -> 
     if setting is None or setting is False:
         return None
     if setting is not True:
-        checkpoint = Path(setting)
-        if fault := find_fault(checkpoint):
-            raise ValueError(
-                f"resume_from_checkpoint={str(setting)!r} must be an intact checkpoint, but {fault}; name another one, "
-                f"or pass true for the newest intact one."
-            )
-        return checkpoint
+        _refuse(setting, find_fault(Path(setting)))
+        return Path(setting)
     if not Path(run_folder).is_dir():
         return None
     for path in _named(run_folder):
@@ -121,10 +114,38 @@ def checkpoint_to_resume(run_folder: str | Path, setting: str | bool | None) -> 
     return None
 
 
+def check_is_checkpoint(setting: str) -> None:
+    """Refuse a folder that is no checkpoint, before there is a run; it reads the files when it goes on.
+
+    Raises:
+        ValueError: it is not there, or was not written to its end.
+    """
+    if _sealed(Path(setting)) is None:
+        _refuse(setting, _unsealed(Path(setting)))
+
+
 def is_newer(checkpoint: Path, other: Path) -> bool:
     """Whether a checkpoint was written after another one."""
     first, second = _sealed(checkpoint), _sealed(other)
     return first is not None and second is not None and first["saved_at"] > second["saved_at"]
+
+
+def changed_data(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What became of the splits between two starts, in words.
+
+    Args:
+        before: role -> fingerprint, see `reporting.fingerprints`.
+        now: the same of this start.
+    """
+    changes = []
+    for role in sorted(before.keys() & now.keys()):
+        if before[role].get("sha256") == now[role].get("sha256"):
+            continue
+        unit = "items" if "num_items" in now[role] else "files"
+        old, new = (fingerprint.get(f"num_{unit}") for fingerprint in (before[role], now[role]))
+        counts = f"the same {new} {unit} in number, with other contents" if old == new else f"{old} -> {new} {unit}"
+        changes.append(f"the {'training' if role == 'train' else role} split changed: {counts}")
+    return changes
 
 
 def settings_of(checkpoint: Path) -> dict[str, Any]:
@@ -166,6 +187,21 @@ def remove_old(run_folder: str | Path, limit: int | None, protected: Collection[
         hidden = staging_folder(path)
         path.rename(hidden)
         shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _refuse(setting: str | bool, fault: str | None) -> None:
+    if fault is not None:
+        raise ValueError(
+            f"resume_from_checkpoint={str(setting)!r} must be an intact checkpoint, but {fault}; name another one, or "
+            f"pass true for the newest intact one."
+        )
+
+
+def _unsealed(checkpoint: Path) -> str:
+    """What is wrong with a checkpoint that `_sealed` does not know."""
+    if not checkpoint.is_dir():
+        return "there is no such folder"
+    return f"it has no readable {CHECKPOINT_FILE}, which is written when all else is"
 
 
 def _named(run_folder: str | Path) -> list[Path]:

@@ -10,37 +10,14 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils.checkpoint import get_device_states, set_device_states
-from transformers.training_args import OptimizerNames
 
 from modeling_leccr.losses_leccr import MatchingBatch
-from modeling_leccr.training.arguments import LeccrTrainingArguments
 from modeling_leccr.training.gather import float_parts
 
 # Other kernels of a bf16 forward move embeddings by 0.01 of their norm; other dropout by 0.1 and more.
 MAX_REPLAY_DRIFT = 0.05
 
 RandomState = tuple[Tensor, list[int], list[Tensor]]
-
-
-def check_gradient_cache(args: LeccrTrainingArguments, *, with_deepspeed: bool) -> None:
-    """Refuse what updates the weights after a backward pass: a step with the cache makes several.
-
-    Raises:
-        ValueError: the run is one of these, or the chunk is empty.
-    """
-    if args.gradient_cache_chunk_size is None:
-        return
-    if args.gradient_cache_chunk_size < 1:
-        raise ValueError(
-            f"gradient_cache_chunk_size must be at least 1 pair, or null for none, got "
-            f"{args.gradient_cache_chunk_size}."
-        )
-    if with_deepspeed or args.optim in (OptimizerNames.LOMO, OptimizerNames.ADALOMO):
-        found = "DeepSpeed" if with_deepspeed else f"optim {OptimizerNames(args.optim).value!r}"
-        raise ValueError(
-            f"gradient_cache_chunk_size works with DDP and FSDP and with optimizers that step on their own, got "
-            f"{found}; use configs/accelerate/fsdp2.yaml, or leave gradient_cache_chunk_size out."
-        )
 
 
 def cached_backward(

@@ -217,6 +217,25 @@ class InputMeter(TrainerCallback):
         )
 
 
+class EarlyStopping(EarlyStoppingCallback):
+    """As the parent, which does not say that it ends training."""
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
+        """Called by the trainer after each evaluation."""
+        super().on_evaluate(args, state, control, metrics, **kwargs)
+        is_used_up = self.early_stopping_patience_counter >= self.early_stopping_patience
+        if is_used_up and state.global_step < state.max_steps:
+            logger.info(
+                "training stops early at step %d of %d: %s was best at step %s, and early_stopping_patience is %d "
+                "evaluations",
+                state.global_step,
+                state.max_steps,
+                args.metric_for_best_model,
+                state.best_global_step,
+                self.early_stopping_patience,
+            )
+
+
 class ShortLines(PrinterCallback):
     """Logs the line of `log_line` where the parent prints all that the history has."""
 
@@ -269,7 +288,7 @@ class MonitoredTrainer(Trainer):
         self._input_meter = InputMeter()
         self.add_callback(self._input_meter)
         if self.args.early_stopping_patience is not None:
-            self.add_callback(EarlyStoppingCallback(self.args.early_stopping_patience))
+            self.add_callback(EarlyStopping(self.args.early_stopping_patience))
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         """As the parent, measured."""

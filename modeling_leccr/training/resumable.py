@@ -21,6 +21,7 @@ from modeling_leccr.training.arguments import LeccrTrainingArguments
 from modeling_leccr.training.batches import DrawnPairs, GlobalBatches, TrainingLoader
 from modeling_leccr.training.checkpoints import (
     FEWEST_KEPT,
+    changed_data,
     changed_settings,
     checkpoint_folder,
     checkpoint_to_resume,
@@ -215,13 +216,26 @@ class ResumableTrainer(Trainer):
                 f"but a new one can start from it as base_model."
             )
         logger.info("resuming from %s", checkpoint)
-        if changes := changed_settings(settings_of(checkpoint), self.settings()):
+        before, now = settings_of(checkpoint), self.settings()
+        changes = changed_data(before.pop("data", {}), now.pop("data", {})) + changed_settings(before, now)
+        self._check_tokenizer(checkpoint, changes)
+        if changes:
             logger.warning(
                 "the run that wrote %s had other settings, so the result will be that of neither: %s",
                 checkpoint,
                 "; ".join(changes),
             )
         return checkpoint, self._find_best(checkpoint)
+
+    def _check_tokenizer(self, checkpoint: Path, changes: list[str]) -> None:
+        processor: Any = self.processing_class
+        if type(processor).from_pretrained(checkpoint).tokenizer.get_vocab() != processor.tokenizer.get_vocab():
+            raise ValueError(
+                f"the tokenizer of this run has other tokens than that of {checkpoint}, whose embeddings would pass to "
+                f"other words ({'; '.join(changes) or 'its settings are the same'}); a tokenizer from scratch is "
+                f"trained on the texts of the training split, so resume with the data and the settings of the start, "
+                f"or start a new run in another output_dir."
+            )
 
     def _find_best(self, checkpoint: Path) -> Path | None:
         """The checkpoint of the best evaluation before another one; warns if it is lost."""
@@ -248,7 +262,7 @@ class ResumableTrainer(Trainer):
             if self._best_before is None and self.args.load_best_model_at_end:
                 self.state.best_metric = self.state.best_global_step = None
             # The parent would take one more step, also where early stopping had ended the run.
-            self._is_over = self.state.global_step >= self.state.max_steps or self._stopped_early()
+            self._is_over = self.state.global_step >= self.state.max_steps or self.stopped_early()
         return place
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
@@ -270,7 +284,8 @@ class ResumableTrainer(Trainer):
         stateful: list[Any] = [callback for callback in callbacks if isinstance(callback, ExportableState)]
         self.state.stateful_callbacks = TrainerState(stateful_callbacks=stateful).stateful_callbacks
 
-    def _stopped_early(self) -> bool:
+    def stopped_early(self) -> bool:
+        """Whether the patience of early stopping is used up."""
         return any(
             callback.early_stopping_patience_counter >= callback.early_stopping_patience
             for callback in self.callback_handler.callbacks

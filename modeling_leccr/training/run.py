@@ -16,6 +16,7 @@ from transformers import set_seed
 from modeling_leccr.modeling_leccr import LeccrModel
 from modeling_leccr.training.adapters import count_parameters, keep_base, prepare_parts
 from modeling_leccr.training.arguments import DataArguments, LeccrTrainingArguments, Recipe, build_recipe, merged
+from modeling_leccr.training.batches import GlobalBatches
 from modeling_leccr.training.building import build_model
 from modeling_leccr.training.sharding import whole_model
 from modeling_leccr.training.states import training_states
@@ -187,10 +188,18 @@ def _augmentation(data: DataArguments, processor: LeccrProcessor) -> RandomResiz
 
 
 def training_pairs(recipe: Recipe, train: datasets.Dataset | ParquetSplit) -> CaptionPairs | StreamedPairs:
-    """The pairs of a training split, or of the share of this process in the stream of one."""
+    """The pairs of a training split, or of the share of this process in the stream of one.
+
+    Raises:
+        ValueError: there are fewer pairs than a batch takes.
+    """
     args, data = recipe.training, recipe.data
     if not isinstance(train, ParquetSplit):
-        return CaptionPairs(train, data.target_languages, corrupt_images=data.corrupt_images)
+        pairs = CaptionPairs(train, data.target_languages, corrupt_images=data.corrupt_images)
+        size, processes = args.per_device_train_batch_size, args.world_size
+        # For its check: training itself comes after all descriptions were encoded.
+        GlobalBatches(len(pairs), size, seed=0, num_processes=processes, drop_last=args.dataloader_drop_last)
+        return pairs
     return StreamedPairs(
         train,
         data.target_languages,

@@ -100,7 +100,7 @@ def check_values(settings: Mapping[str, Any], sections: Sequence[type]) -> None:
         ValueError: a value has another type than its setting, or is too small for it.
     """
     hints = {name: hint for section in sections for name, hint in get_type_hints(section).items()}
-    hints["resume_from_checkpoint"] = bool | str | None
+    hints |= {"resume_from_checkpoint": bool | str | None} | dict.fromkeys(("vision_tower", "text_tower"), str | dict)
     for name, value in settings.items():
         if not _fits(value, hints[name]):
             raise ValueError(f"{name} must be {_words(hints[name])}, got {value!r}, a {type(value).__name__}.")

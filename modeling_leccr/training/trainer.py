@@ -16,7 +16,7 @@ from modeling_leccr.losses_leccr import LeccrCriterion, LossConfig, MatchingBatc
 from modeling_leccr.modeling_leccr import LeccrModel
 from modeling_leccr.training.arguments import LeccrTrainingArguments
 from modeling_leccr.training.gather import gather_batch, row_counts
-from modeling_leccr.training.gradient_cache import cached_backward, check_gradient_cache, count_chunks
+from modeling_leccr.training.gradient_cache import cached_backward, count_chunks
 from modeling_leccr.training.monitoring import MonitoredTrainer, check_finite, explained_memory_errors
 from modeling_leccr.training.optimization import parameter_groups
 from modeling_leccr.training.pushing import HubPushes
@@ -68,7 +68,7 @@ class LeccrTrainer(HubPushes, MonitoredTrainer, ResumableTrainer):
         record: what is known of the run; each checkpoint gets it with its own validation metrics.
 
     Raises:
-        ValueError: the gradient cache cannot work as it is asked to.
+        ValueError: the weights cannot be split over processes as it is asked for.
     """
 
     args: LeccrTrainingArguments
@@ -106,7 +106,6 @@ class LeccrTrainer(HubPushes, MonitoredTrainer, ResumableTrainer):
             callbacks=[ClampLogitScale(), EmbedWithSplitWeights(), *(callbacks or [])],
             run_settings={**known.settings, "data": known.data},
         )
-        check_gradient_cache(args, with_deepspeed=self.is_deepspeed_enabled)
         if self.is_fsdp_enabled:
             prepare_splitting(model, self.accelerator.state.fsdp_plugin)
         if self.is_deepspeed_enabled:
@@ -240,7 +239,9 @@ class LeccrTrainer(HubPushes, MonitoredTrainer, ResumableTrainer):
         choice = f"step {step} of {self.state.max_steps}" if self.state.max_steps else None
         if self.best_step is not None:
             metric = "SumR" if self.args.metric_for_best_model == "sum_r" else self.args.metric_for_best_model
-            choice = f"best {metric} on validation"
+            choice = f"best {metric} on validation, step {step} of {self.state.max_steps}"
+            if self.state.global_step < self.state.max_steps and self.stopped_early():
+                choice += f"; training stopped early at step {self.state.global_step}"
         protocol = {name: value for name, value in self._record.protocol.items() if name == VALIDATION and metrics}
         return dataclasses.replace(
             self._record,

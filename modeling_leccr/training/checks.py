@@ -1,0 +1,175 @@
+"""Settings that exclude or need each other, or that this machine cannot do: refused before anything is built."""
+
+import importlib.util
+import os
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
+from transformers.training_args import OptimizerNames
+from transformers.utils import is_torch_xla_available
+
+from retrieval.metrics import recall_metrics
+from retrieval.ranks import RetrievalRanks
+
+if TYPE_CHECKING:
+    from modeling_leccr.training.arguments import DataArguments, LeccrTrainingArguments
+
+
+def check_trackers(trackers: Sequence[str]) -> None:
+    """Refuse trackers that are not installed, or that nobody knows.
+
+    Raises:
+        ValueError: there is one.
+    """
+    modules = {"tensorboard": ("tensorboard", "tensorboardX"), "trackio": ("trackio",), "wandb": ("wandb",)}
+    for name in trackers:
+        if name in modules and not any(importlib.util.find_spec(module) for module in modules[name]):
+            raise ValueError(f"report_to names {name}, which is not installed; run `pip install {name}`.")
+    if unknown := sorted(set(trackers) - set(INTEGRATION_TO_CALLBACK)):
+        raise ValueError(f"report_to must name known trackers such as {list(modules)}, got {unknown}.")
+
+
+def check_precision(args: "LeccrTrainingArguments") -> None:
+    """Refuse bf16 where transformers asks for a GPU, in words that say what to do.
+
+    Raises:
+        ValueError: there is no accelerator, and the CPU was not asked for.
+    """
+    if args.bf16 and not args.use_cpu and not torch.accelerator.is_available() and not is_torch_xla_available():
+        raise ValueError(
+            "bf16 needs a GPU, and there is none here; to compute in bf16 on the CPU, add `--use_cpu true`."
+        )
+
+
+def check_processes(num_processes: int) -> None:
+    """Refuse processes that were started together and do not know of each other.
+
+    Args:
+        num_processes: those that train together, as accelerate found them.
+
+    Raises:
+        ValueError: each would be a run of its own, and all would write into one folder.
+    """
+    num_started = int(os.environ.get("WORLD_SIZE", "1"))
+    if num_started > 1 and num_processes == 1:
+        raise ValueError(
+            f"{num_started} processes were started, but without a GPU for each they do not train together: each would "
+            f"be a run of its own in the same folder; to train on the CPU, add `--use_cpu true`."
+        )
+
+
+def check_evaluations(args: "LeccrTrainingArguments") -> None:
+    """Refuse settings that choose by evaluations where there are none, or none that has a checkpoint.
+
+    Raises:
+        ValueError: training cannot stop early or end with the best model, or the patience is no number.
+    """
+    patience = args.early_stopping_patience
+    evaluates, saves = IntervalStrategy(args.eval_strategy).value, SaveStrategy(args.save_strategy).value
+    if patience is not None and (not isinstance(patience, int) or patience < 1):
+        raise ValueError(f"early_stopping_patience must be a number of evaluations from 1, or null; got {patience!r}.")
+    if patience is not None and (evaluates == "no" or args.metric_for_best_model is None):
+        raise ValueError(
+            f"early_stopping_patience needs evaluations and their metric; got eval_strategy {evaluates!r} and "
+            f"metric_for_best_model {args.metric_for_best_model!r}."
+        )
+    if args.load_best_model_at_end and saves not in ("best", evaluates):
+        raise ValueError(
+            f"load_best_model_at_end needs eval_strategy and save_strategy to be the same, or save_strategy best, so "
+            f"that what is evaluated is saved; got {evaluates!r} and {saves!r}. For the last model instead of the best "
+            f"one, add `--load_best_model_at_end false`."
+        )
+
+
+def check_metric(args: "LeccrTrainingArguments", languages: Sequence[str]) -> None:
+    """Refuse a metric that the first evaluation would not find.
+
+    Args:
+        args: of the run.
+        languages: those that are evaluated.
+
+    Raises:
+        ValueError: the evaluations have no such metric, or the best model would be the worst by it.
+    """
+    metric = args.metric_for_best_model
+    if metric is None or args.eval_strategy == "no":
+        return
+    rank = torch.ones(1, dtype=torch.int64)
+    names = recall_metrics(RetrievalRanks(i2t=rank, t2i=rank)).keys()
+    known = {"sum_r", "mean/sum_r", *(f"{language}/{name}" for language in languages for name in names)}
+    if metric.removeprefix("eval_") not in known:
+        raise ValueError(
+            f"metric_for_best_model must be sum_r, or LANGUAGE/NAME with a LANGUAGE of {list(languages)} and a NAME of "
+            f"{list(names)}; got {metric!r}."
+        )
+    if metric.endswith("median_rank") and args.greater_is_better:
+        raise ValueError(f"greater_is_better must be false for {metric}, of which 1 is the best; got true.")
+
+
+def check_gradient_cache(args: "LeccrTrainingArguments") -> None:
+    """Refuse what updates the weights after a backward pass: a step with the cache makes several.
+
+    Raises:
+        ValueError: the run is one of these, or the chunk is empty.
+    """
+    if args.gradient_cache_chunk_size is None:
+        return
+    if args.gradient_cache_chunk_size < 1:
+        raise ValueError(
+            f"gradient_cache_chunk_size must be at least 1 pair, or null for none, got "
+            f"{args.gradient_cache_chunk_size}."
+        )
+    with_deepspeed = args.deepspeed_plugin is not None
+    if with_deepspeed or args.optim in (OptimizerNames.LOMO, OptimizerNames.ADALOMO):
+        found = "DeepSpeed" if with_deepspeed else f"optim {OptimizerNames(args.optim).value!r}"
+        raise ValueError(
+            f"gradient_cache_chunk_size works with DDP and FSDP and with optimizers that step on their own, got "
+            f"{found}; use configs/accelerate/fsdp2.yaml, or leave gradient_cache_chunk_size out."
+        )
+
+
+def check_base(settings: Mapping[str, Any], names: Collection[str]) -> None:
+    """Refuse what a model that is trained already brings itself.
+
+    Args:
+        settings: of the recipe.
+        names: the settings that say what is trained.
+
+    Raises:
+        ValueError: there is a base_model, and one of the others.
+    """
+    given = sorted(name for name in names if settings.get(name) and name != "base_model")
+    if settings.get("base_model") and given:
+        raise ValueError(
+            f"base_model brings its towers, sizes and processor, so {given} would do nothing; leave them out of the "
+            f"recipe, or take them back with `{' '.join(f'--{name} null' for name in given)}`."
+        )
+
+
+def check_streaming(data: "DataArguments", training: "LeccrTrainingArguments") -> None:
+    """Refuse what a stream does not have.
+
+    Raises:
+        ValueError: the recipe needs a length, epochs, other data, or rows by their number.
+    """
+    if training.max_steps <= 0:
+        raise ValueError(
+            f"streaming needs max_steps, got {training.max_steps}: a stream has no length, and with it no epochs to "
+            f"count; max_steps is epochs x items / pairs of all processes in a step."
+        )
+    strategies = {
+        name: str(IntervalStrategy(getattr(training, name)).value) for name in ("eval_strategy", "save_strategy")
+    }
+    if "epoch" in strategies.values():
+        raise ValueError(f"streaming has no epochs after which to evaluate or save, got {strategies}; say steps or no.")
+    if data.dataset == "scenes":
+        raise ValueError("streaming reads parquet files, and the embedded data set has none; leave streaming out.")
+    refused = {name: getattr(data, name) for name in ("images", "train_items") if getattr(data, name) is not None}
+    if refused:
+        raise ValueError(
+            f"streaming does not go with {refused}: rows are read once, in the order of their files; write the "
+            f"pictures or the items wanted into the parquet files."
+        )
