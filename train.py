@@ -11,10 +11,13 @@ import sys
 import time
 from pathlib import Path
 
+from tqdm.contrib.logging import logging_redirect_tqdm
+
 from hub_scripts.cli import USER_ERRORS, origin
 from modeling_leccr.export import check_replaceable
 from modeling_leccr.training.arguments import help_text, parse_recipe
 from modeling_leccr.training.building import build_processor, load_splits
+from modeling_leccr.training.console import warn_once_of_many_workers
 from modeling_leccr.training.monitoring import TrainingStoppedError
 from modeling_leccr.training.outputs import (
     MAIN_SYSTEM,
@@ -40,6 +43,7 @@ def main(arguments: list[str]) -> None:
     logging.basicConfig(level=logging.INFO if is_first else logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
     for client in ("httpx", "httpx2"):  # each request of a push would be a line
         logging.getLogger(client).setLevel(logging.WARNING)
+    warn_once_of_many_workers()
     use_all_cores()
     start = time.perf_counter()
     recipe = parse_recipe(arguments)
@@ -52,7 +56,7 @@ def main(arguments: list[str]) -> None:
     languages = recipe.data.evaluation_languages or recipe.data.target_languages
     controls = control_recipes(recipe)
     data_record = record_start(folder, recipe, splits) if is_first else {}
-    with PeakMemory() as memory:
+    with PeakMemory() as memory, logging_redirect_tqdm():
         runs = {
             MAIN_SYSTEM: train_system(
                 recipe,
@@ -65,8 +69,10 @@ def main(arguments: list[str]) -> None:
         }
         if runs[MAIN_SYSTEM].is_main_process:
             start = time.perf_counter()
+            logger.info("saving %s, and embedding with it in a fresh process", folder / "model")
             difference = save_and_verify(folder, runs[MAIN_SYSTEM], processor, recipe.training.hub_license)
             logger.info("reloaded in a fresh process: embeddings differ by at most %.1e", difference)
+            logger.info("indexing and searching %s in a fresh process", folder / "items")
             searches = search_in_fresh_process(folder, splits[reported], languages)
             seconds["save, reload and search"] = time.perf_counter() - start
         for name, control in controls.items():
@@ -75,6 +81,7 @@ def main(arguments: list[str]) -> None:
             )
     if not runs[MAIN_SYSTEM].is_main_process:
         return
+    logger.info("drawing the pictures and writing the report")
     record = write_metrics(
         folder, runs, seconds=seconds, peak_gib=memory.peak_gib, truncation_rate=processor.truncation_rate
     )

@@ -30,6 +30,7 @@ def evaluate_retrieval(
     use_descriptions: bool = True,
     batch_size: int = 64,
     chunk_size: int = DEFAULT_CHUNK_SIZE,
+    name: str | None = None,
     progress: bool = True,
     shared: bool = False,
 ) -> dict[str, float]:
@@ -46,6 +47,7 @@ def evaluate_retrieval(
         use_descriptions: False evaluates as for pictures that nobody described.
         batch_size: items, and a quarter of the texts, in one forward pass.
         chunk_size: see `rank_texts_and_items`.
+        name: of the evaluation in the log, by default the split's own.
         progress: show bars.
         shared: the processes of a distributed run share the encoding; each calls this with the same split, and each
             computes the recalls of all of it.
@@ -83,9 +85,8 @@ def evaluate_retrieval(
         metrics |= recall_metrics(ranks, prefix=f"{language}/")
         metrics[f"{language}/num_items"] = float(len(asked))
         metrics[f"{language}/num_texts"] = float(len(texts))
-        logger.info(
-            "%s: sum_r %.1f, %d items, %d texts", language, metrics[f"{language}/sum_r"], len(asked), len(texts)
-        )
+    sums = ", ".join(f"{language} {metrics[f'{language}/sum_r']:.1f}" for language in captions)
+    logger.info("%s, %d items: SumR %s", name or _name_of(split), len(split), sums)
     metrics["mean/sum_r"] = sum(metrics[f"{language}/sum_r"] for language in captions) / len(captions)
     return metrics
 

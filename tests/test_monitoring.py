@@ -63,17 +63,18 @@ def measured(*, history: list[dict[str, float]] | None = None) -> tuple[InputMet
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_a_term_that_is_not_finite_stops_with_step_terms_and_items(value: float):
+def test_a_term_that_is_not_finite_stops_with_step_terms_and_items(value: float, tmp_path: Path):
     """Hours later, the weights are NaN, and nobody knows which picture did it."""
     terms = {"source_contrastive": torch.tensor(1.5), "slot_contrastive": torch.tensor([value])}
     message = r"step 7 must be finite, got source_contrastive 1.5, slot_contrastive -?(nan|inf).*\['cat', 'dog'\]"
     with pytest.raises(TrainingStoppedError, match=message):
-        check_finite(terms, ["cat", "dog"], 7)
+        check_finite(terms, ["cat", "dog"], 7, settings(tmp_path))
 
 
-def test_finite_terms_of_mixed_shapes_and_types_pass():
+def test_finite_terms_of_mixed_shapes_and_types_pass(tmp_path: Path):
     """A check that refuses bf16 or a one-element vector would stop sound runs."""
-    check_finite({"a": torch.tensor([2.0], dtype=torch.bfloat16), "b": torch.tensor(1e30)}, ["cat"], 1)
+    terms = {"a": torch.tensor([2.0], dtype=torch.bfloat16), "b": torch.tensor(1e30)}
+    check_finite(terms, ["cat"], 1, settings(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -20,10 +20,10 @@ from tests.tiny import tiny_image
 
 
 def figure_of(log: list[dict[str, Any]], path: Path, monkeypatch: pytest.MonkeyPatch) -> Figure:
-    drawn: list[Figure] = []
-    monkeypatch.setattr(curves, "new_figure", lambda *size: drawn.append(new_figure(*size)) or drawn[-1])
+    figure = new_figure(12.0, 4.8)
+    monkeypatch.setattr(curves, "new_figure", lambda *_: figure)
     curves.draw_training_curves(log, path, title="run")
-    return drawn[0]
+    return figure
 
 
 @pytest.mark.parametrize("num_steps", [4, 8, 30])

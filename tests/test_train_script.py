@@ -1,6 +1,7 @@
 """train.py as people run it: a recipe in, a folder of results out."""
 
 import json
+import logging
 import os
 import re
 import subprocess
@@ -191,12 +192,16 @@ def no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_processes")
-def test_a_run_on_a_folder_of_parquet_files_without_test_split(tmp_path: Path):
+def test_a_run_on_a_folder_of_parquet_files_without_test_split(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     """The way to one's own data; without a test split, validation is reported and called so."""
     (tmp_path / "data").mkdir()
     location = data_set_folder(tmp_path / "data", train=8, validation=4)
     recipe = write_recipe(tmp_path, dataset=location, scenes={}, test_split=None, target_languages=["de"])
-    main([str(recipe)])
+    with caplog.at_level(logging.INFO, "train"):
+        main([str(recipe)])
+    # Each of these takes seconds, in which a log without them looks as if the run hung.
+    stages = [record.getMessage().split()[0] for record in caplog.records if record.name == "train"]
+    assert stages == ["saving", "reloaded", "indexing", "drawing", "report:"]
     record = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
     assert set(record["systems"]) == {"LECCR"}
     assert set(record["systems"]["LECCR"]) == {"validation"}

@@ -35,6 +35,10 @@ from processing.scenes import ScenesConfig
 from processing.traces import without_traces
 from retrieval.evaluation import Scoring
 
+_RENAMED = {
+    "gradient_checkpointing": "activation_checkpointing",
+    "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
+}
 TowerTraining = Literal["full", "lora", "frozen"]
 USAGE = "train.py RECIPE.yaml [--name value] [--section.name value] ..."
 
@@ -181,6 +185,10 @@ class LeccrTrainingArguments(TrainingArguments):
         # Before the parent, whose own texts are long and name neither our settings nor what to do.
         check_evaluations(self)
         check_precision(self)
+        for old, new in _RENAMED.items():
+            # The documented names, without the warning of the versions that know the new ones.
+            if getattr(self, new, False) is None and getattr(self, old) is not None:
+                setattr(self, new, getattr(self, old))
         super().__post_init__()
         # Under ZeRO-3 the parent has each model built in parts, whatever zero3_init_flag says; ours loads them whole.
         unset_hf_deepspeed_config()

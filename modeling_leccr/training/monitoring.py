@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 
 from modeling_leccr.training.arguments import LeccrTrainingArguments
+from modeling_leccr.training.console import own_bars_alone
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +24,9 @@ _NO_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|
 # Above this share of waiting, for so many steps on end, the accelerator is idle for want of batches.
 _SHARE_TO_WARN = 0.2
 _STEPS_TO_WARN = 50
+
+# Items in the one line of an error.
+_ITEMS_SHOWN = 8
 
 # What a line of the log shows while training goes on.
 _SHOWN = {
@@ -36,7 +40,9 @@ class TrainingStoppedError(RuntimeError):
     """Training cannot go on, and the message says what its user can do about it."""
 
 
-def check_finite(terms: Mapping[str, Tensor], item_names: Sequence[str], step: int) -> None:
+def check_finite(
+    terms: Mapping[str, Tensor], item_names: Sequence[str], step: int, args: LeccrTrainingArguments
+) -> None:
     """Stop at the first loss that is NaN or infinite: every later step would train on broken weights.
 
     The terms are those of the global batch, so that all processes stop at the same step; each names its own rows.
@@ -45,6 +51,7 @@ def check_finite(terms: Mapping[str, Tensor], item_names: Sequence[str], step: i
         terms: name -> scalar, the total among them or not.
         item_names: the items of this process's rows.
         step: the optimizer step that the batch belongs to, from 1.
+        args: what does not apply is not advised.
 
     Raises:
         TrainingStoppedError: a term is not finite.
@@ -54,9 +61,25 @@ def check_finite(terms: Mapping[str, Tensor], item_names: Sequence[str], step: i
         return
     listed = ", ".join(f"{name} {value:.4g}" for name, value in zip(terms, values.tolist(), strict=True))
     raise TrainingStoppedError(
-        f"the loss of step {step} must be finite, got {listed}; lower learning_rate, raise warmup_steps, set "
-        f"max_grad_norm, train without fp16, or look at the items of the batch in this process: {list(item_names)}."
+        f"the loss of step {step} must be finite, got {listed}; {_finite_advice(args)}, or look at the items of the "
+        f"batch in this process: {_first_items(item_names, step)}."
     )
+
+
+def _finite_advice(args: LeccrTrainingArguments) -> str:
+    advice = ["lower learning_rate", "raise warmup_steps"]
+    if not args.max_grad_norm:
+        advice.append("set max_grad_norm")
+    return ", ".join([*advice, *(f"train without {name}" for name in ("fp16", "bf16") if getattr(args, name))])
+
+
+def _first_items(item_names: Sequence[str], step: int) -> str:
+    """The items for an error; where they are too many for its one line, the log has them all."""
+    shown = str(list(item_names[:_ITEMS_SHOWN]))
+    if len(item_names) <= _ITEMS_SHOWN:
+        return shown
+    logger.warning("the items of step %d in this process: %s", step, list(item_names))
+    return f"{shown} and {len(item_names) - _ITEMS_SHOWN} more, which are in the log"
 
 
 @contextmanager
@@ -302,7 +325,8 @@ class MonitoredTrainer(Trainer):
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As the parent."""
         self._open_gradient = None
-        return super().train(*args, **kwargs)
+        with own_bars_alone():
+            return super().train(*args, **kwargs)
 
     def check_gradient(self) -> None:
         """Stop if the last gradient was NaN or infinite, which a finite loss can have.
@@ -319,9 +343,9 @@ class MonitoredTrainer(Trainer):
         value = norm.item() if isinstance(norm, Tensor) else float(norm)
         if not math.isfinite(value):
             raise TrainingStoppedError(
-                f"the gradient of step {step} must be finite, got a norm of {value} where the loss was finite; lower "
-                f"learning_rate, raise warmup_steps, train without bf16, or look at the items of the step in this "
-                f"process: {item_names}. No checkpoint has its weights."
+                f"the gradient of step {step} must be finite, got a norm of {value} where the loss was finite; "
+                f"{_finite_advice(self.args)}, or look at the items of the step in this process: "
+                f"{_first_items(item_names, step)}. No checkpoint has its weights."
             )
 
     def _get_grad_norm(self, *args: Any, **kwargs: Any) -> Any:

@@ -157,7 +157,7 @@ def train_system(
     record = dataclasses.replace(
         trainer.record(),
         metrics={
-            name: trainer.retrieval_metrics(splits[split], use_descriptions=use_descriptions)
+            name: trainer.retrieval_metrics(splits[split], name=name, use_descriptions=use_descriptions)
             for name, (split, use_descriptions) in evaluations.items()
         },
         protocol=protocol,

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -184,7 +185,7 @@ class LeccrTrainer(HubPushes, MonitoredTrainer, ResumableTrainer):
             gather_batch(rows, sizes), logit_scale, num_items=num_own_items if num_own_items > 1 else None
         )
         self.check_gradient()
-        check_finite(terms, item_names, self.state.global_step + 1)
+        check_finite(terms, item_names, self.state.global_step + 1, self.args)
         self.add_terms(terms, logit_scale)
         return self.criterion.total(terms)
 
@@ -204,14 +205,23 @@ class LeccrTrainer(HubPushes, MonitoredTrainer, ResumableTrainer):
                 "metric_key_prefix 'eval' is for validation, whose metrics choose the checkpoint and stand in its "
                 "record, got another split; evaluate it as `evaluate(split, metric_key_prefix='test')`."
             )
-        metrics = self.retrieval_metrics(self.eval_dataset if eval_dataset is None else eval_dataset)
+        split = self.eval_dataset if eval_dataset is None else eval_dataset
+        metrics = self.retrieval_metrics(split, name=VALIDATION if metric_key_prefix == "eval" else metric_key_prefix)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def retrieval_metrics(self, split: datasets.Dataset, *, use_descriptions: bool = True) -> dict[str, float]:
-        """Recalls of a split in every language, and `sum_r`, the mean of their SumR (0 to 600)."""
+    def retrieval_metrics(
+        self, split: datasets.Dataset, *, name: str | None = None, use_descriptions: bool = True
+    ) -> dict[str, float]:
+        """Recalls of a split in every language, and `sum_r`, the mean of their SumR (0 to 600).
+
+        Args:
+            split: in the schema.
+            name: of the evaluation in the log, after that of the run folder; by default the split's own.
+            use_descriptions: see `evaluate_retrieval`.
+        """
         model = self.accelerator.unwrap_model(self.model)
         with explained_memory_errors(self.args, evaluating=True):
             metrics = evaluate_retrieval(
@@ -222,6 +232,7 @@ class LeccrTrainer(HubPushes, MonitoredTrainer, ResumableTrainer):
                 scoring=self.args.scoring,
                 use_descriptions=use_descriptions,
                 batch_size=self.args.per_device_eval_batch_size,
+                name=f"{Path(str(self.args.output_dir)).name}, {name or split.split}",
                 progress=not self.args.disable_tqdm and self.is_world_process_zero(),
                 shared=True,
             )
