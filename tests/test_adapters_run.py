@@ -12,7 +12,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel
+from transformers import AutoModel, AutoProcessor
 
 from modeling_leccr import LeccrModel
 from modeling_leccr.export import save_for_hub
@@ -24,6 +24,7 @@ from modeling_leccr.training.outputs import write_metrics, write_pictures_and_re
 from modeling_leccr.training.run import MAIN_SYSTEM, SystemRun, train_system
 from modeling_leccr.training.sharding import has_adapter
 from modeling_leccr.training.weights import load_weights
+from processing.processing_leccr import LeccrProcessor
 from tests.test_adapters import prepared, with_changed_adapter
 from tests.test_peft import PATHS, embeds
 from tests.tiny import tiny_model, tiny_processor
@@ -117,7 +118,9 @@ def test_other_kinds_of_lora_are_the_same_on_every_path(lora: dict[str, Any], tm
         assert (embeds(load(str(tmp_path / "adapter"), base)) - expected).abs().max() <= TOLERANCE, name
 
 
-def test_an_adapter_fits_its_base_wherever_both_are(finished: tuple[Path, torch.Tensor], tmp_path: Path):
+def test_an_adapter_fits_its_base_wherever_both_are(
+    finished: tuple[Path, torch.Tensor], tmp_path: Path, root_dir: Path
+):
     """The folder of a run is copied to another machine, where the path in the adapter leads nowhere."""
     folder, expected = finished
     copied = Path(shutil.copytree(folder, tmp_path / "copy", ignore=shutil.ignore_patterns("checkpoints")))
@@ -128,6 +131,12 @@ def test_an_adapter_fits_its_base_wherever_both_are(finished: tuple[Path, torch.
     for name in ("peft", "load_adapter"):
         assert (embeds(PATHS[name](str(copied / "adapter"), copied / "base")) - expected).abs().max() <= TOLERANCE
     assert str(tmp_path.parent) not in (copied / "adapter" / "README.md").read_text()
+    # What the document says to do about it.
+    document = (root_dir / "docs" / "TRAINING.md").read_text(encoding="utf-8")
+    assert "`base_model_name_or_path`" in document and "`outputs/mine/base`" in document
+    settings.write_text(json.dumps(config | {"base_model_name_or_path": str(copied / "base")}))
+    assert (embeds(AutoModel.from_pretrained(copied / "adapter")) - expected).abs().max() <= TOLERANCE
+    assert isinstance(AutoProcessor.from_pretrained(copied / "base"), LeccrProcessor)
 
 
 def test_the_record_tells_how_much_was_trained(finished: tuple[Path, torch.Tensor]):
