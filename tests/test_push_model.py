@@ -168,7 +168,7 @@ def test_the_trainer_pushes_what_the_command_pushes(server: HubServer, tmp_path:
     trainer = tiny_trainer(tmp_path / "run", tiny_model(), validation=tiny_split(), **settings, **hub_settings)
     assert remote_files(server) == {}
     # The first step is the best, so that the last one is not taken for it.
-    trainer.retrieval_metrics = lambda split: dict.fromkeys(("de/sum_r", "sum_r"), 9.0 - trainer.state.global_step)
+    trainer.retrieval_metrics = lambda *_, **__: dict.fromkeys(("de/sum_r", "sum_r"), 9.0 - trainer.state.global_step)
     trainer.train()
     assert remote_files(server) == {}
     result = trainer.push_to_hub()
@@ -184,7 +184,7 @@ def test_the_trainer_pushes_what_the_command_pushes(server: HubServer, tmp_path:
     differing = {name for name in trained if trained[name] != command[name]}
     assert differing == {"README.md", "metrics.json"}
     record = json.loads(trained["metrics.json"])
-    assert record["checkpoint_choice"] == "best SumR on validation, step 1 of 1"
+    assert record["checkpoint_choice"] == "best SumR on validation, step 1 of 2"
     assert record["metrics"] == json.loads(command["metrics.json"])["metrics"]
     assert record["metrics"]["validation"]["sum_r"] == 8.0
     assert server.token not in str(server.repositories["models", REPO].commits)
