@@ -112,11 +112,11 @@ def fork(run: Callable[[], Any]) -> int:
     os._exit(0)
 
 
-def slow_write(table: pa.Table, path: Path) -> None:
+def slow_write(table: pa.Table, path: Path, **settings: Any) -> None:
     """As a slow disk writes: for a while, half a file is there."""
     path.write_bytes(b"PAR1 half a file")
     time.sleep(SECONDS_PER_WRITE)
-    pq.write_table(table, path)
+    pq.write_table(table, path, **settings)
 
 
 def killed_at_moments(folder: Path) -> dict[str, Any]:

@@ -425,7 +425,7 @@ def test_a_shard_with_damaged_texts_is_done_again_as_a_whole_in_a_redo(
 
 def test_a_disk_that_loses_what_it_is_given_ends_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The job would write the same shard for ever."""
-    monkeypatch.setattr(sources.pq, "write_table", lambda table, path: Path(path).write_bytes(b"PAR1"))
+    monkeypatch.setattr(sources.pq, "write_table", lambda table, path, **_: Path(path).write_bytes(b"PAR1"))
     with pytest.raises(OSError, match="was written by this process and cannot be read; check the disk"):
         run(tmp_path / "out")
 
