@@ -18,7 +18,7 @@ from modeling_leccr.export import check_replaceable
 from modeling_leccr.training.arguments import help_text, parse_recipe
 from modeling_leccr.training.building import build_processor, load_splits
 from modeling_leccr.training.console import warn_once_of_many_workers
-from modeling_leccr.training.monitoring import TrainingStoppedError
+from modeling_leccr.training.failures import TrainingStoppedError
 from modeling_leccr.training.outputs import (
     MAIN_SYSTEM,
     push_main_system,

@@ -16,7 +16,7 @@ from transformers.utils import logging as transformers_logging
 
 from modeling_leccr.training.arguments import LeccrTrainingArguments
 from modeling_leccr.training.console import own_bars_alone, warn_once_of_many_workers
-from modeling_leccr.training.monitoring import TrainingStoppedError, check_finite
+from modeling_leccr.training.failures import TrainingStoppedError, check_finite
 from tests.tiny import tiny_model
 from tests.training_parts import tiny_split, tiny_trainer
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from modeling_leccr import LeccrModel
 from modeling_leccr.losses_leccr import LeccrCriterion, LossConfig
 from modeling_leccr.training.checks import check_gradient_cache
+from modeling_leccr.training.failures import TrainingStoppedError
 from modeling_leccr.training.gradient_cache import cached_backward, chunk_slices, count_chunks
-from modeling_leccr.training.monitoring import TrainingStoppedError
 from modeling_leccr.training.trainer import LeccrTrainer
 from tests.tiny import tiny_model, tiny_pairs
 from tests.training_parts import GRADIENT_DESCENT, text_config_without_dropout, tiny_trainer, weights_of

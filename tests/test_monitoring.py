@@ -17,13 +17,8 @@ from transformers import TrainerControl, TrainerState
 
 from modeling_leccr.training import checks
 from modeling_leccr.training.arguments import LeccrTrainingArguments
-from modeling_leccr.training.monitoring import (
-    InputMeter,
-    TrainingStoppedError,
-    check_finite,
-    explained_memory_errors,
-    log_line,
-)
+from modeling_leccr.training.failures import TrainingStoppedError, check_finite, explained_memory_errors
+from modeling_leccr.training.monitoring import InputMeter, log_line
 from processing.pairs import CaptionPairs
 from tests.tiny import tiny_model
 from tests.training_parts import TERMS, tiny_split, tiny_trainer

@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 
 from modeling_leccr.training import resumable
 from modeling_leccr.training.checkpoints import saved_checkpoints
-from modeling_leccr.training.monitoring import TrainingStoppedError
+from modeling_leccr.training.failures import TrainingStoppedError
 from modeling_leccr.training.trainer import LeccrTrainer
 from tests.tiny import tiny_model
 from tests.training_parts import tiny_split, tiny_trainer, weights_of

@@ -19,7 +19,7 @@ from transformers import AutoModel, AutoProcessor
 from hub_scripts import evaluate, search
 from modeling_leccr import LeccrModel
 from modeling_leccr.training import outputs
-from modeling_leccr.training.monitoring import TrainingStoppedError
+from modeling_leccr.training.failures import TrainingStoppedError
 from tests.hub_server import HubServer, environment
 from tests.test_training_building import data_set_folder
 from tests.training_parts import tiny_recipe, tiny_split

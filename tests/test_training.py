@@ -12,7 +12,7 @@ from transformers import ResNetConfig, Trainer, TrainerCallback
 
 from modeling_leccr import LeccrModel
 from modeling_leccr.losses_leccr import LossConfig
-from modeling_leccr.training.monitoring import TrainingStoppedError
+from modeling_leccr.training.failures import TrainingStoppedError
 from modeling_leccr.training.trainer import LeccrTrainer
 from tests.tiny import tiny_model
 from tests.training_parts import TERMS, text_config_without_dropout, tiny_split, tiny_trainer, weights_of

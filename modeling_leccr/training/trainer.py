@@ -16,9 +16,10 @@ from transformers import TrainerCallback
 from modeling_leccr.losses_leccr import LeccrCriterion, LossConfig, MatchingBatch
 from modeling_leccr.modeling_leccr import LeccrModel
 from modeling_leccr.training.arguments import LeccrTrainingArguments
+from modeling_leccr.training.failures import check_finite, explained_memory_errors
 from modeling_leccr.training.gather import gather_batch, row_counts
 from modeling_leccr.training.gradient_cache import cached_backward, count_chunks
-from modeling_leccr.training.monitoring import MonitoredTrainer, check_finite, explained_memory_errors
+from modeling_leccr.training.monitoring import MonitoredTrainer
 from modeling_leccr.training.optimization import parameter_groups
 from modeling_leccr.training.pushing import HubPushes
 from modeling_leccr.training.resumable import ResumableTrainer
