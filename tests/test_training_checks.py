@@ -154,7 +154,7 @@ def test_changed_data_are_told_in_a_few_words():
     assert changed_data(before, fingerprints(8)) == [] == changed_data({}, before)
     assert changed_data(before, fingerprints(6)) == ["the training split changed: 8 -> 6 items"]
     (change,) = changed_data(before, other)
-    assert change == "the training split changed: the same 8 items in number, with other contents"
+    assert change == "the training split changed: 8 items as before, with other contents"
 
 
 def test_a_run_goes_on_with_changed_data_but_not_with_another_tokenizer(

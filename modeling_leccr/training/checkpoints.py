@@ -143,7 +143,7 @@ def changed_data(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
             continue
         unit = "items" if "num_items" in now[role] else "files"
         old, new = (fingerprint.get(f"num_{unit}") for fingerprint in (before[role], now[role]))
-        counts = f"the same {new} {unit} in number, with other contents" if old == new else f"{old} -> {new} {unit}"
+        counts = f"{new} {unit} as before, with other contents" if old == new else f"{old} -> {new} {unit}"
         changes.append(f"the {'training' if role == 'train' else role} split changed: {counts}")
     return changes
 
