@@ -1,7 +1,7 @@
 """Encode a split, rank it, and search it."""
 
 from retrieval.encode import encode_items, encode_texts
-from retrieval.evaluation import evaluate_retrieval, evaluation_protocol
+from retrieval.evaluation import evaluate_retrieval, evaluation_protocol, retrieval_ranks
 from retrieval.index import ItemIndex
 from retrieval.metrics import recall_metrics
 from retrieval.ranks import RetrievalRanks, rank_texts_and_items, ranks_from_scores
@@ -16,4 +16,5 @@ __all__ = [
     "rank_texts_and_items",
     "ranks_from_scores",
     "recall_metrics",
+    "retrieval_ranks",
 ]

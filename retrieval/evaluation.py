@@ -11,7 +11,7 @@ from modeling_leccr.matching_leccr import composite_vectors
 from processing.records import check_columns, query_column
 from retrieval.encode import encode_items, encode_texts
 from retrieval.metrics import recall_metrics
-from retrieval.ranks import DEFAULT_CHUNK_SIZE, rank_texts_and_items
+from retrieval.ranks import DEFAULT_CHUNK_SIZE, RetrievalRanks, rank_texts_and_items
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +36,55 @@ def evaluate_retrieval(
 ) -> dict[str, float]:
     """Recalls of human captions against all items of a split, both directions, in each language.
 
+    Args: as `retrieval_ranks`; `name` of the evaluation in the log, by default the split's own.
+
+    Returns:
+        For each language `<language>/i2t_R@1` ... (percent), `<language>/sum_r` (0 to 600), median ranks (1 is the
+        best), `<language>/num_items` and `<language>/num_texts`; and `mean/sum_r` over the languages.
+
+    Raises:
+        ValueError: as `retrieval_ranks`.
+    """
+    ranks = retrieval_ranks(
+        model,
+        processor,
+        split,
+        languages,
+        scoring=scoring,
+        global_weight=global_weight,
+        use_descriptions=use_descriptions,
+        batch_size=batch_size,
+        chunk_size=chunk_size,
+        progress=progress,
+        shared=shared,
+    )
+    metrics: dict[str, float] = {}
+    for language, found in ranks.items():
+        metrics |= recall_metrics(found, prefix=f"{language}/")
+        metrics[f"{language}/num_items"] = float(len(found.i2t))
+        metrics[f"{language}/num_texts"] = float(len(found.t2i))
+    sums = ", ".join(f"{language} {metrics[f'{language}/sum_r']:.1f}" for language in ranks)
+    logger.info("%s, %d items: SumR %s", name or _name_of(split), len(split), sums)
+    metrics["mean/sum_r"] = sum(metrics[f"{language}/sum_r"] for language in ranks) / len(ranks)
+    return metrics
+
+
+def retrieval_ranks(
+    model: Any,
+    processor: Any,
+    split: Any,
+    languages: Sequence[str],
+    *,
+    scoring: Scoring = "fused",
+    global_weight: float | None = None,
+    use_descriptions: bool = True,
+    batch_size: int = 64,
+    chunk_size: int = DEFAULT_CHUNK_SIZE,
+    progress: bool = True,
+    shared: bool = False,
+) -> dict[str, RetrievalRanks]:
+    """Rank of each query's best answer, both directions, in each language: what all metrics are made of.
+
     The items are encoded once for all languages. An item may have any number of captions.
 
     Args:
@@ -47,14 +96,13 @@ def evaluate_retrieval(
         use_descriptions: False evaluates as for pictures that nobody described.
         batch_size: items, and a quarter of the texts, in one forward pass.
         chunk_size: see `rank_texts_and_items`.
-        name: of the evaluation in the log, by default the split's own.
         progress: show bars.
         shared: the processes of a distributed run share the encoding; each calls this with the same split, and each
-            computes the recalls of all of it.
+            computes the ranks of all of it.
 
     Returns:
-        For each language `<language>/i2t_R@1` ... (percent), `<language>/sum_r` (0 to 600), median ranks (1 is the
-        best), `<language>/num_items` and `<language>/num_texts`; and `mean/sum_r` over the languages.
+        Language -> its ranks, the items in the order of the split and the texts in that of `read_captions`. Items
+        without any translation are neither queries nor candidates of a `_mt` evaluation.
 
     Raises:
         ValueError: no language, an unknown one, a missing caption column, an empty split, an item without a caption,
@@ -74,21 +122,15 @@ def evaluate_retrieval(
     )
     weight = model.config.global_weight if global_weight is None else global_weight
     composites = item_composites(image_embeds, slot_embeds, scoring=scoring, global_weight=weight)
-    metrics: dict[str, float] = {}
+    ranks: dict[str, RetrievalRanks] = {}
     for language, (texts, text_to_item) in captions.items():
         text_embeds = encode_texts(model, processor, texts, 4 * batch_size, progress=progress, shared=shared)
         # All items, but for translations: one whose translations were all refused has no text to be found by.
         asked = text_to_item.unique()
         candidates = composites if len(asked) == len(split) else composites[asked.to(composites.device)]
         owners = torch.searchsorted(asked, text_to_item)
-        ranks = rank_texts_and_items(candidates, text_embeds, owners, chunk_size=chunk_size)
-        metrics |= recall_metrics(ranks, prefix=f"{language}/")
-        metrics[f"{language}/num_items"] = float(len(asked))
-        metrics[f"{language}/num_texts"] = float(len(texts))
-    sums = ", ".join(f"{language} {metrics[f'{language}/sum_r']:.1f}" for language in captions)
-    logger.info("%s, %d items: SumR %s", name or _name_of(split), len(split), sums)
-    metrics["mean/sum_r"] = sum(metrics[f"{language}/sum_r"] for language in captions) / len(captions)
-    return metrics
+        ranks[language] = rank_texts_and_items(candidates, text_embeds, owners, chunk_size=chunk_size)
+    return ranks
 
 
 def evaluation_protocol(

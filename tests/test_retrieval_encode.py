@@ -14,6 +14,7 @@ from retrieval.evaluation import (
     evaluation_protocol,
     item_composites,
     read_captions,
+    retrieval_ranks,
 )
 from retrieval.items import read_image
 from retrieval.metrics import recall_metrics
@@ -158,6 +159,20 @@ def test_evaluation_equals_the_loops_in_each_language_and_scoring():
             assert {key: metrics[key] for key in expected} == pytest.approx(expected)
             assert metrics[f"{language}/num_texts"] == len(texts)
         assert metrics["mean/sum_r"] == pytest.approx((metrics["de/sum_r"] + metrics["en/sum_r"]) / 2)
+
+
+def test_ranks_come_in_the_order_of_the_split_and_of_its_captions():
+    """What compares two systems query by query would otherwise compare different queries."""
+    model, processor, split = lively_model(), tiny_processor(), make_split()
+    ranks = retrieval_ranks(model, processor, split, ["de", "en"], **QUIET)
+    images, slots = encode_items(model, processor, split, **QUIET)
+    for language, found in ranks.items():
+        texts, owners = read_captions(split, language)
+        embeds = encode_texts(model, processor, texts, **QUIET)
+        scores = fused_scores(images, slots, embeds, model.config.global_weight)
+        i2t, t2i = ranks_by_loops((scores * 1e5).round(), owners)
+        assert found.i2t.tolist() == list(i2t) and found.t2i.tolist() == list(t2i)
+    assert len(set(ranks["de"].t2i.tolist())) > 2  # or the order would not show
 
 
 def test_translations_ask_only_under_their_own_name():
