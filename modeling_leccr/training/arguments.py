@@ -264,7 +264,7 @@ def parse_recipe(arguments: Sequence[str]) -> Recipe:
     path = Path(arguments[0])
     if not path.is_file():
         raise FileNotFoundError(f"there is no recipe {path}; the ones of this project are in configs/.")
-    settings = _read_yaml(path.read_text(encoding="utf-8"), f"the recipe {path}")
+    settings = read_yaml(path.read_text(encoding="utf-8"), f"the recipe {path}")
     if not isinstance(settings, dict):
         raise ValueError(f"the recipe {path} must be a mapping of names to values, got {type(settings).__name__}.")
     return build_recipe(merged(settings, read_overrides(arguments[1:])))
@@ -350,14 +350,19 @@ def read_overrides(arguments: Sequence[str]) -> dict[str, Any]:
                 f"overrides come as `--name value`, got {name!r} without a value; a switch is turned on with "
                 f"`{name} true`."
             )
-        value: Any = _read_yaml(words[position + 1], f"the value of {name}")
+        value: Any = read_yaml(words[position + 1], f"the value of {name}")
         for key in reversed(name[2:].split(".")):
             value = {key: value}
         overrides = merged(overrides, value)
     return overrides
 
 
-def _read_yaml(text: str, place: str) -> Any:
+def read_yaml(text: str, place: str) -> Any:
+    """The value of YAML as recipes have it, in which 1e-5 is a number and `no` is a text.
+
+    Raises:
+        ValueError: the text at this place is no YAML.
+    """
     try:
         return yaml.load(text, _RecipeLoader)
     except yaml.YAMLError as error:
