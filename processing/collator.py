@@ -6,17 +6,21 @@ from typing import Any
 import torch
 from PIL import Image
 
+from processing.augmentation import draw_of
 from processing.description_states import DescriptionStates
 from processing.processing_leccr import LeccrProcessor
 
 
 class LeccrCollator:
-    """Batches rows: pictures, source and target captions, descriptions, and the ids that tell positives apart.
+    """Batches rows: source and target captions, what rows have of pictures and descriptions, and the ids that tell
+    positives apart.
 
     Args:
         processor: turns pictures and texts into tensors.
         augmentation: applied to each picture, with the draw of its row, before the processor; none for evaluation.
         description_states: token states that are read in place of the descriptions; none for a model that encodes them.
+        captions_are_items: rows with one English caption are positives of each other, whatever pictures they show; for
+            a network that learns from texts alone.
     """
 
     def __init__(
@@ -25,8 +29,10 @@ class LeccrCollator:
         *,
         augmentation: Callable[[Image.Image, int], Image.Image] | None = None,
         description_states: DescriptionStates | None = None,
+        captions_are_items: bool = False,
     ) -> None:
         self.processor = processor
+        self.captions_are_items = captions_are_items
         self.description_states = description_states
         self.augmentation = augmentation
 
@@ -34,13 +40,13 @@ class LeccrCollator:
         """One batch; rows that are None (a skipped corrupt image) are dropped and counted.
 
         Returns:
-            `pixel_values` (batch, channels, height, width); `source_input_ids`, `source_attention_mask`,
-            `target_input_ids`, `target_attention_mask` (batch, length), each group padded to its longest;
-            `description_input_ids` (or `description_states`), `description_attention_mask`, a row of zeros where there
-            is none;
-            `image_ids` (batch,) int64, equal for captions of one image. Beside these tensors `item_names`, the
-            `image_id` of each row, and `num_skipped`, the rows that this batch lost: in the batch and not in the
-            collator, because the workers of a data loader have collators of their own.
+            `source_input_ids`, `source_attention_mask`, `target_input_ids`, `target_attention_mask` (batch, length),
+            each group padded to its longest; of rows with pictures `pixel_values` (batch, channels, height, width);
+            of rows with descriptions `description_input_ids` (or `description_states`), `description_attention_mask`,
+            a row of zeros where one is missing;
+            `image_ids` (batch,) int64, equal for captions of one image, or for equal English captions. Beside these
+            tensors `item_names`, the `image_id` of each row, and `num_skipped`, the rows that this batch lost: in the
+            batch and not in the collator, because the workers of a data loader have collators of their own.
 
         Raises:
             ValueError: fewer than 2 rows are left: a contrastive loss needs a negative. Or a description has no states.
@@ -51,10 +57,10 @@ class LeccrCollator:
                 f"a batch must hold at least 2 rows for a contrastive loss, got {len(kept)} after {len(rows)} rows "
                 f"lost those with corrupt images; raise the batch size, drop the last batch, or repair the images."
             )
-        images = [row["image"] for row in kept]
-        if self.augmentation is not None:
+        images = [row["image"] for row in kept] if "image" in kept[0] else None
+        if images is not None and self.augmentation is not None:
             images = [self.augmentation(image, row["draw"]) for image, row in zip(images, kept, strict=True)]
-        descriptions = [row["description"] for row in kept]
+        descriptions = [row["description"] for row in kept] if "description" in kept[0] else None
         sources = self.processor(
             images=images,
             text=[row["source_caption"] for row in kept],
@@ -65,9 +71,11 @@ class LeccrCollator:
         for key in ("input_ids", "attention_mask"):
             batch[f"source_{key}"] = batch.pop(key)
             batch[f"target_{key}"] = targets[key]
-        batch["image_ids"] = torch.tensor([row["item_index"] for row in kept], dtype=torch.int64)
+        # Not the positions of captions: the same sentence may stand below several pictures.
+        ids = [draw_of(row["source_caption"]) if self.captions_are_items else row["item_index"] for row in kept]
+        batch["image_ids"] = torch.tensor(ids, dtype=torch.int64)
         batch["item_names"] = [row["image_id"] for row in kept]
-        if self.description_states is not None:
+        if self.description_states is not None and descriptions is not None:
             batch |= self.description_states.batch(descriptions, batch["item_names"])
         batch["num_skipped"] = len(rows) - len(kept)
         return batch

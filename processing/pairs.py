@@ -37,6 +37,8 @@ class CaptionPairs(Dataset[dict[str, Any] | None]):
             with its translation into each of them.
         corrupt_images: "error" refuses an image that cannot be decoded and names the item; "skip" gives None in
             its place, which the collator drops and counts.
+        read_images: False leaves pictures alone, for what learns from texts; the split then needs none.
+        read_descriptions: False leaves descriptions out, likewise.
 
     Raises:
         ValueError: the split is empty or lacks a column, a language is unknown or named twice, an id occurs twice,
@@ -45,21 +47,27 @@ class CaptionPairs(Dataset[dict[str, Any] | None]):
     """
 
     def __init__(
-        self, split: datasets.Dataset, target_languages: Sequence[str], *, corrupt_images: str = "error"
+        self,
+        split: datasets.Dataset,
+        target_languages: Sequence[str],
+        *,
+        corrupt_images: str = "error",
+        read_images: bool = True,
+        read_descriptions: bool = True,
     ) -> None:
         translated = check_languages(target_languages)
         if corrupt_images not in ("error", "skip"):
             raise ValueError(f"corrupt_images must be 'error' or 'skip', got {corrupt_images!r}.")
         self.target_languages = list(target_languages)
         self.corrupt_images = corrupt_images
-        text_columns = [ID_COLUMN, DESCRIPTION_COLUMN, caption_column(SOURCE_LANGUAGE), *translated]
+        text_columns = pair_columns(translated, read_descriptions=read_descriptions)
         name = str(split.split) if split.split is not None else "unnamed"
-        check_columns(split.column_names, [IMAGE_COLUMN, *text_columns], split=name)
+        check_columns(split.column_names, [*([IMAGE_COLUMN] if read_images else []), *text_columns], split=name)
         if len(split) == 0:
             raise ValueError(f"split {name!r} must hold at least one item, got none; check its files and filters.")
         texts = split.with_format(None).select_columns(text_columns)[:]
         self.image_ids: list[str] = texts[ID_COLUMN]
-        self.descriptions: list[str | None] = texts[DESCRIPTION_COLUMN]
+        self.descriptions: list[str | None] | None = texts.get(DESCRIPTION_COLUMN)
         self.source_captions: list[list[str]] = texts[caption_column(SOURCE_LANGUAGE)]
         self.target_captions: list[list[list[str | None]]] = [texts[column] for column in translated]
         check_items(texts, self.target_languages)
@@ -68,6 +76,8 @@ class CaptionPairs(Dataset[dict[str, Any] | None]):
             split.with_format(None)
             .select_columns([IMAGE_COLUMN])
             .cast_column(IMAGE_COLUMN, datasets.Image(decode=False))
+            if read_images
+            else None
         )
         self._pairs = self._pairs_with_translation()
         if len(self._pairs) == 0:
@@ -87,8 +97,8 @@ class CaptionPairs(Dataset[dict[str, Any] | None]):
         """One pair.
 
         Returns:
-            `image` (PIL, RGB), `image_id`, `item_index` (row of the split), `source_caption`, `target_caption`,
-            `target_language`, `description` (None if missing); or None for a skipped corrupt image.
+            `image_id`, `item_index` (row of the split), `source_caption`, `target_caption`, `target_language`; where they are
+            read, `image` (PIL, RGB) and `description` (None if missing). Or None for a skipped corrupt image.
 
         Raises:
             IndexError: the index is out of range.
@@ -99,22 +109,24 @@ class CaptionPairs(Dataset[dict[str, Any] | None]):
         caption, language = divmod(int(self._pairs[index]), len(self.target_languages))
         item = int(self._item_of_caption[caption])
         position = caption - int(self._first_caption[item])
-        image = read_picture(
-            self._images[item][IMAGE_COLUMN],
-            item=f"item {self.image_ids[item]!r} (row {item})",
-            corrupt_images=self.corrupt_images,
-        )
-        if image is None:
-            return None
-        return {
-            "image": image,
+        row: dict[str, Any] = {
             "image_id": self.image_ids[item],
             "item_index": item,
             "source_caption": self.source_captions[item][position],
             "target_caption": self.target_captions[language][item][position],
             "target_language": self.target_languages[language],
-            "description": self.descriptions[item],
         }
+        if self.descriptions is not None:
+            row["description"] = self.descriptions[item]
+        if self._images is not None:
+            row["image"] = read_picture(
+                self._images[item][IMAGE_COLUMN],
+                item=f"item {self.image_ids[item]!r} (row {item})",
+                corrupt_images=self.corrupt_images,
+            )
+            if row["image"] is None:
+                return None
+        return row
 
     def _pairs_with_translation(self) -> np.ndarray:
         """Positions in (caption, language) order; logs what makes no pair."""
@@ -156,6 +168,17 @@ def read_picture(stored: Any, *, item: str, corrupt_images: str) -> Image.Image 
         raise ValueError(
             f"{item}: its image must be readable, got {error!r}; replace it, or pass corrupt_images='skip'."
         ) from error
+
+
+def pair_columns(translated: Sequence[str], *, read_descriptions: bool) -> list[str]:
+    """The columns of texts that pairs are made of.
+
+    Args:
+        translated: those of the translations, from `check_languages`.
+        read_descriptions: see `CaptionPairs`.
+    """
+    described = [DESCRIPTION_COLUMN] if read_descriptions else []
+    return [ID_COLUMN, *described, caption_column(SOURCE_LANGUAGE), *translated]
 
 
 def check_languages(target_languages: Sequence[str]) -> list[str]:

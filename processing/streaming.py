@@ -13,7 +13,7 @@ import datasets
 from torch.utils.data import Dataset, Sampler
 
 from processing.augmentation import draw_of
-from processing.pairs import check_items, check_languages, read_picture
+from processing.pairs import check_items, check_languages, pair_columns, read_picture
 from processing.records import (
     DESCRIPTION_COLUMN,
     ID_COLUMN,
@@ -131,7 +131,9 @@ class StreamedPairs(Dataset[dict[str, Any] | None]):
         num_readers: readers of a process: as many as its data loader has workers, so that each has one to itself.
         process_index: which process this is.
         num_processes: how many there are.
-        corrupt_images: see `CaptionPairs`.
+        corrupt_images: see `CaptionPairs`, as the following.
+        read_images: False leaves pictures alone.
+        read_descriptions: False leaves descriptions out.
 
     Raises:
         ValueError: an argument is not allowed, or a column is missing. While reading: an item that cannot be trained
@@ -149,6 +151,8 @@ class StreamedPairs(Dataset[dict[str, Any] | None]):
         process_index: int = 0,
         num_processes: int = 1,
         corrupt_images: str = "error",
+        read_images: bool = True,
+        read_descriptions: bool = True,
     ) -> None:
         translated = check_languages(target_languages)
         if corrupt_images not in ("error", "skip"):
@@ -166,8 +170,8 @@ class StreamedPairs(Dataset[dict[str, Any] | None]):
         self._num_processes = num_processes
         self._all_readers = num_readers * num_processes
         self._buffer_size = max(1, shuffle_buffer // num_readers)
-        columns = [ID_COLUMN, DESCRIPTION_COLUMN, caption_column(SOURCE_LANGUAGE), *translated]
-        self._stream = split.stream([IMAGE_COLUMN, *columns])
+        columns = pair_columns(translated, read_descriptions=read_descriptions)
+        self._stream = split.stream([*([IMAGE_COLUMN] if read_images else []), *columns])
         self._positions: dict[int, _Position] = {}
         if self.num_shards < self._all_readers and process_index == 0:
             logger.warning(
@@ -254,21 +258,24 @@ class StreamedPairs(Dataset[dict[str, Any] | None]):
 
     def _pair(self, item: dict[str, Any], number: int) -> dict[str, Any] | None:
         image_id = item[ID_COLUMN]
-        image = read_picture(item[IMAGE_COLUMN], item=f"item {image_id!r}", corrupt_images=self.corrupt_images)
-        if image is None:
-            return None
         choices = self._choices(item)
         position, language = choices[draw_of(self.seed, number, image_id, "pair") % len(choices)]
-        return {
-            "image": image,
+        row = {
             "image_id": image_id,
             "item_index": draw_of(image_id),
             "source_caption": item[caption_column(SOURCE_LANGUAGE)][position],
             "target_caption": item[caption_column(language, translated=True)][position],
             "target_language": language,
-            "description": item[DESCRIPTION_COLUMN],
             "draw": draw_of(self.seed, number, image_id),
         }
+        if DESCRIPTION_COLUMN in item:
+            row["description"] = item[DESCRIPTION_COLUMN]
+        if IMAGE_COLUMN in item:
+            name = f"item {image_id!r}"
+            row["image"] = read_picture(item[IMAGE_COLUMN], item=name, corrupt_images=self.corrupt_images)
+            if row["image"] is None:
+                return None
+        return row
 
 
 @dataclass(frozen=True)
