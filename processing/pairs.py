@@ -97,8 +97,9 @@ class CaptionPairs(Dataset[dict[str, Any] | None]):
         """One pair.
 
         Returns:
-            `image_id`, `item_index` (row of the split), `source_caption`, `target_caption`, `target_language`; where they are
-            read, `image` (PIL, RGB) and `description` (None if missing). Or None for a skipped corrupt image.
+            `image_id`, `item_index` (row of the split), `source_caption`, `target_caption`, `target_language`;
+            where they are read, `image` (PIL, RGB) and `description` (None if missing). Or None for a skipped corrupt
+            image.
 
         Raises:
             IndexError: the index is out of range.
