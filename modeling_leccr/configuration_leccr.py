@@ -1,38 +1,15 @@
 """Configuration of LECCR: two towers, the semantic slots between them and the matching."""
 
 import math
-import os
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
-from transformers import AutoConfig, PreTrainedConfig
-from transformers.configuration_utils import SubConfigSpec
+
+from .configuration_streams_leccr import TwoStreamConfig
 
 ITEM_SOURCES = ("image_and_description", "image", "description")
 INTERACTIONS = ("dual", "v2s", "s2v", "co_attention", "none")
-POOLINGS = ("cls", "mean")
 DESCRIPTION_ENCODERS = ("shared", "frozen")
-
-# The first output token of these vision encoders is a class token; every other encoder puts a patch there.
-VISION_TOWERS_WITH_CLS = frozenset(
-    {
-        "beit",
-        "clip_vision_model",
-        "data2vec-vision",
-        "deit",
-        "dinov2",
-        "dinov2_with_registers",
-        "dinov3_vit",
-        "metaclip_2_vision_model",
-        "vit",
-        "vit_msn",
-    }
-)
-
-# Beyond these a configuration is damaged or hostile: it would fill the memory before a weight has been read.
-MAX_LAYERS = 1_000
-MAX_SIZE = 10_000_000
-POSITIVE_SIZES = ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "vocab_size")
 
 # What the released code does and we correct (a field each); `LeccrConfig.official` selects them all.
 OFFICIAL_CHOICES: dict[str, Any] = {
@@ -44,7 +21,7 @@ OFFICIAL_CHOICES: dict[str, Any] = {
 
 
 @strict
-class LeccrConfig(PreTrainedConfig):
+class LeccrConfig(TwoStreamConfig):
     r"""
     Everything that shapes a [`LeccrModel`]; it checks itself.
 
@@ -88,16 +65,14 @@ class LeccrConfig(PreTrainedConfig):
     """
 
     model_type = "leccr"
-    attribute_map = {"projection_dim": "embed_dim"}  # noqa: RUF012  # CLIP's name, which sentence-transformers reads
-    sub_configs_defaults = {  # noqa: RUF012
-        "vision_config": SubConfigSpec(config_class=AutoConfig, model_type="clip_vision_model"),
-        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="bert"),
+    choices = TwoStreamConfig.choices | {
+        "item_source": ITEM_SOURCES,
+        "interaction": INTERACTIONS,
+        "description_encoder": DESCRIPTION_ENCODERS,
     }
+    sizes = (*TwoStreamConfig.sizes, "slot_dim", "num_slot_layers", "num_interaction_layers", "num_attention_heads")
 
-    vision_config: dict | PreTrainedConfig | None = None
-    text_config: dict | PreTrainedConfig | None = None
     item_source: str = "image_and_description"
-    embed_dim: int = 256
     slot_dim: int = 512
     num_slots: int = 4
     num_slot_layers: int = 3
@@ -105,8 +80,6 @@ class LeccrConfig(PreTrainedConfig):
     num_attention_heads: int = 8
     dropout: float | int = 0.1
     interaction: str = "dual"
-    image_pooling: str = "cls"
-    text_pooling: str = "cls"
     global_weight: float | int = 0.8
     description_dropout: float | int = 0.0
     description_encoder: str = "shared"
@@ -115,17 +88,6 @@ class LeccrConfig(PreTrainedConfig):
     description_encoder_in_eval_mode: bool = True
     train_on_descriptions: bool = False
     aligned_slots: bool = False
-    initial_temperature: float = 0.07
-    max_logit_scale: float | int | None = 100.0
-
-    def __post_init__(self, **kwargs: Any) -> None:
-        """Called by `@strict` as well. A tower keeps the name on the Hub that it is from, which the card names; a
-        folder of this machine is nobody else's business, and only here and now it is known to be one.
-        """
-        for tower in (self.vision_config, self.text_config):
-            if isinstance(tower, PreTrainedConfig) and os.path.isdir(tower.name_or_path or ""):
-                tower.name_or_path = ""
-        super().__post_init__(**kwargs)
 
     @classmethod
     def official(cls, **kwargs: Any) -> "LeccrConfig":
@@ -155,41 +117,22 @@ class LeccrConfig(PreTrainedConfig):
         return self.item_source != "description"
 
     def validate_architecture(self) -> None:
-        """Called by `@strict` after the fields have been set.
+        """As of the parent.
 
         Raises:
             ValueError: a field is out of range, or two fields exclude each other.
         """
-        self._check_choices()
+        super().validate_architecture()
         self._check_ranges()
-        self._check_bounds()
-        if self.has_slots and self.slot_dim % self.num_attention_heads:
-            raise ValueError(
-                f"slot_dim must be a multiple of num_attention_heads, got {self.slot_dim} and "
-                f"{self.num_attention_heads}."
-            )
-        tower = getattr(self.vision_config, "model_type", None)
-        if self.reads_image and self.image_pooling == "cls" and tower not in VISION_TOWERS_WITH_CLS:
-            raise ValueError(
-                f"image_pooling='cls' needs a vision tower with a class token, got {tower!r} "
-                f"(with one: {sorted(VISION_TOWERS_WITH_CLS)}); use image_pooling='mean'."
-            )
-
-    def _check_choices(self) -> None:
-        choices = {
-            "item_source": ITEM_SOURCES,
-            "interaction": INTERACTIONS,
-            "image_pooling": POOLINGS,
-            "text_pooling": POOLINGS,
-            "description_encoder": DESCRIPTION_ENCODERS,
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}.")
         if not self.has_slots and self.interaction != "none":
             raise ValueError(
                 f"item_source={self.item_source!r} has no slots that could interact; "
                 f"set interaction='none' (got {self.interaction!r})."
+            )
+        if self.has_slots and self.slot_dim % self.num_attention_heads:
+            raise ValueError(
+                f"slot_dim must be a multiple of num_attention_heads, got {self.slot_dim} and "
+                f"{self.num_attention_heads}."
             )
         if self.description_encoder == "frozen":
             self._check_frozen_encoder()
@@ -213,37 +156,8 @@ class LeccrConfig(PreTrainedConfig):
                 f"num_slots must be at least 1, got {self.num_slots}; "
                 f"for a model without slots set item_source='image' and interaction='none'."
             )
-        sizes = ("embed_dim", "slot_dim", "num_slot_layers", "num_interaction_layers", "num_attention_heads")
-        for name in sizes:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
         for name in ("dropout", "description_dropout", "global_weight"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}.")
-        # Written so that NaN, with which no comparison is true, is refused as well.
-        if not 0 <= self.slot_init_std < math.inf:
+        if not 0 <= self.slot_init_std < math.inf:  # refuses NaN as well
             raise ValueError(f"slot_init_std must be finite and not negative, got {self.slot_init_std}.")
-        if not 0 < self.initial_temperature < math.inf:
-            raise ValueError(f"initial_temperature must be positive and finite, got {self.initial_temperature}.")
-        lowest = 1 / self.initial_temperature
-        if self.max_logit_scale is not None and not lowest <= self.max_logit_scale < math.inf:
-            raise ValueError(
-                f"max_logit_scale must be finite and at least 1 / initial_temperature = {lowest:.3g}, "
-                f"got {self.max_logit_scale}."
-            )
-
-    def _check_bounds(self) -> None:
-        halves = {"": self, "vision_config.": self.vision_config, "text_config.": self.text_config}
-        for half, config in halves.items():
-            for name, value in vars(config).items():
-                if name in POSITIVE_SIZES and isinstance(value, int) and value < 1:
-                    raise ValueError(f"{half}{name} must be at least 1, got {value}.")
-                limit = MAX_LAYERS if "layers" in name or "depth" in name else MAX_SIZE
-                for number in value if isinstance(value, list | tuple) else [value]:
-                    if isinstance(number, int) and number > limit:
-                        raise ValueError(f"{half}{name} must be at most {limit}, got {number}.")
-
-    @property
-    def initial_logit_scale(self) -> float:
-        """`logit_scale` at the start: the natural logarithm of 1 / `initial_temperature`."""
-        return -math.log(self.initial_temperature)

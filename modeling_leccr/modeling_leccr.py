@@ -1,106 +1,65 @@
 """LECCR: an image, its description and captions in any language, in one space."""
 
 import contextlib
-import os
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize, pad
+from torch.nn.functional import normalize
 from transformers import PreTrainedConfig
-from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers import initialization as init
 from transformers.utils import can_return_tuple
 
 from .configuration_leccr import LeccrConfig
-from .matching_leccr import fused_scores
 from .outputs_leccr import LeccrImageFeatures, LeccrOutput
-from .packing_leccr import text_outputs, text_states
-from .pretrained_leccr import LeccrPreTrainedModel, LogitScale
+from .packing_leccr import text_states
 from .slots_leccr import SemanticSlots, VisualSemanticInteraction
-from .towers_leccr import (
-    build_tower,
-    eval_mode,
-    frozen_copy,
-    load_text_tower,
-    load_vision_tower,
-    output_width,
-    tower_config,
-    vision_outputs,
-    without_autocast_cache,
-)
+from .streams_leccr import TwoStreamModel
+from .towers_leccr import eval_mode, frozen_copy, without_autocast_cache
 
 
-class LeccrModel(LeccrPreTrainedModel):
+class LeccrModel(TwoStreamModel):
     """Two towers with semantic slots between them.
 
     Paper: arXiv:2409.19961. Official: `LECCR` of the image script. Differs: see `LeccrConfig`; the matching head and
     the text tower of CLIP, which nothing reads, are left out.
     """
 
+    config_class = LeccrConfig
+    base_model_prefix = "leccr"
+    visual_width = "slot_dim"
+    _no_split_modules = ["CrossAttentionBlock"]  # noqa: RUF012
+
     def __init__(self, config: LeccrConfig) -> None:
         super().__init__(config)
-        # `LeccrConfig` turns dictionaries into configurations.
-        vision_config, text_config = (
-            cast(PreTrainedConfig, config.vision_config),
-            cast(PreTrainedConfig, config.text_config),
-        )
-        self.text_model = build_tower(text_config)
-        text_dim = text_config.hidden_size
-        self.text_projection = nn.Linear(text_dim, config.embed_dim)
         if config.description_encoder == "frozen":
             # Copied, not built: another draw of random numbers would give all parts below other weights.
             self.description_model = frozen_copy(self.text_model)
-        if config.reads_image:
-            self.vision_model = build_tower(vision_config)
-            self.visual_projection = nn.Linear(output_width(vision_config), config.slot_dim, bias=False)
-            self.image_projection = nn.Linear(config.slot_dim, config.embed_dim)
         if config.has_slots:
-            self.semantic_slots = SemanticSlots(config, text_dim)
+            self.semantic_slots = SemanticSlots(config, self.text_projection.in_features)
             self.interaction = VisualSemanticInteraction(config)
             self.slot_projection = nn.Linear(config.slot_dim, config.embed_dim)
             self.slot_vision_slots = nn.Linear(config.slot_dim, config.slot_dim)
             self.slot_vision_patches = nn.Linear(config.slot_dim, config.slot_dim)
-        self.logit_scale = LogitScale(config.initial_logit_scale, config.max_logit_scale)
-        self.post_init()
+        self._complete()
         if config.has_slots and config.aligned_slots and self.device.type != "meta":
             self._align()
 
     @classmethod
-    def from_towers(
-        cls,
-        vision: str | os.PathLike,
-        text: str | os.PathLike,
-        *,
-        image_size: int | None = None,
-        tower_kwargs: dict[str, Any] | None = None,
-        **config_kwargs: Any,
-    ) -> "LeccrModel":
-        """Start a model from two pretrained towers; everything between them is new.
-
-        Args:
-            vision: Hub id or folder of a vision encoder, or of a dual encoder such as CLIP whose vision half is taken.
-            text: Hub id or folder of a text encoder.
-            image_size: pixels a side, when not the size of the checkpoint; its position grid is resized.
-            tower_kwargs: arguments of both `from_pretrained` calls, such as `revision`, `token`, `cache_dir`.
-            config_kwargs: fields of `LeccrConfig`. Without `slot_dim`, CLIP's own visual projection is taken over.
-
-        Raises:
-            ValueError: a field contradicts another (see `LeccrConfig`), or a checkpoint lacks weights of its tower.
-            OSError: a tower cannot be found.
-        """
-        tower_kwargs = tower_kwargs or {}
-        vision_config = tower_config(vision, "vision_config", tower_kwargs)
-        text_config = tower_config(text, "text_config", tower_kwargs)
-        if image_size is not None:
-            vision_config.image_size = image_size
-        config_kwargs.setdefault("slot_dim", getattr(vision_config, "projection_dim", LeccrConfig.slot_dim))
-        model = cls(LeccrConfig(vision_config=vision_config, text_config=text_config, **config_kwargs))
-        load_text_tower(model.text_model, text, tower_kwargs)
+    def from_towers(cls, *towers: Any, **kwargs: Any) -> "LeccrModel":
+        """As the parent; a frozen description encoder starts as the pretrained text tower too."""
+        model: LeccrModel = super().from_towers(*towers, **kwargs)
         if model.config.description_encoder == "frozen":
             model.description_model.load_state_dict(model.text_model.state_dict())
-        if model.config.reads_image:
-            load_vision_tower(model.vision_model, model.visual_projection, vision, tower_kwargs)
         return model
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, SemanticSlots):
+            init.normal_(module.slot_queries, mean=0.0, std=self.config.slot_init_std)
+            if module.null_description is not None:
+                init.normal_(module.null_description, mean=0.0, std=self.config.slot_dim**-0.5)
 
     def train(self, mode: bool = True) -> "LeccrModel":
         """As any module, but a frozen description encoder stays as it is."""
@@ -109,53 +68,6 @@ class LeccrModel(LeccrPreTrainedModel):
             # Loading makes new parameters, which learn, and ends with `eval()`, which comes here.
             self.description_model.requires_grad_(False).eval()
         return self
-
-    def get_input_embeddings(self) -> nn.Module:
-        """The token embeddings of the text tower."""
-        return self.text_model.get_input_embeddings()
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        """Replace the token embeddings of the text tower."""
-        self.text_model.set_input_embeddings(value)
-
-    @can_return_tuple
-    def get_text_features(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        *,
-        token_type_ids: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | list[int] | None = None,
-    ) -> BaseModelOutputWithPooling:
-        """Embed captions or queries.
-
-        Args:
-            input_ids: (num_texts, length).
-            attention_mask: (num_texts, length), 1 = keep.
-            token_type_ids: not read: a caption is one segment. Tokenizers give them.
-            inputs_embeds: (num_texts, length, text_dim) token embeddings instead of `input_ids`.
-            output_attentions, output_hidden_states: return those of the text tower; None leaves it to its
-                configuration.
-
-        Returns:
-            `pooler_output` (num_texts, embed_dim), unit norm, and `last_hidden_state` (num_texts, length, text_dim).
-        """
-        outputs = text_outputs(
-            self.text_model,
-            input_ids,
-            attention_mask,
-            inputs_embeds=inputs_embeds,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-        )
-        return BaseModelOutputWithPooling(
-            last_hidden_state=outputs.last_hidden_state,
-            pooler_output=self._text_embeds(outputs.last_hidden_state, attention_mask),
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-        )
 
     @can_return_tuple
     def get_image_features(
@@ -191,10 +103,7 @@ class LeccrModel(LeccrPreTrainedModel):
             return self._description_features(description_input_ids, description_attention_mask, asked)
         if pixel_values is None:
             raise ValueError(f"item_source={self.config.item_source!r} embeds images, but pixel_values is None.")
-        outputs = vision_outputs(self.vision_model, pixel_values, **asked)
-        patch_states = self.visual_projection(outputs.last_hidden_state)
-        # Convolutional towers have no attentions.
-        layers = {"hidden_states": outputs.hidden_states, "attentions": getattr(outputs, "attentions", None)}
+        patch_states, layers = self._patch_states(pixel_values, **asked)
         if not self.config.has_slots:
             return LeccrImageFeatures(patch_states, self._image_embeds(patch_states), **layers)
         if description_states is None:
@@ -265,8 +174,9 @@ class LeccrModel(LeccrPreTrainedModel):
             **asked,
             return_dict=True,
         )
-        logit_scale = self.logit_scale()
-        output = LeccrOutput(image_embeds=items.pooler_output, slot_embeds=items.slot_embeds, logit_scale=logit_scale)
+        output = LeccrOutput(
+            image_embeds=items.pooler_output, slot_embeds=items.slot_embeds, logit_scale=self.logit_scale()
+        )
         if source_input_ids is not None:
             output.source_embeds, output.target_embeds = self._pair_embeds(
                 (source_input_ids, source_attention_mask), (target_input_ids, target_attention_mask)
@@ -275,19 +185,7 @@ class LeccrModel(LeccrPreTrainedModel):
                 output.slots = items.slots
                 output.slot_states = self.slot_vision_slots(items.slots)
                 output.patch_states = self.slot_vision_patches(items.last_hidden_state)
-        if input_ids is not None or inputs_embeds is not None:
-            texts = self.get_text_features(
-                input_ids, attention_mask, inputs_embeds=inputs_embeds, **asked, return_dict=True
-            )
-            text_embeds = texts.pooler_output
-            weight = self.config.global_weight if items.slot_embeds is not None else 1.0
-            # Autocast would compute the logits in bf16, too coarse for a softmax.
-            with torch.autocast(text_embeds.device.type, enabled=False):
-                scores = fused_scores(items.pooler_output, items.slot_embeds, text_embeds, weight)
-                output.logits_per_image = scores * logit_scale.exp()
-            output.text_embeds, output.logits_per_text = text_embeds, output.logits_per_image.T
-            output.text_model_output = _if_recorded(texts)
-        output.vision_model_output = _if_recorded(items)
+        self._add_logits(output, items, input_ids, attention_mask, inputs_embeds, **asked)
         return LeccrOutput(**output)  # in the order of the fields, which a tuple keeps: logits first, as from CLIP
 
     @torch.no_grad()
@@ -299,33 +197,6 @@ class LeccrModel(LeccrPreTrainedModel):
             block.start_as_reading()
         for head in (self.slot_projection, self.image_projection):
             head.weight.copy_(self.text_projection.weight @ description_projection.T)
-
-    def _pair_embeds(self, *texts: tuple[Tensor | None, Tensor | None]) -> list[Tensor]:
-        """Source and target captions in one forward: half the kernel launches, and one pass a step for DDP."""
-        ids_parts = [input_ids for input_ids, _ in texts if input_ids is not None]
-        mask_parts = [attention_mask for _, attention_mask in texts if attention_mask is not None]
-        if len(ids_parts) < len(texts) or len(mask_parts) < len(texts):
-            raise ValueError("training pairs need source_ and target_ input_ids and attention_mask; one is missing.")
-        length = max(part.shape[1] for part in ids_parts)
-        input_ids, attention_mask = (
-            torch.cat([pad(part, (0, length - part.shape[1])) for part in parts]) for parts in (ids_parts, mask_parts)
-        )
-        embeds = self._text_embeds(text_states(self.text_model, input_ids, attention_mask), attention_mask)
-        return list(embeds.chunk(len(texts)))
-
-    def _image_embeds(self, patch_states: Tensor) -> Tensor:
-        pooled = patch_states[:, 0] if self.config.image_pooling == "cls" else patch_states.mean(dim=1)
-        return normalize(self.image_projection(pooled).float(), dim=-1)
-
-    def _text_embeds(self, states: Tensor, attention_mask: Tensor | None) -> Tensor:
-        if self.config.text_pooling == "cls":
-            pooled = states[:, 0]
-        elif attention_mask is None:
-            pooled = states.mean(dim=1)
-        else:
-            mask = attention_mask.to(states.dtype).unsqueeze(-1)
-            pooled = (states * mask).sum(dim=1) / mask.sum(dim=1).clamp_min(1)
-        return normalize(self.text_projection(pooled).float(), dim=-1)
 
     def _description_states(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> Tensor | None:
         if input_ids is None:
@@ -361,8 +232,3 @@ class LeccrModel(LeccrPreTrainedModel):
                 "`python -m hub_scripts.describe`."
             )
         return LeccrImageFeatures(**self.get_text_features(input_ids, attention_mask, **asked, return_dict=True))
-
-
-def _if_recorded(features: Any) -> Any:
-    """The features where they hold what was asked for of their tower, else None: most callers want the scores alone."""
-    return None if features.hidden_states is None and features.attentions is None else features

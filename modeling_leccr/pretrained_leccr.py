@@ -1,4 +1,4 @@
-"""How LECCR models start: their new weights, and the temperature."""
+"""How models start: their new weights, and the temperature."""
 
 import math
 
@@ -6,9 +6,7 @@ import torch
 from torch import Tensor, nn
 from transformers import initialization as init
 
-from .configuration_leccr import LeccrConfig
 from .loading_leccr import CheckedLoading
-from .slots_leccr import SemanticSlots
 
 
 class LogitScale(nn.Module):
@@ -31,18 +29,16 @@ class LogitScale(nn.Module):
             self.value.clamp_(max=self.max_log)
 
 
-class LeccrPreTrainedModel(CheckedLoading):
-    """Initialisation and loading for LECCR models."""
+class StreamPreTrainedModel(CheckedLoading):
+    """Initialisation and loading for the models of all systems."""
 
-    config_class = LeccrConfig
-    base_model_prefix = "leccr"
     main_input_name = "pixel_values"
     input_modalities = ["image", "text"]  # noqa: RUF012
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_attention_backend = True
-    _no_split_modules = ["CrossAttentionBlock"]  # noqa: RUF012
+    _no_split_modules: list[str] = []  # noqa: RUF012
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -54,9 +50,5 @@ class LeccrPreTrainedModel(CheckedLoading):
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
-        elif isinstance(module, SemanticSlots):
-            init.normal_(module.slot_queries, mean=0.0, std=self.config.slot_init_std)
-            if module.null_description is not None:
-                init.normal_(module.null_description, mean=0.0, std=self.config.slot_dim**-0.5)
         elif isinstance(module, LogitScale):
             init.constant_(module.value, module.initial_value)

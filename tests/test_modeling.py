@@ -13,7 +13,7 @@ from torch.nn.functional import pad
 
 from modeling_leccr import LeccrConfig, LeccrModel
 from modeling_leccr.matching_leccr import fused_scores
-from modeling_leccr.modeling_leccr import LogitScale
+from modeling_leccr.pretrained_leccr import LogitScale
 from tests.reference import fused_scores_by_loops
 from tests.tiny import IMAGE_SIZE, VOCAB_SIZE, tiny_config, tiny_items, tiny_model, tiny_pairs, tiny_texts
 

@@ -225,7 +225,7 @@ class Recipe:
 
 # Sections whose names nothing further down would check: a typo would train with the default.
 _SECTIONS: dict[str, frozenset[str]] = {
-    "model": frozenset(LeccrConfig.__annotations__) - {"vision_config", "text_config"},
+    "model": LeccrConfig.choosable(),
     "scenes": frozenset(entry.name for entry in dataclasses.fields(ScenesConfig)),
     "augmentation": frozenset({"scale", "ratio", "flip"}),
     "loss": frozenset(entry.name for entry in dataclasses.fields(LossConfig)),

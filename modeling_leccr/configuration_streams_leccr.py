@@ -1,0 +1,176 @@
+"""Configuration of what all systems share: a text stream, and the stream of images beside it."""
+
+import dataclasses
+import math
+import os
+from typing import Any, ClassVar
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+POOLINGS = ("cls", "mean")
+
+# The first output token of these vision encoders is a class token; every other encoder puts a patch there.
+VISION_TOWERS_WITH_CLS = frozenset(
+    {
+        "beit",
+        "clip_vision_model",
+        "data2vec-vision",
+        "deit",
+        "dinov2",
+        "dinov2_with_registers",
+        "dinov3_vit",
+        "metaclip_2_vision_model",
+        "vit",
+        "vit_msn",
+    }
+)
+
+# Beyond these a configuration is damaged or hostile: it would fill the memory before a weight has been read.
+MAX_LAYERS = 1_000
+MAX_SIZE = 10_000_000
+POSITIVE_SIZES = ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "vocab_size")
+TOWER_CONFIGS = ("vision_config", "text_config")
+
+
+@strict
+class TextStreamConfig(PreTrainedConfig):
+    r"""
+    A text tower, its projection and the temperature; it checks itself.
+
+    Args:
+        text_config: configuration (or its dictionary with `model_type`) of any text encoder of transformers;
+            multilingual where queries are.
+        embed_dim: width of the space in which items and captions are compared.
+        text_pooling: `"cls"` reads the first token, `"mean"` averages the tokens without padding. Published: `"cls"`,
+            which suits BERT; an encoder from scratch or one trained with mean pooling learns faster with `"mean"`.
+        initial_temperature: softmax temperature at the start (the learned `logit_scale` is the log of its inverse).
+        max_logit_scale: upper bound of `logit_scale.exp()`. Official: none.
+    """
+
+    attribute_map = {"projection_dim": "embed_dim"}  # noqa: RUF012  # CLIP's name, which sentence-transformers reads
+    sub_configs_defaults = {  # noqa: RUF012
+        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="bert"),
+    }
+    # Fields that name one of a few choices, and fields that count or measure something.
+    choices: ClassVar[dict[str, tuple[str, ...]]] = {"text_pooling": POOLINGS}
+    sizes: ClassVar[tuple[str, ...]] = ("embed_dim",)
+
+    text_config: dict | PreTrainedConfig | None = None
+    embed_dim: int = 256
+    text_pooling: str = "cls"
+    initial_temperature: float = 0.07
+    max_logit_scale: float | int | None = 100.0
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        """Called by `@strict` as well. A tower keeps the name on the Hub that it is from, which the card names; a
+        folder of this machine is nobody else's business, and only here and now it is known to be one.
+        """
+        for tower in self._towers().values():
+            if isinstance(tower, PreTrainedConfig) and os.path.isdir(tower.name_or_path or ""):
+                tower.name_or_path = ""
+        super().__post_init__(**kwargs)
+
+    @classmethod
+    def choosable(cls) -> frozenset[str]:
+        """The fields that a recipe can set: those of ours but the towers, which it names on their own."""
+        names = {entry.name for entry in dataclasses.fields(cls)}
+        return frozenset(names - {entry.name for entry in dataclasses.fields(PreTrainedConfig)} - set(TOWER_CONFIGS))
+
+    # What evaluation, search and training ask of every system.
+
+    @property
+    def has_slots(self) -> bool:
+        """Whether items have semantic slots beside their embedding."""
+        return False
+
+    @property
+    def reads_description(self) -> bool:
+        """Whether items are embedded from their description (alone or with the image)."""
+        return False
+
+    @property
+    def reads_image(self) -> bool:
+        """Whether items are embedded from their image."""
+        return False
+
+    @property
+    def initial_logit_scale(self) -> float:
+        """`logit_scale` at the start: the natural logarithm of 1 / `initial_temperature`."""
+        return -math.log(self.initial_temperature)
+
+    def validate_architecture(self) -> None:
+        """Called by `@strict` after the fields have been set.
+
+        Raises:
+            ValueError: a field is out of range, or two fields exclude each other.
+        """
+        for name, allowed in self.choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}.")
+        for name in self.sizes:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        # Written so that NaN, with which no comparison is true, is refused as well.
+        if not 0 < self.initial_temperature < math.inf:
+            raise ValueError(f"initial_temperature must be positive and finite, got {self.initial_temperature}.")
+        lowest = 1 / self.initial_temperature
+        if self.max_logit_scale is not None and not lowest <= self.max_logit_scale < math.inf:
+            raise ValueError(
+                f"max_logit_scale must be finite and at least 1 / initial_temperature = {lowest:.3g}, "
+                f"got {self.max_logit_scale}."
+            )
+        self._check_bounds()
+
+    def _towers(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in TOWER_CONFIGS if hasattr(self, name)}
+
+    def _check_bounds(self) -> None:
+        for half, config in {"": self, **{f"{name}.": tower for name, tower in self._towers().items()}}.items():
+            for name, value in vars(config).items():
+                if name in POSITIVE_SIZES and isinstance(value, int) and value < 1:
+                    raise ValueError(f"{half}{name} must be at least 1, got {value}.")
+                limit = MAX_LAYERS if "layers" in name or "depth" in name else MAX_SIZE
+                for number in value if isinstance(value, list | tuple) else [value]:
+                    if isinstance(number, int) and number > limit:
+                        raise ValueError(f"{half}{name} must be at most {limit}, got {number}.")
+
+
+@strict
+class TwoStreamConfig(TextStreamConfig):
+    r"""
+    A stream of images beside the text stream.
+
+    Args: those of `TextStreamConfig`, and
+        vision_config: configuration (or its dictionary with `model_type`) of any vision encoder of transformers.
+        image_pooling: `"cls"` reads the class token, `"mean"` averages the tokens.
+    """
+
+    sub_configs_defaults = {  # noqa: RUF012
+        "vision_config": SubConfigSpec(config_class=AutoConfig, model_type="clip_vision_model"),
+        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="bert"),
+    }
+    choices = TextStreamConfig.choices | {"image_pooling": POOLINGS}
+
+    vision_config: dict | PreTrainedConfig | None = None
+    image_pooling: str = "cls"
+
+    @property
+    def reads_image(self) -> bool:
+        """Whether items are embedded from their image."""
+        return True
+
+    def validate_architecture(self) -> None:
+        """As of the parent.
+
+        Raises:
+            ValueError: a field is out of range, or the vision tower has no class token to pool by.
+        """
+        super().validate_architecture()
+        tower = getattr(self.vision_config, "model_type", None)
+        if self.reads_image and self.image_pooling == "cls" and tower not in VISION_TOWERS_WITH_CLS:
+            raise ValueError(
+                f"image_pooling='cls' needs a vision tower with a class token, got {tower!r} "
+                f"(with one: {sorted(VISION_TOWERS_WITH_CLS)}); use image_pooling='mean'."
+            )

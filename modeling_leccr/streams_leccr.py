@@ -1,0 +1,228 @@
+"""What all systems share: a stream of texts, and one of images beside it, into one space."""
+
+import os
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize, pad
+from transformers import PreTrainedConfig
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.utils import can_return_tuple
+
+from .configuration_streams_leccr import TextStreamConfig, TwoStreamConfig
+from .matching_leccr import fused_scores
+from .outputs_leccr import LeccrImageFeatures
+from .packing_leccr import text_outputs, text_states
+from .pretrained_leccr import LogitScale, StreamPreTrainedModel
+from .towers_leccr import build_tower, load_text_tower, load_vision_tower, output_width, tower_config, vision_outputs
+
+
+class TextStreamModel(StreamPreTrainedModel):
+    """A text tower and its projection: captions of any language in one space."""
+
+    def __init__(self, config: TextStreamConfig) -> None:
+        super().__init__(config)
+        # The configuration turns dictionaries into configurations.
+        text_config = cast(PreTrainedConfig, config.text_config)
+        self.text_model = build_tower(text_config)
+        self.text_projection = nn.Linear(text_config.hidden_size, config.embed_dim)
+
+    def _complete(self) -> None:
+        """To be called at the end of `__init__`, when all parts are there."""
+        self.logit_scale = LogitScale(self.config.initial_logit_scale, self.config.max_logit_scale)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The token embeddings of the text tower."""
+        return self.text_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the token embeddings of the text tower."""
+        self.text_model.set_input_embeddings(value)
+
+    @can_return_tuple
+    def get_text_features(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        *,
+        token_type_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | list[int] | None = None,
+    ) -> BaseModelOutputWithPooling:
+        """Embed captions or queries.
+
+        Args:
+            input_ids: (num_texts, length).
+            attention_mask: (num_texts, length), 1 = keep.
+            token_type_ids: not read: a caption is one segment. Tokenizers give them.
+            inputs_embeds: (num_texts, length, text_dim) token embeddings instead of `input_ids`.
+            output_attentions, output_hidden_states: return those of the text tower; None leaves it to its
+                configuration.
+
+        Returns:
+            `pooler_output` (num_texts, embed_dim), unit norm, and `last_hidden_state` (num_texts, length, text_dim).
+        """
+        outputs = text_outputs(
+            self.text_model,
+            input_ids,
+            attention_mask,
+            inputs_embeds=inputs_embeds,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+        )
+        return BaseModelOutputWithPooling(
+            last_hidden_state=outputs.last_hidden_state,
+            pooler_output=self._text_embeds(outputs.last_hidden_state, attention_mask),
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+    def _pair_states(self, *texts: tuple[Tensor | None, Tensor | None]) -> tuple[Tensor, Tensor]:
+        """Source and target captions in one forward: half the kernel launches, and one pass a step for DDP.
+
+        Returns:
+            Token states (num_texts * batch, length, text_dim) and mask (num_texts * batch, length), sources first.
+        """
+        ids_parts = [input_ids for input_ids, _ in texts if input_ids is not None]
+        mask_parts = [attention_mask for _, attention_mask in texts if attention_mask is not None]
+        if len(ids_parts) < len(texts) or len(mask_parts) < len(texts):
+            raise ValueError("training pairs need source_ and target_ input_ids and attention_mask; one is missing.")
+        length = max(part.shape[1] for part in ids_parts)
+        input_ids, attention_mask = (
+            torch.cat([pad(part, (0, length - part.shape[1])) for part in parts]) for parts in (ids_parts, mask_parts)
+        )
+        return text_states(self.text_model, input_ids, attention_mask), attention_mask
+
+    def _pair_embeds(self, *texts: tuple[Tensor | None, Tensor | None]) -> list[Tensor]:
+        states, attention_mask = self._pair_states(*texts)
+        return list(self._text_embeds(states, attention_mask).chunk(len(texts)))
+
+    def _text_embeds(self, states: Tensor, attention_mask: Tensor | None) -> Tensor:
+        if self.config.text_pooling == "cls":
+            pooled = states[:, 0]
+        elif attention_mask is None:
+            pooled = states.mean(dim=1)
+        else:
+            mask = attention_mask.to(states.dtype).unsqueeze(-1)
+            pooled = (states * mask).sum(dim=1) / mask.sum(dim=1).clamp_min(1)
+        return normalize(self.text_projection(pooled).float(), dim=-1)
+
+
+class TwoStreamModel(TextStreamModel):
+    """A vision tower beside the text tower: images in the space of the captions."""
+
+    # Field of the configuration: width of the visual tokens after projection.
+    visual_width = "visual_dim"
+
+    def __init__(self, config: TwoStreamConfig) -> None:
+        super().__init__(config)
+        if config.reads_image:
+            vision_config, width = cast(PreTrainedConfig, config.vision_config), getattr(config, self.visual_width)
+            self.vision_model = build_tower(vision_config)
+            self.visual_projection = nn.Linear(output_width(vision_config), width, bias=False)
+            self.image_projection = nn.Linear(width, config.embed_dim)
+
+    @classmethod
+    def from_towers(
+        cls,
+        vision: str | os.PathLike,
+        text: str | os.PathLike,
+        *,
+        image_size: int | None = None,
+        tower_kwargs: dict[str, Any] | None = None,
+        **config_kwargs: Any,
+    ) -> Any:
+        """Start a model from two pretrained towers; everything between them is new.
+
+        Args:
+            vision: Hub id or folder of a vision encoder, or of a dual encoder such as CLIP whose vision half is taken.
+            text: Hub id or folder of a text encoder.
+            image_size: pixels a side, when not the size of the checkpoint; its position grid is resized.
+            tower_kwargs: arguments of both `from_pretrained` calls, such as `revision`, `token`, `cache_dir`.
+            config_kwargs: fields of the configuration. Without the width of the visual tokens, CLIP's own visual
+                projection is taken over.
+
+        Raises:
+            ValueError: a field contradicts another (see the configuration), or a checkpoint lacks weights of its tower.
+            OSError: a tower cannot be found.
+        """
+        tower_kwargs = tower_kwargs or {}
+        vision_config = tower_config(vision, "vision_config", tower_kwargs)
+        text_config = tower_config(text, "text_config", tower_kwargs)
+        if image_size is not None:
+            vision_config.image_size = image_size
+        if (width := getattr(vision_config, "projection_dim", None)) is not None:
+            config_kwargs.setdefault(cls.visual_width, width)
+        config_class: Any = cls.config_class
+        model: Any = cls(config_class(vision_config=vision_config, text_config=text_config, **config_kwargs))
+        load_text_tower(model.text_model, text, tower_kwargs)
+        if model.config.reads_image:
+            load_vision_tower(model.vision_model, model.visual_projection, vision, tower_kwargs)
+        return model
+
+    @can_return_tuple
+    def get_image_features(
+        self,
+        pixel_values: Tensor,
+        *,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | list[int] | None = None,
+    ) -> LeccrImageFeatures:
+        """Embed images.
+
+        Args:
+            pixel_values: (batch, channels, height, width).
+            output_attentions, output_hidden_states: return those of the vision tower; None leaves it to its
+                configuration.
+
+        Returns:
+            `LeccrImageFeatures` without slots.
+        """
+        patch_states, layers = self._patch_states(
+            pixel_values, output_attentions=output_attentions, output_hidden_states=output_hidden_states
+        )
+        return LeccrImageFeatures(patch_states, self._image_embeds(patch_states), **layers)
+
+    def _patch_states(self, pixel_values: Tensor, **asked: Any) -> tuple[Tensor, dict[str, Any]]:
+        """Projected visual tokens (batch, num_patches, width), and what else was asked for of the tower."""
+        outputs = vision_outputs(self.vision_model, pixel_values, **asked)
+        # Convolutional towers have no attentions.
+        layers = {"hidden_states": outputs.hidden_states, "attentions": getattr(outputs, "attentions", None)}
+        return self.visual_projection(outputs.last_hidden_state), layers
+
+    def _add_logits(
+        self,
+        output: Any,
+        items: LeccrImageFeatures,
+        input_ids: Tensor | None,
+        attention_mask: Tensor | None,
+        inputs_embeds: Tensor | None,
+        **asked: Any,
+    ) -> None:
+        """Score texts that are no training pairs against the items, and put what was asked for into the output."""
+        output.vision_model_output = _if_recorded(items)
+        if input_ids is None and inputs_embeds is None:
+            return
+        texts = self.get_text_features(
+            input_ids, attention_mask, inputs_embeds=inputs_embeds, **asked, return_dict=True
+        )
+        text_embeds = texts.pooler_output
+        weight = self.config.global_weight if items.slot_embeds is not None else 1.0
+        # Autocast would compute the logits in bf16, too coarse for a softmax.
+        with torch.autocast(text_embeds.device.type, enabled=False):
+            scores = fused_scores(items.pooler_output, items.slot_embeds, text_embeds, weight)
+            output.logits_per_image = scores * output.logit_scale.exp()
+        output.text_embeds, output.logits_per_text = text_embeds, output.logits_per_image.T
+        output.text_model_output = _if_recorded(texts)
+
+    def _image_embeds(self, patch_states: Tensor) -> Tensor:
+        pooled = patch_states[:, 0] if self.config.image_pooling == "cls" else patch_states.mean(dim=1)
+        return normalize(self.image_projection(pooled).float(), dim=-1)
+
+
+def _if_recorded(features: Any) -> Any:
+    """The features where they hold what was asked for of their tower, else None: most callers want the scores alone."""
+    return None if features.hidden_states is None and features.attentions is None else features
