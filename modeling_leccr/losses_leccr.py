@@ -30,6 +30,7 @@ class LossConfig:
         teacher_global_weight: share of the global scores in the teacher; the rest are slot scores.
         slot_vision_temperature: of the cosines between slots and visual tokens. Official: 1.
         forms: name of a term -> "official", for the released code's form of it (see losses_official_leccr.py).
+        without: names of terms that are not computed, for ablations; the weights of the others stay as they are.
     """
 
     guidance: float = 0.5
@@ -41,8 +42,14 @@ class LossConfig:
     teacher_global_weight: float = 0.8
     slot_vision_temperature: float = 0.07
     forms: dict[str, str] = field(default_factory=dict)
+    without: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        unknown = sorted(set(self.without) - set(TERMS))
+        if unknown or set(self.without) >= set(TERMS):
+            raise ValueError(
+                f"loss.without names terms to leave out, not all of them, among {list(TERMS)}, got {self.without}."
+            )
         for name in ("guidance", "teacher_global_weight"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"loss.{name} must lie in [0, 1], got {getattr(self, name)}.")
@@ -293,6 +300,12 @@ def _check_negatives(num_items: int) -> None:
         )
 
 
+def _zero_of(batch: MatchingBatch, logit_scale: Tensor) -> Tensor:
+    """Zero, with a gradient of zero: DDP waits for that of each parameter, also of one whose only term is left out."""
+    sums = [value.sum() for value in vars(batch).values() if value is not None and value.is_floating_point()]
+    return 0.0 * torch.stack([*sums, logit_scale.sum()]).sum()
+
+
 class LeccrCriterion:
     """All objectives of a recipe: from a model's output to named scalars and their weighted sum.
 
@@ -340,7 +353,8 @@ class LeccrCriterion:
         return batch
 
     def __call__(self, batch: MatchingBatch, logit_scale: Tensor, *, num_items: int | None = None) -> dict[str, Tensor]:
-        """Each term of the global batch, before its weight: {name: scalar}. Without slots, their terms are absent.
+        """Each term of the global batch, before its weight: {name: scalar}. Absent are the terms in `config.without`,
+        and those of slots where there are none.
 
         Args:
             batch: its rows.
@@ -352,10 +366,16 @@ class LeccrCriterion:
             ValueError: there is one item alone.
         """
         _check_negatives(batch.image_ids.unique().numel() if num_items is None else num_items)
-        names = [name for name in self.terms if batch.slot_embeds is not None or name not in SLOT_TERMS]
+        absent = {*self.config.without, *(SLOT_TERMS if batch.slot_embeds is None else ())}
+        names = [name for name in self.terms if name not in absent]
+        if not names:
+            raise ValueError(f"loss.without={self.config.without} leaves no term for a model without slots.")
         # Autocast would compute the logits in bf16, whose steps near 10 are 1/16: too coarse for a softmax.
         with torch.autocast(batch.image_embeds.device.type, enabled=False):
-            return {name: self.terms[name](batch, logit_scale, self.config) for name in names}
+            terms = {name: self.terms[name](batch, logit_scale, self.config) for name in names}
+            if self.config.without:
+                terms[names[0]] = terms[names[0]] + _zero_of(batch, logit_scale)
+            return terms
 
     def total(self, terms: dict[str, Tensor]) -> Tensor:
         """Weighted sum of the terms: the scalar to minimise."""

@@ -263,6 +263,45 @@ def test_an_unknown_form_is_refused(forms: dict[str, str]) -> None:
         LeccrCriterion(LossConfig(forms=forms))
 
 
+@pytest.mark.parametrize("without", [["slot_visoin"], "softened", list(TERMS)])
+def test_leaving_out_an_unknown_term_or_all_of_them_is_refused(without: Any) -> None:
+    """A typo would train with the term in a row of a table that says without it."""
+    with pytest.raises(ValueError, match=r"loss\.without names"):
+        LossConfig(without=without)
+    output = random_output()
+    output.slot_embeds = None
+    with pytest.raises(ValueError, match="leaves no term"):
+        term_values(output, without=sorted(set(TERMS) - set(SLOT_TERMS)))
+
+
+@pytest.mark.parametrize("name", list(TERMS))
+def test_a_term_left_out_is_neither_computed_nor_part_of_the_total(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A term of weight zero costs its time and can still be NaN; and the other weights must stay."""
+    output = random_output()
+    everything = term_values(output)
+    monkeypatch.setitem(TERMS, name, lambda *arguments: pytest.fail(f"{name} was computed"))
+    terms = term_values(output, without=[name])
+    assert terms == {other: value for other, value in everything.items() if other != name}
+    config = LossConfig()
+    total = sum(config.weights()[other] * value for other, value in terms.items())
+    torch.testing.assert_close(LeccrCriterion(LossConfig(without=[name])).total(terms), total)
+
+
+def test_parameters_of_terms_left_out_have_a_gradient_of_zero() -> None:
+    """DDP waits for the gradient of each parameter: the run would stand still at its second step."""
+    gradients = []
+    for without in ([], [*SLOT_TERMS, "source_contrastive", "target_contrastive", "cross_lingual"]):
+        model = tiny_model()
+        output = model(**tiny_pairs(4))
+        criterion = LeccrCriterion(LossConfig(without=without))
+        terms = criterion(criterion.summarise(output, torch.arange(4)), output.logit_scale)
+        criterion.total(terms).backward()
+        gradients.append({key: value.grad for key, value in model.named_parameters() if value.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    moved = [{key for key, value in found.items() if value.abs().max() > 0} for found in gradients]
+    assert "slot_projection.weight" in moved[0] - moved[1]
+
+
 def test_shapes_that_would_broadcast_are_refused() -> None:
     """Ids of another length, or targets of another shape, broadcast to a plausible loss."""
     with pytest.raises(ValueError, match="image_ids must be"):
