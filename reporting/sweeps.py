@@ -1,0 +1,76 @@
+"""Lines with error bars: what a metric does while one setting moves, several settings side by side."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from processing.files import atomic_write
+from reporting.style import INK, MUTED, colour, new_figure, tidy
+
+# (value of the setting, mean, standard deviation over seeds)
+Point = tuple[float, float, float]
+
+
+def draw_sweeps(
+    panels: Mapping[str, Mapping[str, Sequence[Point]]],
+    path: str | Path,
+    *,
+    title: str,
+    x_label: str | Sequence[str],
+    y_label: str = "SumR, mean over languages",
+    floors: Mapping[str, tuple[float, float]] | None = None,
+    columns: int = 2,
+) -> Path:
+    """Draw one panel a sweep and one line a variant; panels share the vertical axis.
+
+    Args:
+        panels: title -> name of a line -> its points.
+        path: the picture; its suffix chooses the format.
+        title: the line above.
+        x_label: the setting that moves, one for all panels or one each.
+        y_label: the metric.
+        floors: name -> mean and standard deviation of what the setting does not change, drawn as a level line.
+        columns: panels in a row.
+
+    Raises:
+        ValueError: there is no point at all, or the labels are not one a panel.
+    """
+    if not any(points for lines in panels.values() for points in lines.values()):
+        raise ValueError("panels must hold at least one point, got none; run the experiments first.")
+    labels = [x_label] * len(panels) if isinstance(x_label, str) else list(x_label)
+    if len(labels) != len(panels):
+        raise ValueError(f"x_label must be one for all panels or one each, got {len(labels)} for {len(panels)}.")
+    columns = min(columns, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = new_figure(0.6 + 4.4 * columns, 0.9 + 3.1 * rows)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
+    grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    for axes, (name, lines), label in zip(grid.flat, panels.items(), labels, strict=False):
+        _draw_panel(axes, lines, floors or {})
+        tidy(axes, title=name, x_label=label, y_label=y_label)
+    for axes in grid.flat[len(panels) :]:
+        axes.set_axis_off()
+    # One legend for all panels: the same line has the same colour in each.
+    found = {text: handle for axes in grid.flat for handle, text in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary)
+    return Path(path)
+
+
+def _draw_panel(axes: Axes, lines: Mapping[str, Sequence[Point]], floors: Mapping[str, tuple[float, float]]) -> None:
+    for position, (name, points) in enumerate(lines.items()):
+        xs, means, deviations = zip(*sorted(points), strict=True)
+        style: dict[str, Any] = {
+            "color": colour(position),
+            "linewidth": 1.8,
+            "marker": "o",
+            "markersize": 4,
+            "capsize": 3,
+        }
+        axes.errorbar(xs, means, yerr=deviations, label=name, **style)
+    for name, (mean, deviation) in floors.items():
+        axes.axhline(mean, color=MUTED, linewidth=1.4, linestyle="--", label=name)
+        axes.axhspan(mean - deviation, mean + deviation, color=MUTED, alpha=0.15, linewidth=0)
