@@ -15,11 +15,6 @@ class CrossLingualConfig(TextStreamConfig):
 
     model_type = "cl2cm_text"
 
-    @property
-    def item_source(self) -> str:
-        """What an item is embedded from: its English captions, there being no picture."""
-        return "source_captions"
-
 
 @strict
 class Cl2cmConfig(TwoStreamConfig):
@@ -36,13 +31,3 @@ class Cl2cmConfig(TwoStreamConfig):
     sizes = (*TwoStreamConfig.sizes, "visual_dim")
 
     visual_dim: int = 512
-
-    @property
-    def item_source(self) -> str:
-        """What an item is embedded from."""
-        return "image"
-
-    @property
-    def global_weight(self) -> float:
-        """Share of the image embedding in the score of an item: all, there being no slots."""
-        return 1.0

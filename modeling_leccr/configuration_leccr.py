@@ -102,19 +102,9 @@ class LeccrConfig(TwoStreamConfig):
         return cls(**OFFICIAL_CHOICES, **kwargs)
 
     @property
-    def has_slots(self) -> bool:
-        """Whether items have semantic slots beside their embedding."""
-        return self.item_source == "image_and_description"
-
-    @property
-    def reads_description(self) -> bool:
-        """Whether items are embedded from their description (alone or with the image)."""
-        return self.item_source != "image"
-
-    @property
-    def reads_image(self) -> bool:
-        """Whether items are embedded from their image."""
-        return self.item_source != "description"
+    def needs_description(self) -> bool:
+        """Whether an item without a description is refused: unless there are slots, and training left some out."""
+        return self.reads_description and not (self.has_slots and self.description_dropout > 0)
 
     def validate_architecture(self) -> None:
         """As of the parent.

@@ -81,19 +81,34 @@ class TextStreamConfig(PreTrainedConfig):
     # What evaluation, search and training ask of every system.
 
     @property
+    def item_source(self) -> str:
+        """What an item is embedded from: of texts alone, its English captions."""
+        return "source_captions"
+
+    @property
     def has_slots(self) -> bool:
         """Whether items have semantic slots beside their embedding."""
-        return False
+        return self.item_source == "image_and_description"
+
+    @property
+    def reads_image(self) -> bool:
+        """Whether items are embedded from their image (alone or with the description)."""
+        return self.item_source in ("image", "image_and_description")
 
     @property
     def reads_description(self) -> bool:
         """Whether items are embedded from their description (alone or with the image)."""
-        return False
+        return self.item_source in ("description", "image_and_description")
 
     @property
-    def reads_image(self) -> bool:
-        """Whether items are embedded from their image."""
-        return False
+    def needs_description(self) -> bool:
+        """Whether an item without a description is refused."""
+        return self.reads_description
+
+    @property
+    def global_weight(self) -> float | int:
+        """Share of the item's embedding in its score: all of it, where there are no slots."""
+        return 1.0
 
     @property
     def initial_logit_scale(self) -> float:
@@ -157,9 +172,9 @@ class TwoStreamConfig(TextStreamConfig):
     image_pooling: str = "cls"
 
     @property
-    def reads_image(self) -> bool:
-        """Whether items are embedded from their image."""
-        return True
+    def item_source(self) -> str:
+        """What an item is embedded from."""
+        return "image"
 
     def validate_architecture(self) -> None:
         """As of the parent.
