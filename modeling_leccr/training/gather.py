@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from modeling_leccr.losses_leccr import MatchingBatch
+from modeling_leccr.objectives_leccr import BatchRows, Rows
 
 
 class _GatherRows(torch.autograd.Function):
@@ -36,7 +36,7 @@ def row_counts(rows: Tensor) -> list[int]:
     return counts.tolist()
 
 
-def gather_batch(batch: MatchingBatch, sizes: list[int] | None = None) -> MatchingBatch:
+def gather_batch(batch: Rows, sizes: list[int] | None = None) -> Rows:
     """The global batch, rows in the order of the processes; with one process the batch itself.
 
     Processes may hold different numbers of rows, as after skipping corrupt images. The gradient is right where every
@@ -60,10 +60,10 @@ def gather_batch(batch: MatchingBatch, sizes: list[int] | None = None) -> Matchi
     gathered = {
         name: column.reshape(-1, *value.shape[1:]) for (name, value), column in zip(parts.items(), columns, strict=True)
     }
-    return MatchingBatch(image_ids=_all_gather(batch.image_ids, sizes), **gathered)
+    return type(batch)(image_ids=_all_gather(batch.image_ids, sizes), **gathered)
 
 
-def float_parts(batch: MatchingBatch) -> dict[str, Tensor]:
+def float_parts(batch: BatchRows) -> dict[str, Tensor]:
     """The tensors through which gradients flow, by name."""
     parts = {entry.name: getattr(batch, entry.name) for entry in dataclasses.fields(batch)}
     return {name: value for name, value in parts.items() if value is not None and value.is_floating_point()}

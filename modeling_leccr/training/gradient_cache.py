@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils.checkpoint import get_device_states, set_device_states
 
-from modeling_leccr.losses_leccr import MatchingBatch
+from modeling_leccr.objectives_leccr import Rows
 from modeling_leccr.training.gather import float_parts
 
 # Other kernels of a bf16 forward move embeddings by 0.01 of their norm; other dropout by 0.1 and more.
@@ -26,8 +26,8 @@ def cached_backward(
     image_ids: Tensor,
     *,
     num_chunks: int,
-    summarise: Callable[[Any, Tensor], MatchingBatch],
-    loss_of: Callable[[MatchingBatch, Tensor], Tensor],
+    summarise: Callable[[Any, Tensor], Rows],
+    loss_of: Callable[[Rows, Tensor], Tensor],
     accelerator: Accelerator,
     divisor: int = 1,
 ) -> Tensor:
@@ -96,7 +96,7 @@ def chunk_slices(num_rows: int, num_chunks: int) -> list[slice]:
 
 
 def _gradients_of_rows(
-    cached: list[MatchingBatch], logit_scale: Tensor, loss_of: Callable[[MatchingBatch, Tensor], Tensor]
+    cached: list[Rows], logit_scale: Tensor, loss_of: Callable[[Rows, Tensor], Tensor]
 ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
     """The loss, and its gradient with respect to each row and the logit scale."""
     parts = [float_parts(batch) for batch in cached]
@@ -104,7 +104,7 @@ def _gradients_of_rows(
     scale = logit_scale.detach().clone().requires_grad_()
     image_ids = torch.cat([batch.image_ids for batch in cached])
     with torch.enable_grad():
-        loss = loss_of(MatchingBatch(image_ids=image_ids, **leaves), scale)
+        loss = loss_of(type(cached[0])(image_ids=image_ids, **leaves), scale)
     *gradients, scale_gradient = torch.autograd.grad(loss, [*leaves.values(), scale], materialize_grads=True)
     return loss.detach(), dict(zip(leaves, gradients, strict=True)), scale_gradient
 
