@@ -8,8 +8,8 @@ from typing import Any
 from modeling_leccr import check_embeddings
 from modeling_leccr.golden import GOLDEN_FOLDER, write_golden
 from modeling_leccr.model_files import ADAPTER_FILE, CONFIG_FILE, PROCESSOR_FILE, TOKENIZER_FILE, foreign_files
-from modeling_leccr.modeling_leccr import LeccrModel
 from modeling_leccr.sentence_files import sentence_files
+from modeling_leccr.streams_leccr import TextStreamModel, TwoStreamModel
 from processing.files import atomic_folder, write_json_atomic, write_text_atomic
 from processing.hub_upload import CARD_FILE
 from processing.processing_leccr import LeccrProcessor
@@ -23,7 +23,7 @@ _LOADING_SETTINGS = frozenset({"is_local", "local_files_only", "name_or_path"})
 
 
 def save_for_hub(
-    model: LeccrModel,
+    model: TextStreamModel,
     processor: LeccrProcessor,
     folder: str | Path,
     *,
@@ -58,8 +58,7 @@ def save_for_hub(
     with atomic_folder(target) as fresh:
         _write_model(model, fresh, max_shard_size)
         _write_processor(processor, fresh)
-        config, settings = (_read_json(fresh / name) for name in (CONFIG_FILE, PROCESSOR_FILE))
-        for name, content in sentence_files(config, settings).items():
+        for name, content in sentence_files(model.config, _read_json(fresh / PROCESSOR_FILE)).items():
             write_text_atomic(fresh / name, content)
         if record is not None:
             record.public().write(fresh)
@@ -86,7 +85,7 @@ def check_replaceable(folder: Path) -> None:
         )
 
 
-def _write_model(model: LeccrModel, folder: Path, max_shard_size: str | int) -> None:
+def _write_model(model: TextStreamModel, folder: Path, max_shard_size: str | int) -> None:
     model.save_pretrained(folder, max_shard_size=max_shard_size)
     if (folder / ADAPTER_FILE).is_file():
         raise ValueError(
@@ -95,8 +94,9 @@ def _write_model(model: LeccrModel, folder: Path, max_shard_size: str | int) -> 
             "`push_to_hub`."
         )
     config = _read_json(folder / CONFIG_FILE)
-    # What the zero-shot pipeline asks for; `register_for_auto_class` keeps one name alone.
-    config["auto_map"]["AutoModelForZeroShotImageClassification"] = config["auto_map"]["AutoModel"]
+    if isinstance(model, TwoStreamModel):
+        # What the zero-shot pipeline asks for; `register_for_auto_class` keeps one name alone.
+        config["auto_map"]["AutoModelForZeroShotImageClassification"] = config["auto_map"]["AutoModel"]
     write_json_atomic(folder / CONFIG_FILE, without_local_origins(_canonical(config)))
 
 

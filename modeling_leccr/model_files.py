@@ -4,13 +4,15 @@ import json
 import re
 from pathlib import Path
 
+from modeling_leccr.configuration_cl2cm import Cl2cmConfig, CrossLingualConfig
 from modeling_leccr.configuration_leccr import LeccrConfig
 from processing.hub_upload import CARD_FILE
 
 CONFIG_FILE, PROCESSOR_FILE, TOKENIZER_FILE = "config.json", "processor_config.json", "tokenizer_config.json"
 ADAPTER_FILE = "adapter_config.json"  # of a model with an adapter, in the place of config.json
+MODEL_TYPES = tuple(config.model_type for config in (LeccrConfig, Cl2cmConfig, CrossLingualConfig))
 _OURS = re.compile(
-    r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json|\w+_leccr\.py|check_embeddings\.py|"
+    r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json|\w+_(leccr|cl2cm)\.py|check_embeddings\.py|"
     r"golden/(inputs\.json|\d+\.png|embeds\.safetensors)|\.eval_results/[\w.-]+--[\w.-]+\.yaml|"
     r"(config|metrics|processor_config|modules|sentence_bert_config|config_sentence_transformers)\.json|"
     # What the tokenizers of transformers write.
@@ -29,8 +31,8 @@ def is_ours(path: str) -> bool:
 def foreign_files(folder: Path) -> list[str]:
     """The files of a folder that `save_for_hub` did not write, relative to it; they would be lost if it was replaced.
 
-    Those are the files with a name that it does not give; and all files of a folder without a LECCR model and its card,
-    because other models of transformers have files of the same names. None where the folder is absent or empty.
+    Those are the files with a name that it does not give; and all files of a folder without a card and a model of this
+    library, because other models have files of the same names. None where the folder is absent or empty.
     """
     # A link to a folder is no folder here: what is behind it is not replaced, but the link would be lost.
     files = [path for path in sorted(folder.rglob("*")) if path.is_symlink() or not path.is_dir()]
@@ -45,4 +47,4 @@ def _holds_a_model(folder: Path) -> bool:
         config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(config, dict) and config.get("model_type") == LeccrConfig.model_type
+    return isinstance(config, dict) and config.get("model_type") in MODEL_TYPES

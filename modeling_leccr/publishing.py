@@ -15,10 +15,9 @@ from typing import Any
 from huggingface_hub import HfApi
 from transformers import AutoConfig, AutoModel, AutoProcessor
 
-from modeling_leccr.configuration_leccr import LeccrConfig
 from modeling_leccr.export import DEFAULT_SHARD_SIZE, save_for_hub
 from modeling_leccr.loading_leccr import readable_weights
-from modeling_leccr.model_files import ADAPTER_FILE, CONFIG_FILE, PROCESSOR_FILE, foreign_files, is_ours
+from modeling_leccr.model_files import ADAPTER_FILE, CONFIG_FILE, MODEL_TYPES, PROCESSOR_FILE, foreign_files, is_ours
 from processing.files import write_text_atomic
 from processing.hub_card import card_to_push, check_card, check_license, license_of, read_remote_card
 from processing.hub_upload import (
@@ -135,8 +134,8 @@ def check_folder(folder: Path) -> None:
             f"or a checkpoint that was written to its end."
         )
     kind = AutoConfig.from_pretrained(folder).model_type
-    if kind != LeccrConfig.model_type:
-        raise ValueError(f"{folder} holds a model of the type {kind!r}; only {LeccrConfig.model_type!r} is pushed.")
+    if kind not in MODEL_TYPES:
+        raise ValueError(f"{folder} holds a model of the type {kind!r}; only {', '.join(MODEL_TYPES)} are pushed.")
 
 
 def load_strictly(folder: Path) -> tuple[Any, Any]:

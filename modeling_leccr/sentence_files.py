@@ -1,4 +1,4 @@
-"""What sentence-transformers reads in a model folder: which method embeds texts, images, and both together.
+"""What sentence-transformers reads in a model folder: which method embeds texts, and if any images and both together.
 
     model = SentenceTransformer("org/leccr-x", trust_remote_code=True)
     model.encode(["ein roter ball", "两棵绿树"])                        # captions and queries
@@ -14,27 +14,31 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from modeling_leccr.configuration_streams_leccr import TextStreamConfig, TwoStreamConfig
+
 # A module of its own would be refused without `trust_remote_code`, even where this package is installed.
 MODULES = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.base.modules.transformer.Transformer"}]
 
 
-def sentence_files(config: Mapping[str, Any], processor: Mapping[str, Any]) -> dict[str, str]:
+def sentence_files(config: TextStreamConfig, processor: Mapping[str, Any]) -> dict[str, str]:
     """The files by which sentence-transformers (6.0 or newer) uses a saved model.
 
     Without them it would find the methods for texts and for images by itself, but not the way to give an image with
     its description; it would name the tokenizer's limit as the one of the inputs, and replace the model card on saving.
 
     Args:
-        config: content of `config.json`.
+        config: of the model.
         processor: content of `processor_config.json`.
 
     Returns:
         Content by file name.
     """
     items = {"method": "get_image_features", "method_output_name": "pooler_output"}
-    modalities = {"text": {"method": "get_text_features", "method_output_name": "pooler_output"}, "image": items}
+    modalities = {"text": {"method": "get_text_features", "method_output_name": "pooler_output"}}
+    if isinstance(config, TwoStreamConfig):
+        modalities["image"] = items
     transformer: dict[str, Any] = {"transformer_task": "feature-extraction", "module_output_name": "sentence_embedding"}
-    if config["item_source"] != "image":
+    if config.reads_description:
         modalities["image+text"] = items
         transformer["processing_kwargs"] = {"text": {"describes_images": True}}
     transformer |= {"modality_config": modalities, "max_seq_length": processor["max_length"]}

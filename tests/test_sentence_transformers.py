@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
-from transformers import AutoModel, AutoProcessor
+from transformers import AutoConfig, AutoModel, AutoProcessor
 
 from modeling_leccr import LeccrModel, LeccrProcessor
 from modeling_leccr.export import save_for_hub
@@ -195,8 +195,8 @@ def test_text_describes_images_only_where_asked():
 
 def test_the_files_follow_from_the_settings_alone(folder: Path):
     """These files are pushed: what they hold follows from the configuration and nothing else."""
-    config, settings = (json.loads((folder / f"{name}.json").read_text()) for name in ("config", "processor_config"))
-    files = sentence_files(config, settings)
+    settings = json.loads((folder / "processor_config.json").read_text())
+    files = sentence_files(AutoConfig.from_pretrained(folder), settings)
     assert all((folder / name).read_text(encoding="utf-8") == content for name, content in files.items())
     assert json.loads(files["modules.json"])[0]["type"].startswith("sentence_transformers.")
     assert json.loads(files["sentence_bert_config.json"])["max_seq_length"] == MAX_LENGTH
