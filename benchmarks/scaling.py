@@ -14,7 +14,7 @@ import json
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -22,11 +22,11 @@ from unittest import mock
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.multiprocessing import start_processes
 from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks import commands, measuring, sizes
 from benchmarks.measuring import GIBIBYTE, MEBIBYTE
+from benchmarks.processes import run_processes
 from modeling_leccr import LeccrConfig, packing_leccr
 from modeling_leccr.losses_leccr import LeccrCriterion, LossConfig, MatchingBatch
 from modeling_leccr.training.gather import gather_batch
@@ -144,15 +144,17 @@ class CountedCollectives:
         """DDP's own mean of a bucket of gradients, counted."""
         self.bytes["all_reduce of gradients"] += bucket.buffer().nbytes
         bucket.buffer().div_(dist.get_world_size())
-        work: Any = dist.all_reduce(bucket.buffer(), async_op=True)
-        return work.get_future().then(lambda future: future.value()[0])
+        # Waited for here: a callback would be freed by gloo's thread, which needs the interpreter's lock for it, while
+        # DDP holds the lock and waits for that thread to end. Neither would go on.
+        dist.all_reduce(bucket.buffer())
+        mean: torch.futures.Future[Tensor] = torch.futures.Future()
+        mean.set_result(bucket.buffer())
+        return mean
 
 
-def step_in_process(rank: int, processes: int, pairs: int, seed: int, folder: str) -> None:
+def step_in_process(folder: Path, pairs: int, seed: int) -> None:
     """One process of a step of tiny towers; it leaves what it counted."""
-    torch.set_num_threads(1)
-    store = dist.FileStore(f"{folder}/store", processes)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=processes)
+    rank, processes = dist.get_rank(), dist.get_world_size()
     torch.manual_seed(seed)
     model = sizes.build_model(tiny=True).train()
     batch = {name: value.chunk(processes)[rank] for name, value in sizes.training_batch(model, pairs).items()}
@@ -163,32 +165,42 @@ def step_in_process(rank: int, processes: int, pairs: int, seed: int, folder: st
     with mock.patch.object(dist, "all_gather", counted.counting(dist.all_gather)):
         rows = gather_batch(criterion.summarise(output, image_ids))
     criterion.total(criterion(rows, output.logit_scale)).backward()
-    write_json_atomic(Path(folder, f"{rank}.json"), dict(counted.bytes))
-    dist.destroy_process_group()
+    write_json_atomic(folder / f"{rank}.json", dict(counted.bytes))
 
 
-def communication(processes: int, pairs: int, seed: int) -> list[dict[str, Any]]:
-    """Rows of the table: what one process of a step hands over, counted and by formula.
+def communication(numbers: Sequence[int], pairs: int, seed: int) -> list[dict[str, Any]]:
+    """Rows of the table: what one process of a step hands over, counted and by formula, for numbers of processes.
 
     Raises:
         FormsDifferError: a count is not what the formula says.
+        ProcessesFailedError: a process failed or hung.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        start_processes(step_in_process, (processes, pairs, seed, folder), processes, start_method="fork")
-        counts = [json.loads(Path(folder, f"{rank}.json").read_text()) for rank in range(processes)]
-    expected = sent_bytes(sizes.build_model(tiny=True), pairs, processes)
-    if any(count != expected for count in counts):
-        raise measuring.FormsDifferError(f"{processes} processes sent {counts}; by formula it is {expected}.")
-    return [
-        {"processes": processes, "pairs": pairs, "collective": kind, "counted": counts[0][kind], "formula": size}
-        for kind, size in expected.items()
-    ]
+    # All forks before this process computes, which gives it threads of its own.
+    counted = {number: counted_bytes(number, pairs, seed) for number in numbers}
+    model, rows = sizes.build_model(tiny=True), []
+    for number, counts in counted.items():
+        expected = sent_bytes(model, pairs, number)
+        if any(count != expected for count in counts):
+            raise measuring.FormsDifferError(f"{number} processes sent {counts}; by formula it is {expected}.")
+        rows += [
+            {"processes": number, "pairs": pairs, "collective": kind, "counted": counts[0][kind], "formula": size}
+            for kind, size in expected.items()
+        ]
+    return rows
+
+
+def counted_bytes(processes: int, pairs: int, seed: int) -> list[dict[str, int]]:
+    """Bytes that each process of a step hands to each kind of collective."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        run_processes(step_in_process, folder, pairs, seed, world_size=processes, method="fork")
+        return [json.loads((folder / f"{rank}.json").read_text(encoding="utf-8")) for rank in range(processes)]
 
 
 def run(options: argparse.Namespace) -> None:
     """Count, compare, report."""
-    # Before this process has threads of its own, with which a fork could stall.
-    counted = [row for count in options.processes for row in communication(count, options.pairs, options.seed)]
+    # The first, for a process that has threads must not fork.
+    counted = communication(options.processes, options.pairs, options.seed)
     model: Any = sizes.build_model(tiny=options.tiny).train()
     parameters = sum(value.numel() for value in model.parameters())
     activations, matrices = activation_bytes(model), loss_matrices(model.config)

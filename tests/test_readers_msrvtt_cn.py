@@ -229,7 +229,7 @@ def test_reports_travel_between_processes_and_join():
     second.add("no video", "train", "b")
     second.add("no features", "test", "c")
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        first.merge(pool.apply(_same, (second,)))
+        first.merge(pool.apply_async(_same, (second,)).get(timeout=60))
     assert first.to_dict() == {"no video": {"train": ["a", "b"]}, "no features": {"test": ["c"]}}
 
 
