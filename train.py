@@ -20,7 +20,6 @@ from modeling_leccr.training.building import build_processor, load_splits
 from modeling_leccr.training.console import warn_once_of_many_workers
 from modeling_leccr.training.failures import TrainingStoppedError
 from modeling_leccr.training.outputs import (
-    MAIN_SYSTEM,
     push_main_system,
     record_start,
     save_and_verify,
@@ -28,7 +27,7 @@ from modeling_leccr.training.outputs import (
     write_metrics,
     write_pictures_and_report,
 )
-from modeling_leccr.training.run import control_recipes, reported_split, train_system, use_all_cores
+from modeling_leccr.training.run import TEACHER, control_recipes, reported_split, train_system, use_all_cores
 from reporting.run_record import PeakMemory
 
 logger = logging.getLogger("train")
@@ -47,9 +46,10 @@ def main(arguments: list[str]) -> None:
     use_all_cores()
     start = time.perf_counter()
     recipe = parse_recipe(arguments)
-    folder = Path(str(recipe.training.output_dir))
-    check_replaceable(folder / "model")
-    splits = load_splits(recipe.data)
+    main_system, folder = recipe.title, Path(str(recipe.training.output_dir))
+    for name in ("model", TEACHER) if recipe.first_stage else ("model",):
+        check_replaceable(folder / name)
+    splits = load_splits(recipe.data, read_images=recipe.config.item_source != "source_captions")
     processor = build_processor(recipe.model, splits["train"], recipe.data.target_languages)
     seconds = {"prepare data": time.perf_counter() - start}
     reported = reported_split(splits)
@@ -58,19 +58,19 @@ def main(arguments: list[str]) -> None:
     data_record = record_start(folder, recipe, splits) if is_first else {}
     with PeakMemory() as memory, logging_redirect_tqdm():
         runs = {
-            MAIN_SYSTEM: train_system(
+            main_system: train_system(
                 recipe,
                 splits,
                 processor,
-                folder / "checkpoints" / MAIN_SYSTEM,
-                base_folder=folder / "base",
+                folder / "checkpoints" / main_system,
+                parts_folder=folder,
                 data_record=data_record,
             )
         }
-        if runs[MAIN_SYSTEM].is_main_process:
+        if runs[main_system].is_main_process:
             start = time.perf_counter()
             logger.info("saving %s, and embedding with it in a fresh process", folder / "model")
-            difference = save_and_verify(folder, runs[MAIN_SYSTEM], processor, recipe.training.hub_license)
+            difference = save_and_verify(folder, runs[main_system], processor, recipe.training.hub_license)
             logger.info("reloaded in a fresh process: embeddings differ by at most %.1e", difference)
             logger.info("indexing and searching %s in a fresh process", folder / "items")
             searches = search_in_fresh_process(folder, splits[reported], languages)
@@ -79,7 +79,7 @@ def main(arguments: list[str]) -> None:
             runs[name] = train_system(
                 control, splits, processor, folder / "checkpoints" / name, data_record=data_record
             )
-    if not runs[MAIN_SYSTEM].is_main_process:
+    if not runs[main_system].is_main_process:
         return
     logger.info("drawing the pictures and writing the report")
     record = write_metrics(

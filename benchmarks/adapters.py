@@ -21,8 +21,9 @@ import torch
 from benchmarks import commands, measuring
 from modeling_leccr.export import save_for_hub
 from modeling_leccr.training.adapters import merge_adapter, save_adapter
-from modeling_leccr.training.arguments import ModelArguments, Recipe, build_recipe, merged, parse_recipe
+from modeling_leccr.training.arguments import ModelArguments, Recipe, build_recipe, parse_recipe
 from modeling_leccr.training.building import build_processor, load_splits
+from modeling_leccr.training.reading import merged
 from modeling_leccr.training.run import SystemRun, train_system
 from modeling_leccr.training.sharding import has_adapter
 from modeling_leccr.training.weights import ADAPTER_WEIGHTS

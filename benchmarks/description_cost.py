@@ -29,8 +29,9 @@ from benchmarks import commands, measuring, sizes
 from benchmarks.training_step import STAGES, Step
 from modeling_leccr import LeccrConfig, LeccrModel
 from modeling_leccr.export import save_for_hub
-from modeling_leccr.training.arguments import ModelArguments, Recipe, build_recipe, merged, parse_recipe
+from modeling_leccr.training.arguments import ModelArguments, Recipe, build_recipe, parse_recipe
 from modeling_leccr.training.building import build_processor, load_splits
+from modeling_leccr.training.reading import merged
 from modeling_leccr.training.run import SystemRun, train_system
 from processing.description_states import DescriptionStates, StatesDtype
 

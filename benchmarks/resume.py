@@ -27,9 +27,10 @@ from typing import Any
 
 from benchmarks import commands
 from benchmarks.measuring import FormsDifferError
-from modeling_leccr.training.arguments import build_recipe, merged
+from modeling_leccr.training.arguments import build_recipe
 from modeling_leccr.training.building import build_model, build_processor, load_splits
 from modeling_leccr.training.checkpoints import CHECKPOINT_FILE, saved_checkpoints
+from modeling_leccr.training.reading import merged
 from modeling_leccr.training.run import train_system
 from processing.files import write_json_atomic
 

@@ -5,10 +5,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 from tqdm.auto import tqdm
 
 from modeling_leccr.towers_leccr import eval_mode
-from processing.records import DESCRIPTION_COLUMN
+from processing.records import DESCRIPTION_COLUMN, SOURCE_LANGUAGE, caption_column
 from retrieval.items import read_column, read_ids, read_image
 from retrieval.ranks import check_finite
 from retrieval.sharing import Processes, has_split_weights
@@ -28,8 +29,10 @@ def encode_items(
 ) -> tuple[Tensor, Tensor | None]:
     """Embed the items of a split, from what the model's `config.item_source` names.
 
+    An item of a network of texts (`source_captions`) is the mean of its English captions.
+
     Args:
-        model: a `LeccrModel`.
+        model: of any system.
         processor: a `LeccrProcessor`.
         rows: rows of the schema (processing/records.py), such as a split of a data set.
         batch_size: items in one forward pass.
@@ -43,15 +46,17 @@ def encode_items(
         has no slots; float32 on the CPU.
 
     Raises:
-        ValueError: no rows, a picture that cannot be read, or an embedding that is not finite.
+        ValueError: no rows, a picture that cannot be read, an item without English captions where the model reads them,
+            or an embedding that is not finite.
     """
-    item_source = model.config.item_source
+    if model.config.item_source == "source_captions":
+        return _mean_captions(model, processor, rows, batch_size, progress=progress, shared=shared), None
     descriptions: list[str | None] = [None] * len(rows)
-    if use_descriptions and item_source != "image":
+    if use_descriptions and model.config.reads_description:
         descriptions = read_column(rows, DESCRIPTION_COLUMN)
 
     def embed(batch: list[int]) -> list[Tensor]:
-        images = None if item_source == "description" else [read_image(rows, i) for i in batch]
+        images = [read_image(rows, i) for i in batch] if model.config.reads_image else None
         batch_descriptions = [descriptions[i] for i in batch]
         inputs = processor(
             images=images,
@@ -72,6 +77,23 @@ def encode_items(
     for embeds in slot_embeds:
         check_finite(embeds, "slot_embeds")
     return image_embeds, slot_embeds[0] if slot_embeds else None
+
+
+def _mean_captions(
+    model: Any, processor: Any, rows: Sequence[Mapping[str, Any]], batch_size: int, *, progress: bool, shared: bool
+) -> Tensor:
+    """(num_items, embed_dim), unit norm: the direction of the mean of each item's English captions."""
+    column = caption_column(SOURCE_LANGUAGE)
+    captions = read_column(rows, column)
+    if missing := [position for position, texts in enumerate(captions) if not texts]:
+        raise ValueError(
+            f"{len(missing)} of {len(captions)} items have no {column} (first rows: {missing[:3]}), of which this "
+            f"model makes their embedding; caption them or leave them out."
+        )
+    texts = [caption for texts in captions for caption in texts]
+    embeds = encode_texts(model, processor, texts, 4 * batch_size, progress=progress, shared=shared)
+    means = torch.stack([part.mean(dim=0) for part in embeds.split([len(texts) for texts in captions])])
+    return normalize(means, dim=-1)
 
 
 def encode_texts(

@@ -167,7 +167,7 @@ def evaluation_protocol(
         "scoring": scoring,
         "global_weight": weight if scoring == "fused" else None,
         "item_source": model.config.item_source,
-        "descriptions": use_descriptions and model.config.item_source != "image",
+        "descriptions": use_descriptions and model.config.reads_description,
         "directions": ["i2t", "t2i"],
         "tie_rule": TIE_RULE,
         "languages": counts,

@@ -84,7 +84,7 @@ class ItemIndex:
         settings = {
             "scoring": scoring,
             "global_weight": weight if scoring == "fused" else None,
-            "descriptions": use_descriptions and model.config.item_source != "image",
+            "descriptions": use_descriptions and model.config.reads_description,
             "source": dict(source or {}),
         }
         probe_embed = encode_texts(model, processor, [PROBE_TEXT], progress=False)[0]

@@ -21,7 +21,7 @@ from modeling_leccr.training.adapters import merge_adapter, prepare_parts, save_
 from modeling_leccr.training.arguments import ModelArguments, Recipe, build_recipe
 from modeling_leccr.training.building import build_model, build_processor, load_splits
 from modeling_leccr.training.outputs import write_metrics, write_pictures_and_report
-from modeling_leccr.training.run import MAIN_SYSTEM, SystemRun, train_system
+from modeling_leccr.training.run import SystemRun, train_system
 from modeling_leccr.training.sharding import has_adapter
 from modeling_leccr.training.weights import load_weights
 from processing.processing_leccr import LeccrProcessor
@@ -57,13 +57,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, torch.Tens
     """A run folder with `base`, checkpoints, `adapter` and `model`, and the embeddings of the trained model."""
     folder = tmp_path_factory.mktemp("run")
     recipe = build_recipe(lora_settings(folder))
-    run, processor = train(recipe, folder / "checkpoints", base_folder=folder / "base")
+    run, processor = train(recipe, folder / "checkpoints", parts_folder=folder)
     expected = embeds(run.model)
     save_adapter(run.model, folder / "adapter")
     save_for_hub(merge_adapter(run.model), processor, folder / "model", record=run.record)
-    record = write_metrics(folder, {MAIN_SYSTEM: run}, seconds={}, peak_gib=0.0, truncation_rate=0.0)
+    record = write_metrics(folder, {"LECCR": run}, seconds={}, peak_gib=0.0, truncation_rate=0.0)
     names: dict[str, Any] = {"split_name": "test", "languages": ["de", "zh"], "searches": []}
-    write_pictures_and_report(folder, {MAIN_SYSTEM: run}, record, **names)
+    write_pictures_and_report(folder, {"LECCR": run}, record, **names)
     return folder, expected
 
 
@@ -141,7 +141,7 @@ def test_an_adapter_fits_its_base_wherever_both_are(
 
 def test_the_record_tells_how_much_was_trained(finished: tuple[Path, torch.Tensor]):
     """The point of an adapter is how little it is."""
-    counts = json.loads((finished[0] / "metrics.json").read_text())["parameters"][MAIN_SYSTEM]
+    counts = json.loads((finished[0] / "metrics.json").read_text())["parameters"]["LECCR"]
     weights = load_file(finished[0] / "adapter" / "adapter_model.safetensors")
     assert counts["trained"] == sum(value.numel() for value in weights.values())
     whole = load_file(finished[0] / "model" / "model.safetensors")

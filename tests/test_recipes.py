@@ -11,10 +11,10 @@ from modeling_leccr.training.arguments import (
     Recipe,
     build_recipe,
     help_text,
-    merged,
     parse_recipe,
     read_overrides,
 )
+from modeling_leccr.training.reading import merged
 from modeling_leccr.training.run import control_recipes
 from modeling_leccr.training.settings import FIXED
 from tests.training_parts import tiny_recipe
@@ -219,7 +219,7 @@ def test_help_names_every_setting(capsys: pytest.CaptureFixture[str]):
     words = " ".join(help_text().split())
     # The names inside the sections too, and what a section that is left out means.
     assert "Names: aligned_slots, description_dropout" in words and "vision_config" not in words
-    assert "teacher_temperature. --learning_rate_multipliers" in words and "Names: heads, text, vision." in words
+    assert "teacher_temperature, without." in words and "Names: heads, text, vision." in words
     assert "Default: r 16, lora_alpha 32, lora_dropout 0.05, target_modules queries and values." in words
 
 

@@ -120,7 +120,7 @@ def test_the_stream_is_that_of_this_process_and_seed(tmp_path: Path, data: Path,
     monkeypatch.setattr(type(recipe.training), "process_index", 1)
     monkeypatch.setattr(type(recipe.training), "world_size", 2)
     splits = load_splits(recipe.data)
-    pairs = training_pairs(recipe, splits["train"])
+    pairs = training_pairs(recipe, splits["train"], recipe.config)
     assert isinstance(pairs, StreamedPairs)
     expected = StreamedPairs(
         splits["train"], ["de"], seed=4, shuffle_buffer=8, num_readers=3, process_index=1, num_processes=2

@@ -12,7 +12,7 @@ from torch import nn
 from transformers.utils import is_peft_available
 
 from modeling_leccr.export import save_for_hub
-from modeling_leccr.modeling_leccr import LeccrModel
+from modeling_leccr.streams_leccr import TextStreamModel
 from modeling_leccr.training.sharding import has_adapter
 from modeling_leccr.training.weights import load_weights
 from processing.files import atomic_folder, write_text_atomic
@@ -90,7 +90,7 @@ def check_parts(
             )
 
 
-def prepare_parts(model: LeccrModel, training: Mapping[str, str], lora: Mapping[str, Any]) -> None:
+def prepare_parts(model: TextStreamModel, training: Mapping[str, str], lora: Mapping[str, Any]) -> None:
     """Make the parts of a model trainable as asked, in place.
 
     Adapters come into the towers that say "lora". All heads and the towers that say "full" are then trained and saved
@@ -132,7 +132,7 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
     return sum(value.numel() for value in used if value.requires_grad), sum(value.numel() for value in used)
 
 
-def merge_adapter(model: LeccrModel) -> LeccrModel:
+def merge_adapter(model: TextStreamModel) -> TextStreamModel:
     """Add an adapter into the matrices that it changes, in place; without adapter nothing happens.
 
     Returns:
@@ -154,7 +154,7 @@ def merge_adapter(model: LeccrModel) -> LeccrModel:
     return model
 
 
-def keep_base(model: LeccrModel, processor: LeccrProcessor, folder: str | Path, *, resumed: bool) -> None:
+def keep_base(model: TextStreamModel, processor: LeccrProcessor, folder: str | Path, *, resumed: bool) -> None:
     """Save the model that an adapter is about to be trained on: without it, the adapter is nothing.
 
     A resumed run takes the weights from there, because another version of torch draws other random ones.
@@ -182,7 +182,7 @@ def keep_base(model: LeccrModel, processor: LeccrProcessor, folder: str | Path, 
     model.name_or_path = str(target.resolve())
 
 
-def save_adapter(model: LeccrModel, folder: str | Path) -> Path:
+def save_adapter(model: TextStreamModel, folder: str | Path) -> Path:
     """Write the adapter alone: small, to be loaded over its base by peft or transformers.
 
     Args:
@@ -203,7 +203,7 @@ def save_adapter(model: LeccrModel, folder: str | Path) -> Path:
     return target
 
 
-def _targets(model: LeccrModel, tower: str, wanted: str | Collection[str] | None) -> list[str]:
+def _targets(model: TextStreamModel, tower: str, wanted: str | Collection[str] | None) -> list[str]:
     """Full names of the matrices of a tower that get an adapter."""
     matrices = [name for name, module in model.get_submodule(tower).named_modules() if isinstance(module, nn.Linear)]
     if wanted == "all-linear":

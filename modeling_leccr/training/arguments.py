@@ -8,28 +8,29 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import yaml
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.trainer_utils import HubStrategy
 
-from modeling_leccr.configuration_leccr import LeccrConfig
-from modeling_leccr.losses_leccr import LossConfig
 from modeling_leccr.training.adapters import LORA_FIELDS, LORA_WORDS, TOWERS, check_parts
 from modeling_leccr.training.checkpoints import check_is_checkpoint
 from modeling_leccr.training.checks import (
     check_base,
     check_evaluations,
+    check_first_stage,
     check_gradient_cache,
     check_metric,
     check_precision,
     check_processes,
+    check_stages,
     check_streaming,
     check_trackers,
 )
 from modeling_leccr.training.optimization import GROUPS, check_multipliers
+from modeling_leccr.training.reading import read_overrides, read_yaml
 from modeling_leccr.training.settings import WITHOUT_EFFECT, check_fixed, check_values, settings_help
 from modeling_leccr.training.states import check_encoder_is_frozen
+from modeling_leccr.training.systems import SYSTEMS, TWO_STAGES, System, first_stage, varied
 from processing.hub_upload import check_repo_id
 from processing.scenes import ScenesConfig
 from processing.traces import without_traces
@@ -55,10 +56,29 @@ class ModelArguments:
         default="google-bert/bert-base-multilingual-cased",
         metadata={"help": "As vision_tower. From scratch, the tokenizer is trained on the training captions."},
     )
-    model: dict[str, Any] = field(default_factory=dict, metadata={"help": "Choices of the model (LeccrConfig)."})
+    system: Literal["leccr", "cl2cm", "cross_lingual"] = field(
+        default="leccr",
+        metadata={
+            "help": "leccr, also for its baselines without slots; cl2cm, in two stages; cross_lingual, the first of "
+            "them alone, which reads no pictures."
+        },
+    )
+    model: dict[str, Any] = field(default_factory=dict, metadata={"help": "Choices of the model."})
     base_model: str | None = field(
         default=None,
-        metadata={"help": "Hub id or folder of a trained LECCR model to go on from, instead of towers and `model`."},
+        metadata={"help": "Hub id or folder of a trained model to go on from, instead of towers and `model`."},
+    )
+    cross_lingual: dict[str, Any] = field(
+        default_factory=dict,
+        metadata={"help": "Changes of the recipe for the first stage of cl2cm, the cross-lingual network."},
+    )
+    teacher: str | None = field(
+        default=None,
+        metadata={"help": "Hub id or folder of a trained cross-lingual network, instead of the first stage of cl2cm."},
+    )
+    init_from_teacher: bool = field(
+        default=False,
+        metadata={"help": "Start the text tower of cl2cm as the teacher's; for towers from scratch."},
     )
     image_size: int = field(default=224, metadata={"help": "Pixels a side."})
     vocab_size: int = field(default=8000, metadata={"help": "Of a tokenizer that is trained here."})
@@ -141,7 +161,7 @@ class LeccrTrainingArguments(TrainingArguments):
     hub_license: str | None = field(
         default=None, metadata={"help": "Licence of the weights by its name on the Hub, such as apache-2.0."}
     )
-    loss: dict[str, Any] = field(default_factory=dict, metadata={"help": "Weights and temperatures (LossConfig)."})
+    loss: dict[str, Any] = field(default_factory=dict, metadata={"help": "Weights and temperatures."})
     learning_rate_multipliers: dict[str, float] = field(
         default_factory=dict, metadata={"help": "Factors of learning_rate for parts of the model."}
     )
@@ -208,48 +228,54 @@ class LeccrTrainingArguments(TrainingArguments):
 
 @dataclass
 class Recipe:
-    """One parsed recipe; `settings` is what was said, for the record."""
+    """One parsed recipe.
+
+    Args:
+        settings: what was said, for the record.
+        config: of the model, with default towers; of a `base_model` it is not known yet.
+        first_stage: the recipe of the network that this one learns from, where it is trained before.
+    """
 
     model: ModelArguments
     data: DataArguments
     training: LeccrTrainingArguments
     settings: dict[str, Any]
+    config: Any
+    first_stage: "Recipe | None" = None
+
+    @property
+    def system(self) -> System:
+        """What is trained."""
+        return SYSTEMS[self.model.system]
+
+    @property
+    def title(self) -> str:
+        """What it is called in results."""
+        return self.system.titles[self.config.item_source]
 
     def public_settings(self) -> dict[str, Any]:
         """The settings as they may be published: no folder of this machine, no token, no place of the results."""
         public = _without_places(self.settings)
+        if changes := public.get("cross_lingual"):
+            public["cross_lingual"] = _without_places(changes)
         if controls := public.get("controls"):
             public["controls"] = {name: _without_places(changes) for name, changes in controls.items()}
         return without_traces(public)
 
 
-# Sections whose names nothing further down would check: a typo would train with the default.
+# Sections whose names nothing further down would check: a typo would train with the default. What `model` and `loss`
+# may hold depends on the system.
 _SECTIONS: dict[str, frozenset[str]] = {
-    "model": LeccrConfig.choosable(),
     "scenes": frozenset(entry.name for entry in dataclasses.fields(ScenesConfig)),
     "augmentation": frozenset({"scale", "ratio", "flip"}),
-    "loss": frozenset(entry.name for entry in dataclasses.fields(LossConfig)),
     "learning_rate_multipliers": frozenset(GROUPS),
     "lora": LORA_FIELDS,
 }
 
 
-_PLACES = frozenset({"dataset", "images", "description_states", "vision_tower", "text_tower", "base_model"})
+_PLACES = frozenset({"dataset", "images", "description_states", "vision_tower", "text_tower", "base_model", "teacher"})
+_MAY_BE_EMPTY = frozenset({*_SECTIONS, *SYSTEMS["leccr"].sections, "controls", "cross_lingual"})
 _PRIVATE_SETTINGS = re.compile(r"output_dir|logging_dir|run_name|resume_from_checkpoint|push_to_hub|hub_.*|.*_token")
-
-
-class _RecipeLoader(yaml.SafeLoader):
-    """YAML 1.1 reads 1e-5 as a string and `no`, as in `eval_strategy: no`, as false; people mean neither."""
-
-
-_RecipeLoader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_RecipeLoader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(true|True|false|False)$"), list("tTfF"))
-_RecipeLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
 
 
 def parse_recipe(arguments: Sequence[str]) -> Recipe:
@@ -267,7 +293,7 @@ def parse_recipe(arguments: Sequence[str]) -> Recipe:
     settings = read_yaml(path.read_text(encoding="utf-8"), f"the recipe {path}")
     if not isinstance(settings, dict):
         raise ValueError(f"the recipe {path} must be a mapping of names to values, got {type(settings).__name__}.")
-    return build_recipe(merged(settings, read_overrides(arguments[1:])))
+    return build_recipe(varied(settings, read_overrides(arguments[1:])))
 
 
 def build_recipe(settings: dict[str, Any]) -> Recipe:
@@ -286,10 +312,10 @@ def build_recipe(settings: dict[str, Any]) -> Recipe:
         own = {entry.name for entry in dataclasses.fields(ModelArguments)}
         settings = {name: value for name, value in settings.items() if value is not None or name not in own}
     # An empty section, or `--controls null` on the command line.
-    filled = {
-        name: {} if value is None and name in (*_SECTIONS, "controls") else value for name, value in settings.items()
-    }
-    for section, names in _SECTIONS.items():
+    filled = {name: {} if value is None and name in _MAY_BE_EMPTY else value for name, value in settings.items()}
+    check_values({"system": filled.get("system", "leccr")}, sections)  # it tells what the other sections may hold
+    system = SYSTEMS[filled.get("system", "leccr")]
+    for section, names in {**_SECTIONS, **system.sections}.items():
         _check_section(section, filled.get(section, {}), names)
     check_values(filled, sections)
     parser = HfArgumentParser(sections)  # type: ignore[arg-type]
@@ -303,17 +329,29 @@ def build_recipe(settings: dict[str, Any]) -> Recipe:
     check_metric(training, data.evaluation_languages or data.target_languages)
     if isinstance(training.resume_from_checkpoint, str):
         check_is_checkpoint(training.resume_from_checkpoint)
-    LossConfig.from_dict(training.loss)
+    system.loss_class.from_dict(training.loss)
     # With default towers: fields that contradict each other, of a control above all, show before hours of training.
-    config = LeccrConfig(**model.model)
+    config = system.config_class(**model.model)
     check_multipliers(training.learning_rate_multipliers)
     check_parts(
         training.tower_training, training.lora, training.learning_rate_multipliers, reads_image=config.reads_image
     )
     check_base(filled, [entry.name for entry in dataclasses.fields(ModelArguments)])
+    check_stages(model)
     if data.description_states is not None and model.base_model is None:
         check_encoder_is_frozen(config)
-    return Recipe(model, data, training, filled)
+    return Recipe(model, data, training, filled, config, _first_stage(filled))
+
+
+def _first_stage(settings: dict[str, Any]) -> Recipe | None:
+    """The recipe of the first stage, if this one has one that is still to be trained."""
+    if settings.get("system") != TWO_STAGES or settings.get("teacher") is not None:
+        return None
+    check_first_stage(settings.get("cross_lingual", {}), [entry.name for entry in dataclasses.fields(DataArguments)])
+    try:
+        return build_recipe(first_stage(settings))
+    except ValueError as error:
+        raise ValueError(f"the first stage of this recipe (cross_lingual) cannot be trained: {error}") from error
 
 
 def _without_places(settings: dict[str, Any]) -> dict[str, Any]:
@@ -333,53 +371,16 @@ def _check_section(section: str, values: Any, names: frozenset[str]) -> None:
         raise ValueError(f"unknown settings {unknown} in {section}; the known ones are {sorted(names)}.")
 
 
-def read_overrides(arguments: Sequence[str]) -> dict[str, Any]:
-    """`--a.b 1 --c=x` as {"a": {"b": 1}, "c": "x"}; values are YAML.
-
-    Raises:
-        ValueError: a word that is neither a name nor the value of one.
-    """
-    words = [part for word in arguments for part in (word.split("=", 1) if word.startswith("--") else [word])]
-    overrides: dict[str, Any] = {}
-    for position in range(0, len(words), 2):
-        name = words[position]
-        if not name.startswith("--"):
-            raise ValueError(f"overrides come as `--name value`, got {' '.join(words[position : position + 2])!r}.")
-        if position + 1 == len(words) or words[position + 1].startswith("--"):
-            raise ValueError(
-                f"overrides come as `--name value`, got {name!r} without a value; a switch is turned on with "
-                f"`{name} true`."
-            )
-        value: Any = read_yaml(words[position + 1], f"the value of {name}")
-        for key in reversed(name[2:].split(".")):
-            value = {key: value}
-        overrides = merged(overrides, value)
-    return overrides
-
-
-def read_yaml(text: str, place: str) -> Any:
-    """The value of YAML as recipes have it, in which 1e-5 is a number and `no` is a text.
-
-    Raises:
-        ValueError: the text at this place is no YAML.
-    """
-    try:
-        return yaml.load(text, _RecipeLoader)
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{place} must be YAML, got an error: {reason}.") from error
-
-
-def merged(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Settings with changes applied; mappings are merged, everything else is replaced."""
-    result = dict(settings)
-    for name, value in changes.items():
-        both_mappings = isinstance(value, dict) and isinstance(result.get(name), dict)
-        result[name] = merged(result[name], value) if both_mappings else value
-    return result
-
-
 def help_text() -> str:
     """All settings of a recipe, for `--help`."""
     titles = {"Model": ModelArguments, "Data": DataArguments, "Training": LeccrTrainingArguments}
-    return settings_help(titles, USAGE, _SECTIONS)
+    names = {section: _name_list(known) for section, known in _SECTIONS.items()}
+    for section in SYSTEMS["leccr"].sections:
+        of_system = {name: _name_list(system.sections[section]) for name, system in SYSTEMS.items()}
+        others = (f"With system {name}: {known}" for name, known in of_system.items() if name != "leccr")
+        names[section] = " ".join([of_system["leccr"], *others])
+    return settings_help(titles, USAGE, names)
+
+
+def _name_list(names: frozenset[str]) -> str:
+    return f"{', '.join(sorted(names))}."

@@ -12,10 +12,11 @@ from huggingface_hub import is_offline_mode
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
-from modeling_leccr.configuration_leccr import LeccrConfig
-from modeling_leccr.modeling_leccr import LeccrModel
+from modeling_leccr.modeling_cl2cm import CrossLingualModel
+from modeling_leccr.streams_leccr import TwoStreamModel
 from modeling_leccr.training.arguments import DataArguments, ModelArguments
 from modeling_leccr.training.sharding import has_adapter
+from modeling_leccr.training.systems import FIRST_STAGE, SYSTEMS
 from processing.media import attach_images
 from processing.processing_leccr import LeccrProcessor
 from processing.records import (
@@ -35,24 +36,28 @@ from retrieval.items import drop_unreadable, find_unreadable
 logger = logging.getLogger(__name__)
 
 
-def load_splits(data: DataArguments) -> dict[str, Any]:
+def load_splits(data: DataArguments, *, read_images: bool = True) -> dict[str, Any]:
     """The splits of a recipe under the names "train", "validation" and, where there is one, "test".
 
     Each is a `datasets.Dataset`, but for the training split of a stream, which is a `ParquetSplit`.
+
+    Args:
+        data: what the recipe says of them.
+        read_images: False for what learns from texts: pictures are neither needed, nor looked at, nor in the splits.
 
     Raises:
         ValueError: a split is absent or empty.
         NoDataSetError: there is no such data set.
     """
     try:
-        return _streamed_splits(data) if data.streaming else _whole_splits(data)
+        return _streamed_splits(data, read_images) if data.streaming else _whole_splits(data, read_images)
     except NoDataSetError as error:
         raise NoDataSetError(
             f"{error} The comments at the top of a recipe in configs/ tell how its data set is made."
         ) from error
 
 
-def _whole_splits(data: DataArguments) -> dict[str, Any]:
+def _whole_splits(data: DataArguments, read_images: bool) -> dict[str, Any]:
     if data.dataset == "scenes":
         loaded = load_scenes(ScenesConfig(**data.scenes))
     else:
@@ -65,13 +70,15 @@ def _whole_splits(data: DataArguments) -> dict[str, Any]:
                 f"{ {found: len(split) for found, split in loaded.items()} }."
             )
         splits[role] = loaded[name]
-    if data.images is not None:
+    if not read_images:
+        splits = {role: _texts_alone(split) for role, split in splits.items()}
+    elif data.images is not None:
         splits = _with_images(splits, data.images)
     elif IMAGE_COLUMN not in splits["train"].column_names:
         raise ValueError(
             f"the data set {data.dataset!r} holds texts alone; give the folder of its pictures as `images`."
         )
-    for role in _evaluated(data):
+    for role in _evaluated(data) if read_images else ():
         splits[role] = _readable(splits[role], role, data.corrupt_images)
     if data.train_items is not None:
         splits["train"] = splits["train"].select(range(min(data.train_items, len(splits["train"]))))
@@ -88,14 +95,20 @@ def _evaluated(data: DataArguments) -> list[str]:
     return [role for role in _split_names(data) if role != "train"]
 
 
-def _streamed_splits(data: DataArguments) -> dict[str, Any]:
+def _streamed_splits(data: DataArguments, read_images: bool) -> dict[str, Any]:
     """Of the training split the list of its files; the evaluated ones as a whole, and nothing of any other."""
     found = {
         role: find_parquet_split(data.dataset, name, config_name=data.dataset_config)
         for role, name in _split_names(data).items()
     }
-    evaluated = {role: _readable(found[role].load(), role, data.corrupt_images) for role in _evaluated(data)}
+    evaluated = {role: found[role].load() for role in _evaluated(data)}
+    for role, split in evaluated.items():
+        evaluated[role] = _readable(split, role, data.corrupt_images) if read_images else _texts_alone(split)
     return {"train": found["train"], **evaluated}
+
+
+def _texts_alone(split: datasets.Dataset) -> datasets.Dataset:
+    return split.remove_columns([IMAGE_COLUMN]) if IMAGE_COLUMN in split.column_names else split
 
 
 def _with_images(splits: dict[str, datasets.Dataset], images: str) -> dict[str, datasets.Dataset]:
@@ -124,7 +137,10 @@ def _readable(split: datasets.Dataset, role: str, corrupt_images: str) -> datase
 def build_processor(
     arguments: ModelArguments, train: datasets.Dataset | ParquetSplit, target_languages: Sequence[str]
 ) -> LeccrProcessor:
-    """Image processor and tokenizer that belong to the towers; a tower from scratch gets a tokenizer trained here.
+    """Image processor and tokenizer that belong to the towers.
+
+    A text tower from scratch gets a tokenizer that is trained here, or that of the teacher whose name the recipe has:
+    both stages read the same tokens.
 
     Raises:
         OSError: what is named is neither here nor on the Hub.
@@ -132,8 +148,12 @@ def build_processor(
     if arguments.base_model is not None:
         with _explained_absence(base_model=arguments.base_model):
             return LeccrProcessor.from_pretrained(arguments.base_model)
-    if isinstance(arguments.text_tower, dict):
-        tokenizer: PreTrainedTokenizerBase = train_tokenizer(
+    tokenizer: PreTrainedTokenizerBase
+    if isinstance(arguments.text_tower, dict) and arguments.teacher is not None:
+        with _explained_absence(teacher=arguments.teacher):
+            tokenizer = LeccrProcessor.from_pretrained(arguments.teacher).tokenizer
+    elif isinstance(arguments.text_tower, dict):
+        tokenizer = train_tokenizer(
             training_texts(train, target_languages), arguments.vocab_size, max_length=arguments.max_length
         )
     else:
@@ -151,17 +171,22 @@ def training_texts(train: datasets.Dataset | ParquetSplit, target_languages: Seq
     """All texts that training sees: English captions, their translations and the descriptions; of a stream a sample."""
     columns = [caption_column(SOURCE_LANGUAGE)]
     columns += [caption_column(language, translated=True) for language in target_languages]
-    check_columns(train.column_names, [*columns, DESCRIPTION_COLUMN], split="train")
-    columns.append(DESCRIPTION_COLUMN)
-    for row in train.sample(columns) if isinstance(train, ParquetSplit) else train.select_columns(columns):
-        for column in columns[:-1]:
+    check_columns(train.column_names, columns, split="train")
+    # Without descriptions too: some systems read none, and the others refuse such a split by themselves.
+    read = [*columns, *({DESCRIPTION_COLUMN} & set(train.column_names))]
+    for row in train.sample(read) if isinstance(train, ParquetSplit) else train.select_columns(read):
+        for column in columns:
             yield from (caption for caption in row[column] if caption is not None)
-        if row[DESCRIPTION_COLUMN]:
+        if row.get(DESCRIPTION_COLUMN):
             yield row[DESCRIPTION_COLUMN]
 
 
-def build_model(arguments: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> LeccrModel:
+def build_model(arguments: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> Any:
     """A trained model by name, pretrained towers by name, or towers from scratch by configuration.
+
+    Args:
+        arguments: of the recipe; their `system` says which model.
+        tokenizer: of the run.
 
     Raises:
         ValueError: one tower is a name and the other a configuration, a field is not allowed, or `base_model` is an
@@ -170,28 +195,66 @@ def build_model(arguments: ModelArguments, tokenizer: PreTrainedTokenizerBase) -
     """
     if arguments.base_model is not None:
         with _explained_absence(base_model=arguments.base_model):
-            return _trained_model(arguments.base_model)
-    vision, text = arguments.vision_tower, arguments.text_tower
-    if isinstance(vision, dict) != isinstance(text, dict):
+            return _trained_model(arguments.base_model, SYSTEMS[arguments.system].model_class, "base_model")
+    system, text = SYSTEMS[arguments.system], arguments.text_tower
+    towers = {"text_tower": text}
+    if has_image_stream := issubclass(system.model_class, TwoStreamModel):
+        towers = {"vision_tower": arguments.vision_tower, **towers}
+    if len({isinstance(tower, dict) for tower in towers.values()}) > 1:
         raise ValueError("vision_tower and text_tower must both be names or both be configurations from scratch.")
-    if not isinstance(vision, dict):
-        with _explained_absence(vision_tower=vision, text_tower=text):
-            return LeccrModel.from_towers(vision, text, image_size=arguments.image_size, **arguments.model)
-    vision_config = _scratch_config(vision, image_size=arguments.image_size)
-    text_config = _scratch_config(
+    if not isinstance(text, dict):
+        with _explained_absence(**towers):
+            if not has_image_stream:
+                return system.model_class.from_tower(text, **arguments.model)
+            return system.model_class.from_towers(*towers.values(), image_size=arguments.image_size, **arguments.model)
+    fields = dict(arguments.model)
+    if has_image_stream:
+        fields["vision_config"] = _scratch_config(arguments.vision_tower, image_size=arguments.image_size)
+    fields["text_config"] = _scratch_config(
         text,
         vocab_size=len(tokenizer),
         max_position_embeddings=arguments.max_length,
         pad_token_id=tokenizer.pad_token_id,
     )
-    return LeccrModel(LeccrConfig(vision_config=vision_config, text_config=text_config, **arguments.model))
+    return system.model_class(system.config_class(**fields))
 
 
-def _trained_model(name: str) -> LeccrModel:
-    model: LeccrModel = LeccrModel.from_pretrained(name, dtype=torch.float32)  # bf16 weights would lose small steps
+def load_teacher(name: str | Path, processor: LeccrProcessor) -> CrossLingualModel:
+    """A trained cross-lingual network, as it is asked in the second stage: nothing of it learns or drops out.
+
+    Args:
+        name: its folder or Hub id.
+        processor: of the second stage, whose tokens the teacher reads too.
+
+    Raises:
+        ValueError: it is something else, or reads other tokens or shorter texts.
+        OSError: it is neither here nor on the Hub.
+    """
+    with _explained_absence(teacher=str(name)):
+        teacher: CrossLingualModel = _trained_model(str(name), CrossLingualModel, "teacher")
+        tokenizer = LeccrProcessor.from_pretrained(name).tokenizer
+    if tokenizer.get_vocab() != processor.tokenizer.get_vocab():
+        raise ValueError(
+            f"teacher must read with the tokenizer of this run, got {str(name)!r} with {len(tokenizer)} tokens where "
+            f"the run has {len(processor.tokenizer)}, not all the same; train both stages with one text tower."
+        )
+    if tokenizer.model_max_length < processor.max_length:
+        raise ValueError(
+            f"teacher must read texts of max_length {processor.max_length} tokens, got {str(name)!r} for at most "
+            f"{tokenizer.model_max_length}; lower max_length."
+        )
+    return teacher.requires_grad_(False).eval()
+
+
+def _trained_model(name: str, model_class: Any, setting: str) -> Any:
+    wanted = model_class.config_class.model_type
+    found = PreTrainedConfig.get_config_dict(name)[0].get("model_type", wanted)
+    if found != wanted:
+        raise ValueError(f"{setting} must be a model of type {wanted!r}, got {name!r} of type {found!r}.")
+    model = model_class.from_pretrained(name, dtype=torch.float32)  # bf16 weights would lose small steps
     if has_adapter(model):
         raise ValueError(
-            f"base_model must be a whole model, got the adapter {name!r}; give the folder `model` of its run, in which "
+            f"{setting} must be a whole model, got the adapter {name!r}; give the folder `model` of its run, in which "
             f"it is merged."
         )
     # An adapter that is trained on it finds it by this name from anywhere.
@@ -214,7 +277,8 @@ def _scratch_config(tower: dict[str, Any], **defaults: Any) -> PreTrainedConfig:
 
 def _image_processor(arguments: ModelArguments) -> Any:
     size = {"height": arguments.image_size, "width": arguments.image_size}
-    if isinstance(arguments.vision_tower, dict):
+    # A network of texts alone has one that nothing reads, for the sake of the class.
+    if isinstance(arguments.vision_tower, dict) or arguments.system == FIRST_STAGE:
         return ViTImageProcessorPil(size=size)
     # The published protocol resizes to a square; CLIP's own centre crop would cut what captions mention.
     with _explained_absence(vision_tower=arguments.vision_tower):

@@ -15,7 +15,7 @@ from retrieval.metrics import recall_metrics
 from retrieval.ranks import RetrievalRanks
 
 if TYPE_CHECKING:
-    from modeling_leccr.training.arguments import DataArguments, LeccrTrainingArguments
+    from modeling_leccr.training.arguments import DataArguments, LeccrTrainingArguments, ModelArguments
 
 
 def check_trackers(trackers: Sequence[str]) -> None:
@@ -141,11 +141,60 @@ def check_base(settings: Mapping[str, Any], names: Collection[str]) -> None:
     Raises:
         ValueError: there is a base_model, and one of the others.
     """
-    given = sorted(name for name in names if settings.get(name) and name != "base_model")
+    beside = {"base_model", "system", "teacher"}
+    given = sorted(name for name in names if settings.get(name) and name not in beside)
     if settings.get("base_model") and given:
         raise ValueError(
             f"base_model brings its towers, sizes and processor, so {given} would do nothing; leave them out of the "
             f"recipe, or take them back with `{' '.join(f'--{name} null' for name in given)}`."
+        )
+
+
+def check_stages(model: "ModelArguments") -> None:
+    """Refuse settings of training in two stages where there are not two, or where the first is missing.
+
+    Args:
+        model: of the recipe.
+
+    Raises:
+        ValueError: a setting would do nothing, or a trained model is to go on without its teacher.
+    """
+    names = ("teacher", "cross_lingual", "init_from_teacher")
+    given = [name for name in names if getattr(model, name)]
+    if given and model.system != "cl2cm":
+        raise ValueError(f"{given} need system: cl2cm, got {model.system!r}; leave them out, or set the system.")
+    if model.init_from_teacher and {"text_tower", "model"} & set(model.cross_lingual):
+        raise ValueError(
+            "init_from_teacher needs both stages to have the same text tower and the same choices of the model, got "
+            f"{sorted(model.cross_lingual)} in cross_lingual; leave text_tower and model out there."
+        )
+    if model.system == "cl2cm" and model.base_model and not model.teacher:
+        raise ValueError(
+            "base_model with system: cl2cm needs its teacher, a folder or Hub id of a cross-lingual network that reads "
+            "with the same tokenizer; got none."
+        )
+
+
+def check_first_stage(changes: Mapping[str, Any], data_names: Collection[str]) -> None:
+    """Refuse changes for the first stage of what both stages share.
+
+    Args:
+        changes: the section `cross_lingual` of a recipe.
+        data_names: settings of the data.
+
+    Raises:
+        ValueError: there is such a change.
+    """
+    shared = {*data_names, "system", "teacher", "base_model", "init_from_teacher", "cross_lingual", "controls"}
+    shared |= {"vocab_size", "max_length", "clean_captions", "output_dir", "push_to_hub", "resume_from_checkpoint"}
+    refused = sorted(set(changes) & shared)
+    # Both stages read with one tokenizer: that of a tower by name, or one that is trained here.
+    if isinstance(changes.get("text_tower"), str):
+        refused.append("text_tower (by name)")
+    if refused:
+        raise ValueError(
+            f"cross_lingual changes what the first stage learns with, not what both stages share, got {refused}; set "
+            f"them for the whole recipe, or train the network by a recipe of its own and name it as teacher."
         )
 
 

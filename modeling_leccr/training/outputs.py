@@ -17,12 +17,12 @@ from modeling_leccr.export import save_for_hub
 from modeling_leccr.publishing import push_model
 from modeling_leccr.training.adapters import merge_adapter, save_adapter
 from modeling_leccr.training.arguments import LeccrTrainingArguments, Recipe
-from modeling_leccr.training.run import MAIN_SYSTEM, SystemRun
+from modeling_leccr.training.run import TEACHER, SystemRun
 from modeling_leccr.training.sharding import has_adapter
 from processing.files import write_json_atomic
 from processing.hub_card import CardError
 from processing.processing_leccr import LeccrProcessor
-from processing.records import ID_COLUMN, query_column
+from processing.records import ID_COLUMN, IMAGE_COLUMN, query_column
 from processing.sources import write_shard
 from reporting.compare import draw_recalls
 from reporting.curves import draw_training_curves
@@ -64,10 +64,15 @@ def write_metrics(
     peak_gib: float,
     truncation_rate: float,
 ) -> dict[str, Any]:
-    """Write `metrics.json`: what each system scored, how it was measured, and on what."""
-    main = runs[MAIN_SYSTEM].record
+    """Write `metrics.json`: what each system scored, the main one before others, how it was measured, and on what."""
+    title, run = next(iter(runs.items()))
+    main, teacher = run.record, run.first_stage
+    if teacher is not None:
+        seconds = {f"train {title}, first stage": teacher.seconds or 0.0, **seconds}
     record = {
         "systems": {name: run.record.metrics for name, run in runs.items()},
+        # Its items are English captions: no number of a system that finds pictures compares with its own.
+        **({} if teacher is None else {TEACHER: {"metrics": teacher.metrics, "protocol": teacher.protocol}}),
         "protocol": main.protocol,
         "checkpoint_choice": main.checkpoint_choice,
         "parameters": {
@@ -157,8 +162,8 @@ def search_in_fresh_process(folder: Path, split: datasets.Dataset, languages: li
     """Search the split with one human caption of each language, by the command that a user would type.
 
     The captions are those of items at equal distances in the split, so nobody chose the ones that work; where an item
-    has only refused translations, the next one is taken. Writes
-    `items/`, `index/`, `searches.json` and `retrieval.png`.
+    has only refused translations, the next one is taken. Writes `items/`, `index/`, `searches.json` and, where items
+    have pictures, `retrieval.png`.
     """
     items = folder / "items"
     items.mkdir(exist_ok=True)
@@ -175,8 +180,9 @@ def search_in_fresh_process(folder: Path, split: datasets.Dataset, languages: li
         "--query-file": "queries.json",
         "--save-index": "index",
         "--save-results": "searches.json",
-        "--save-picture": "retrieval.png",
     }
+    if IMAGE_COLUMN in split.column_names:
+        options["--save-picture"] = "retrieval.png"
     command = [sys.executable, "-m", "hub_scripts.search", *(word for pair in options.items() for word in pair)]
     # The script runs in another folder, and a checkout that is not installed is importable from its own root alone.
     paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -198,10 +204,11 @@ def write_pictures_and_report(
 ) -> None:
     """Write `training.png`, `comparison.png` and `report.md` from the record alone."""
     results = {name: metrics[split_name] for name, metrics in record["systems"].items()}
+    title, run = next(iter(runs.items()))
     alone = without_descriptions(split_name)
     beside = {f"{name} without descriptions": m[alone] for name, m in record["systems"].items() if alone in m}
-    num_items = int(results[MAIN_SYSTEM][f"{languages[0]}/num_items"])
-    draw_training_curves(runs[MAIN_SYSTEM].log_history, folder / "training.png", title="LECCR training")
+    num_items = int(results[title][f"{languages[0]}/num_items"])
+    draw_training_curves(run.log_history, folder / "training.png", title=f"{title} training")
     draw_recalls(
         results,
         languages,
@@ -215,14 +222,16 @@ def write_pictures_and_report(
             "the system beside its controls" if len(results) > 1 else "text to image R@1 in each language"
         ),
     }
-    if searches:
+    if (folder / "retrieval.png").is_file():
         files["retrieval.png"] = "the top hits of one query in each language"
+    if run.first_stage is not None:
+        files[TEACHER] = "the cross-lingual network of the first stage, ready for the Hub"
     files |= {"metrics.json": "all numbers and settings", "model": "the model, ready for the Hub"}
     if "lora" in (record["settings"].get("vision_training"), record["settings"].get("text_training")):
         files["adapter"] = "the adapter alone, to be loaded over its base"
     write_report(
         folder / "report.md",
-        title=f"LECCR on {Path(record['settings'].get('dataset', 'scenes')).name}",
+        title=f"{title} on {Path(record['settings'].get('dataset', 'scenes')).name}",
         settings=record["settings"],
         metrics_by_system=results | beside,
         languages=languages,

@@ -11,15 +11,19 @@ from typing import Any
 
 import datasets
 import torch
+from accelerate import PartialState
 from transformers import set_seed
 
-from modeling_leccr.modeling_leccr import LeccrModel
-from modeling_leccr.training.adapters import count_parameters, keep_base, prepare_parts
-from modeling_leccr.training.arguments import DataArguments, LeccrTrainingArguments, Recipe, build_recipe, merged
+from modeling_leccr.export import save_for_hub
+from modeling_leccr.modeling_cl2cm import Cl2cmModel, CrossLingualModel
+from modeling_leccr.training.adapters import count_parameters, keep_base, merge_adapter, prepare_parts
+from modeling_leccr.training.arguments import DataArguments, LeccrTrainingArguments, Recipe, build_recipe
 from modeling_leccr.training.batches import GlobalBatches
-from modeling_leccr.training.building import build_model
+from modeling_leccr.training.building import build_model, load_teacher
+from modeling_leccr.training.checkpoints import changed_settings
 from modeling_leccr.training.sharding import whole_model
 from modeling_leccr.training.states import training_states
+from modeling_leccr.training.systems import TWO_STAGES, varied
 from modeling_leccr.training.trainer import LeccrTrainer
 from processing.augmentation import RandomResizedCrop
 from processing.pairs import CaptionPairs
@@ -33,7 +37,7 @@ from retrieval.items import read_column
 
 logger = logging.getLogger(__name__)
 
-MAIN_SYSTEM = "LECCR"
+TEACHER = "teacher"  # the folder of the network of a first stage
 # Splits and processor are made once, so that systems are compared on the same inputs; the main system alone is pushed.
 _SHARED_SETTINGS = {entry.name for entry in dataclasses.fields(DataArguments)} | {
     "image_size",
@@ -62,13 +66,15 @@ class SystemRun:
         record: what it scored on each split and how that was measured.
         log_history: the trainer's log.
         num_parameters: those that were trained, and all; see `count_parameters`.
+        first_stage: the same record of its teacher, where it was trained before it.
     """
 
-    model: LeccrModel
+    model: Any
     record: ModelRecord
     log_history: list[dict[str, float]]
     is_main_process: bool
     num_parameters: tuple[int, int]
+    first_stage: ModelRecord | None = None
 
 
 def control_recipes(recipe: Recipe) -> dict[str, Recipe]:
@@ -79,7 +85,7 @@ def control_recipes(recipe: Recipe) -> dict[str, Recipe]:
     """
     for name, changes in recipe.training.controls.items():
         refused = sorted(set(changes) & _SHARED_SETTINGS)
-        if refused or name == MAIN_SYSTEM or "/" in name:
+        if refused or name == recipe.title or "/" in name:
             raise ValueError(
                 f"the control {name!r} must have a name of its own without '/', and share the data and the processor "
                 f"with the main system; got changes of {refused or 'the name'}. Train it as a recipe of its own."
@@ -87,7 +93,7 @@ def control_recipes(recipe: Recipe) -> dict[str, Recipe]:
     shared = {name: value for name, value in recipe.settings.items() if name != "controls"}
     if isinstance(shared.get("resume_from_checkpoint"), str):
         shared["resume_from_checkpoint"] = True  # a folder is one of the main system, and a control has its own
-    controls = {name: merged(shared, changes) for name, changes in recipe.training.controls.items()}
+    controls = {name: varied(shared, changes) for name, changes in recipe.training.controls.items()}
     for settings in controls.values():
         if not settings.get("base_model") and settings.get("model", {}).get("description_encoder") != "frozen":
             settings.pop("description_states", None)  # the store of the main system is of no use to this one
@@ -103,20 +109,21 @@ def train_system(
     processor: LeccrProcessor,
     folder: Path,
     *,
-    base_folder: Path | None = None,
+    parts_folder: Path | None = None,
     data_record: Mapping[str, Any] | None = None,
 ) -> SystemRun:
     """Train one system and evaluate its best checkpoint on every split but the training one.
 
-    A model that can do without descriptions is also evaluated without them, on the last of these splits.
+    Where the recipe has two stages, the first is trained before, unless this run goes on from after it. A model that
+    can do without descriptions is also evaluated without them, on the last of these splits.
 
     Args:
         recipe: what to train.
         splits: from `load_splits`.
         processor: shared by the systems that are compared.
         folder: for the checkpoints; `--resume_from_checkpoint true` continues from the last one there, if any.
-        base_folder: for the model that an adapter is trained on, where `base_model` names none; `base` in `folder` by
-            default.
+        parts_folder: where the network of the first stage is kept as `teacher`, and as `base` the model that an adapter
+            is trained on, if `base_model` names none; `folder` by default.
         data_record: fingerprints of the splits, for the record.
 
     Raises:
@@ -124,33 +131,30 @@ def train_system(
     """
     args, data = copy.copy(recipe.training), recipe.data
     args.output_dir = str(folder)
+    kept = parts_folder or folder
+    teacher = _teacher(recipe, splits, processor, folder, kept / TEACHER, data_record)
+    # After the first stage: the second draws the same numbers with a teacher from elsewhere.
     set_seed(args.seed)
     languages = data.evaluation_languages or data.target_languages
-    model = build_model(recipe.model, processor.tokenizer)
+    model = _starting_model(recipe, processor, teacher)
     check_descriptions(model.config, splits)
     if recipe.model.base_model is None:
-        _prepare_base(model, processor, args, base_folder or folder / "base")
+        _prepare_base(model, processor, args, kept / "base")
     prepare_parts(model, args.tower_training, args.lora)
     num_parameters = count_parameters(model)
     evaluations = _evaluations(model.config, splits)
     protocol = _protocol(recipe, model, splits, evaluations)
-    record = ModelRecord(
-        languages=tuple(dict.fromkeys(code.removesuffix("_mt") for code in (*data.target_languages, *languages))),
-        protocol=protocol,
-        settings=recipe.public_settings(),
-        data=data_record or {},
-        environment=environment(),
-    )
     trainer = LeccrTrainer(
         model,
         args,
         processor=processor,
-        pairs=training_pairs(recipe, splits["train"]),
+        pairs=training_pairs(recipe, splits["train"], model.config),
+        teacher=teacher,
         validation=splits["validation"],
         languages=languages,
         augmentation=_augmentation(data, processor),
         description_states=training_states(data.description_states, model, processor, splits["train"], args),
-        record=record,
+        record=_record(recipe, protocol, data_record),
     )
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     seconds = trainer.training_time.seconds
@@ -169,12 +173,79 @@ def train_system(
         log_history=trainer.state.log_history,
         is_main_process=trainer.is_world_process_zero(),
         num_parameters=num_parameters,
+        first_stage=ModelRecord.read(kept / TEACHER) if recipe.first_stage is not None else None,
     )
 
 
-def _prepare_base(
-    model: LeccrModel, processor: LeccrProcessor, args: LeccrTrainingArguments, base_folder: Path
-) -> None:
+def _record(recipe: Recipe, protocol: Mapping[str, Any], data_record: Mapping[str, Any] | None) -> ModelRecord:
+    """What is known of a system before it is trained."""
+    languages = (*recipe.data.target_languages, *recipe.data.evaluation_languages)
+    return ModelRecord(
+        languages=tuple(dict.fromkeys(code.removesuffix("_mt") for code in languages)),
+        protocol=protocol,
+        settings=recipe.public_settings(),
+        data=data_record or {},
+        environment=environment(),
+    )
+
+
+def _starting_model(recipe: Recipe, processor: LeccrProcessor, teacher: CrossLingualModel | None) -> Any:
+    model = build_model(recipe.model, processor.tokenizer)
+    if recipe.model.init_from_teacher and teacher is not None:
+        start_from_teacher(model, teacher)
+    return model
+
+
+def _teacher(
+    recipe: Recipe,
+    splits: Mapping[str, datasets.Dataset],
+    processor: LeccrProcessor,
+    folder: Path,
+    place: Path,
+    data_record: Mapping[str, Any] | None,
+) -> CrossLingualModel | None:
+    """The network that a recipe learns from, if it does; trained here and saved in `place`, unless it is there."""
+    if recipe.model.system != TWO_STAGES:
+        return None
+    stage = recipe.first_stage
+    if stage is None:
+        return load_teacher(str(recipe.model.teacher), processor)
+    if stage.training.resume_from_checkpoint and place.is_dir():
+        before, now = ModelRecord.read(place).settings, stage.public_settings()
+        logger.info("the first stage of this run is finished: %s", place)
+        if changes := changed_settings(before, now):
+            logger.warning("%s was trained with other settings: %s", place, "; ".join(changes))
+    else:
+        logger.info("first stage: %s", stage.title)
+        run = train_system(stage, splits, processor, folder / "first_stage", data_record=data_record)
+        if run.is_main_process:
+            save_for_hub(merge_adapter(run.model), processor, place, record=run.record)
+        PartialState().wait_for_everyone()
+        logger.info("second stage: %s, taught by %s", recipe.title, place)
+    # Read from the disk in either case: what teaches is what was saved, also in processes that hold a part of it.
+    return load_teacher(place, processor)
+
+
+def start_from_teacher(model: Cl2cmModel, teacher: CrossLingualModel) -> None:
+    """Give the text tower and its projection the weights of the teacher's, in place.
+
+    Raises:
+        ValueError: they have other shapes.
+    """
+    for part in ("text_model", "text_projection"):
+        own, weights = model.get_submodule(part), teacher.get_submodule(part).state_dict()
+        shapes = {
+            name: (value.shape, weights.get(name, torch.empty(0)).shape) for name, value in own.state_dict().items()
+        }
+        if wrong := [name for name, (wanted, found) in shapes.items() if wanted != found]:
+            raise ValueError(
+                f"init_from_teacher needs a teacher with the same text tower and embed_dim, got other shapes in {part} "
+                f"({wrong[:3]}); set the same text_tower and embed_dim, or leave init_from_teacher out."
+            )
+        own.load_state_dict(weights)
+
+
+def _prepare_base(model: Any, processor: LeccrProcessor, args: LeccrTrainingArguments, base_folder: Path) -> None:
     """Keep the model as it is, if an adapter is to be trained on it; a run that goes on takes the one that it kept."""
     if "lora" not in args.tower_training.values():
         return
@@ -187,15 +258,25 @@ def _augmentation(data: DataArguments, processor: LeccrProcessor) -> RandomResiz
     return RandomResizedCrop(side, **data.augmentation) if data.augmentation else None
 
 
-def training_pairs(recipe: Recipe, train: datasets.Dataset | ParquetSplit) -> CaptionPairs | StreamedPairs:
+def training_pairs(recipe: Recipe, train: datasets.Dataset | ParquetSplit, config: Any) -> CaptionPairs | StreamedPairs:
     """The pairs of a training split, or of the share of this process in the stream of one.
+
+    Args:
+        recipe: what to train.
+        train: the split.
+        config: of the model, which says what is read of an item.
 
     Raises:
         ValueError: there are fewer pairs than a batch takes.
     """
     args, data = recipe.training, recipe.data
+    reading: dict[str, Any] = {
+        "corrupt_images": data.corrupt_images,
+        "read_images": config.reads_image,
+        "read_descriptions": config.reads_description,
+    }
     if not isinstance(train, ParquetSplit):
-        pairs = CaptionPairs(train, data.target_languages, corrupt_images=data.corrupt_images)
+        pairs = CaptionPairs(train, data.target_languages, **reading)
         size, processes = args.per_device_train_batch_size, args.world_size
         # For its check: training itself comes after all descriptions were encoded.
         GlobalBatches(len(pairs), size, seed=0, num_processes=processes, drop_last=args.dataloader_drop_last)
@@ -208,7 +289,7 @@ def training_pairs(recipe: Recipe, train: datasets.Dataset | ParquetSplit) -> Ca
         num_readers=max(1, args.dataloader_num_workers),
         process_index=args.process_index,
         num_processes=args.world_size,
-        corrupt_images=data.corrupt_images,
+        **reading,
     )
 
 
@@ -222,7 +303,7 @@ def _evaluations(config: Any, splits: Collection[str]) -> dict[str, tuple[str, b
 
 
 def _protocol(
-    recipe: Recipe, model: LeccrModel, splits: Mapping[str, Any], evaluations: Mapping[str, tuple[str, bool]]
+    recipe: Recipe, model: Any, splits: Mapping[str, Any], evaluations: Mapping[str, tuple[str, bool]]
 ) -> dict[str, dict[str, Any]]:
     """Name of each evaluation -> how it is measured."""
     data = recipe.data

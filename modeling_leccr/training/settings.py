@@ -2,7 +2,7 @@
 
 import dataclasses
 import textwrap
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -121,13 +121,13 @@ def check_fixed(args: TrainingArguments) -> None:
             raise ValueError(f"{name} must be {_shown(value)}, got {_shown(found)}: {reason}.")
 
 
-def settings_help(sections: Mapping[str, type], usage: str, names: Mapping[str, Collection[str]]) -> str:
+def settings_help(sections: Mapping[str, type], usage: str, names: Mapping[str, str]) -> str:
     """All settings of a recipe: those of this project and the often changed ones explained, the others named.
 
     Args:
         sections: title -> dataclass.
         usage: the form of the command.
-        names: setting that is a mapping -> the names that it may hold.
+        names: setting that is a mapping -> the names that it may hold, in words.
     """
     parents = {entry.name for entry in dataclasses.fields(TrainingArguments)}
     lines = [f"usage: {usage}"]
@@ -140,7 +140,7 @@ def settings_help(sections: Mapping[str, type], usage: str, names: Mapping[str, 
                 continue
             text = _OFTEN_CHANGED.get(entry.name) or (entry.metadata.get("help", "") if entry.name in own else None)
             if text is not None:
-                known = f" Names: {', '.join(sorted(names[entry.name]))}." if entry.name in names else ""
+                known = f" Names: {names[entry.name]}" if entry.name in names else ""
                 lines += _help_lines(entry, text + known)
             elif entry.init and entry.name in parents:
                 others.append(entry.name)

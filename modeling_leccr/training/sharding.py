@@ -11,7 +11,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from transformers import Trainer, TrainerCallback
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-from modeling_leccr.modeling_leccr import LeccrModel
+from modeling_leccr.streams_leccr import TextStreamModel
 
 # FSDP puts the weights together for `forward` alone; evaluation calls these.
 _EMBEDDING_METHODS = ("get_image_features", "get_text_features")
@@ -23,6 +23,8 @@ class EmbedWithSplitWeights(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Called by the trainer once the weights are split, with the model among the keywords."""
         for name in _EMBEDDING_METHODS:
+            if not hasattr(kwargs["model"], name):
+                continue  # a network of texts embeds no images
             register_fsdp_forward_method(kwargs["model"], name)  # without effect on other models
 
 
@@ -31,7 +33,7 @@ def is_split(model: torch.nn.Module) -> bool:
     return isinstance(model, FSDPModule)
 
 
-def prepare_splitting(model: LeccrModel, plugin: Any) -> None:
+def prepare_splitting(model: TextStreamModel, plugin: Any) -> None:
     """Adapt accelerate's settings of FSDP, before it splits the weights.
 
     Args:
@@ -55,7 +57,7 @@ def prepare_splitting(model: LeccrModel, plugin: Any) -> None:
     fully_shard(model.logit_scale, offload_policy=plugin.cpu_offload)
 
 
-def prepare_deepspeed(model: LeccrModel, plugin: Any) -> None:
+def prepare_deepspeed(model: TextStreamModel, plugin: Any) -> None:
     """As `prepare_splitting`, for DeepSpeed.
 
     Args:
@@ -83,7 +85,7 @@ def prepare_deepspeed(model: LeccrModel, plugin: Any) -> None:
     _refuse_adapters(model, "ZeRO-3")
 
 
-def clamp_temperature(model: LeccrModel) -> None:
+def clamp_temperature(model: TextStreamModel) -> None:
     """`model.logit_scale.clamp_()`, also where DeepSpeed's optimizer updates a copy; every process must call."""
     scale = model.logit_scale
     if scale.max_log is None or not (hasattr(scale.value, "ds_id") or hasattr(scale.value, "_hp_mapping")):
@@ -105,7 +107,7 @@ def clamp_temperature(model: LeccrModel) -> None:
         scale.clamp_()
 
 
-def whole_model(trainer: Trainer) -> LeccrModel:
+def whole_model(trainer: Trainer) -> TextStreamModel:
     """The model of a trainer. Where its weights are split, every process must call, and the main one gets it whole."""
     model: Any = trainer.accelerator.unwrap_model(trainer.model)
     if is_split(model):
@@ -137,10 +139,10 @@ def has_adapter(model: torch.nn.Module) -> bool:
     return bool(getattr(model, "_hf_peft_config_loaded", False))
 
 
-def usual_class(model: torch.nn.Module) -> type[LeccrModel]:
+def usual_class(model: torch.nn.Module) -> type[TextStreamModel]:
     """The class of a model before its weights were split."""
     # `fully_shard` derives a class from (FSDPModule, the usual class).
-    return cast(type[LeccrModel], type(model).__bases__[1] if is_split(model) else type(model))
+    return cast(type[TextStreamModel], type(model).__bases__[1] if is_split(model) else type(model))
 
 
 def fill(model: torch.nn.Module, state: Mapping[str, Tensor]) -> None:
@@ -151,17 +153,17 @@ def fill(model: torch.nn.Module, state: Mapping[str, Tensor]) -> None:
         model.load_state_dict(state)
 
 
-def _whole_copy(model: torch.nn.Module, state: Mapping[str, Tensor]) -> LeccrModel:
+def _whole_copy(model: torch.nn.Module, state: Mapping[str, Tensor]) -> TextStreamModel:
     """In processes that hold no `state`, the model as it is."""
     if not state:
-        return cast(LeccrModel, model)
+        return cast(TextStreamModel, model)
     with torch.random.fork_rng(devices=[]):  # random weights, which are replaced, must not change what comes after
         whole = usual_class(model)(cast(Any, model.config))
     whole.load_state_dict(state)
     return whole.train(model.training)
 
 
-def _check_settings(model: LeccrModel, plugin: Any) -> None:
+def _check_settings(model: TextStreamModel, plugin: Any) -> None:
     rules = {
         "fsdp_version": (plugin.fsdp_version == 2, "2: with 1 the towers' weights are not found in evaluation"),
         "fsdp_state_dict_type": (
@@ -179,7 +181,7 @@ def _check_settings(model: LeccrModel, plugin: Any) -> None:
     _refuse_adapters(model, "FSDP")
 
 
-def _refuse_adapters(model: LeccrModel, name: str) -> None:
+def _refuse_adapters(model: TextStreamModel, name: str) -> None:
     if has_adapter(model):
         raise ValueError(
             f"{name} splits the weights of whole models, not of adapters; train vision_training or text_training: "

@@ -1,4 +1,4 @@
-"""LeccrTrainer: transformers' trainer with LECCR's objectives over the global batch."""
+"""LeccrTrainer: transformers' trainer with the objectives of each system over the global batch."""
 
 import dataclasses
 import logging
@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 from transformers import TrainerCallback
 
-from modeling_leccr.losses_leccr import LeccrCriterion, LossConfig, MatchingBatch
-from modeling_leccr.modeling_leccr import LeccrModel
+from modeling_leccr.modeling_cl2cm import CrossLingualModel
+from modeling_leccr.streams_leccr import TextStreamModel
 from modeling_leccr.training.arguments import LeccrTrainingArguments
 from modeling_leccr.training.failures import check_finite, explained_memory_errors
 from modeling_leccr.training.gather import gather_batch, row_counts
@@ -30,6 +30,7 @@ from modeling_leccr.training.sharding import (
     prepare_splitting,
     saved_whole,
 )
+from modeling_leccr.training.systems import system_of
 from processing.collator import LeccrCollator
 from processing.description_states import DescriptionStates
 from processing.pairs import CaptionPairs
@@ -58,7 +59,7 @@ class LeccrTrainer(HubPushes, MonitoredTrainer, ResumableTrainer):
     log, and stops early. `ResumableTrainer` brings the order of the pairs, the checkpoints and the way back from them.
 
     Args:
-        model: the model.
+        model: of any system; its configuration says which losses and which rows it learns from.
         args: the training arguments.
         processor: makes the batches, and is saved with each checkpoint.
         pairs: training pairs, or the stream of those of this process.
@@ -67,6 +68,8 @@ class LeccrTrainer(HubPushes, MonitoredTrainer, ResumableTrainer):
         languages: evaluated languages.
         augmentation: applied to training images, each with the draw of its row.
         description_states: read in place of the descriptions of the pairs; for a frozen description encoder.
+        teacher: network whose embeddings of the pairs come with each batch, for a model that learns from them. It is
+            asked in evaluation mode, and is in no checkpoint.
         record: what is known of the run; each checkpoint gets it with its own validation metrics.
 
     Raises:
@@ -77,7 +80,7 @@ class LeccrTrainer(HubPushes, MonitoredTrainer, ResumableTrainer):
 
     def __init__(
         self,
-        model: LeccrModel,
+        model: TextStreamModel,
         args: LeccrTrainingArguments,
         *,
         processor: LeccrProcessor,
@@ -86,6 +89,7 @@ class LeccrTrainer(HubPushes, MonitoredTrainer, ResumableTrainer):
         languages: Sequence[str],
         augmentation: Callable[[Image.Image, int], Image.Image] | None = None,
         description_states: DescriptionStates | None = None,
+        teacher: CrossLingualModel | None = None,
         callbacks: list[TrainerCallback] | None = None,
         record: ModelRecord | None = None,
     ) -> None:
@@ -97,11 +101,17 @@ class LeccrTrainer(HubPushes, MonitoredTrainer, ResumableTrainer):
             args.ddp_broadcast_buffers = any(buffer.is_floating_point() for buffer in model.buffers())
         if args.deepspeed_plugin is not None:
             AcceleratorState._reset_state()  # accelerate takes one plugin a process; each control brings its own
+        self._captions_are_items = model.config.item_source == "source_captions"
         known = record or ModelRecord(languages=tuple(dict.fromkeys(code.removesuffix("_mt") for code in languages)))
         super().__init__(
             model=model,
             args=args,
-            data_collator=LeccrCollator(processor, augmentation=augmentation, description_states=description_states),
+            data_collator=LeccrCollator(
+                processor,
+                augmentation=augmentation,
+                description_states=description_states,
+                captions_are_items=self._captions_are_items,
+            ),
             train_dataset=pairs,
             eval_dataset=validation,
             processing_class=processor,
@@ -115,7 +125,9 @@ class LeccrTrainer(HubPushes, MonitoredTrainer, ResumableTrainer):
         # The loss is a mean over the global batch; accumulated steps are averaged, and add no negatives.
         self.loss_is_scaled_for_ga = False
         self.model_accepts_loss_kwargs = False
-        self.criterion = LeccrCriterion(LossConfig.from_dict(args.loss))
+        system = system_of(model.config)
+        self.criterion = system.criterion_class(system.loss_class.from_dict(args.loss))
+        self.teacher = None if teacher is None else teacher.requires_grad_(False).eval().to(args.device)
         self.languages = list(languages)
         launch = {
             "num_processes": args.world_size,
@@ -134,6 +146,17 @@ class LeccrTrainer(HubPushes, MonitoredTrainer, ResumableTrainer):
             if chunk_size is None or chunk_size >= self.args.per_device_train_batch_size:
                 return super().training_step(model, inputs, num_items_in_batch)
             return self._cached_step(model, inputs, chunk_size)
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """As the parent; what the teacher makes of the pairs comes into the batch, as labels do."""
+        inputs = super()._prepare_inputs(inputs)
+        if self.teacher is None:
+            return inputs
+        names = [f"{side}_{key}" for side in ("source", "target") for key in ("input_ids", "attention_mask")]
+        with torch.no_grad(), self.accelerator.autocast():
+            output = self.teacher(**{name: inputs[name] for name in names})
+        embeds = {"teacher_source_embeds": output.source_embeds, "teacher_target_embeds": output.target_embeds}
+        return {**inputs, **embeds}
 
     def compute_loss(
         self,
@@ -176,12 +199,12 @@ class LeccrTrainer(HubPushes, MonitoredTrainer, ResumableTrainer):
         return inputs.pop("image_ids"), inputs.pop("item_names")
 
     def _global_loss(
-        self, rows: MatchingBatch, logit_scale: Tensor, item_names: list[str], sizes: list[int] | None = None
+        self, rows: Any, logit_scale: Tensor, item_names: list[str], sizes: list[int] | None = None
     ) -> Tensor:
         """Total loss of the rows of all processes; each term is checked, and added to the next log line."""
         # What the rows of this process show of the batch need not be counted on the device, which each step would
         # wait for.
-        num_own_items = len(set(item_names))
+        num_own_items = 0 if self._captions_are_items else len(set(item_names))
         terms = self.criterion(
             gather_batch(rows, sizes), logit_scale, num_items=num_own_items if num_own_items > 1 else None
         )

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from modeling_leccr.loading_leccr import readable_weights
-from modeling_leccr.modeling_leccr import LeccrModel
+from modeling_leccr.streams_leccr import TextStreamModel
 from modeling_leccr.training.sharding import fill, has_adapter, usual_class
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -17,7 +17,7 @@ _PEFT_PREFIX = "base_model.model."
 
 
 @torch.no_grad()
-def load_weights(model: LeccrModel, folder: str | Path) -> None:
+def load_weights(model: TextStreamModel, folder: str | Path) -> None:
     """Fill a model with the weights of a checkpoint, in place: optimizers and wrappers keep their parameters.
 
     Args:
