@@ -32,7 +32,7 @@ from modeling_leccr.training.run import SystemRun, reported_split, train_system
 from processing.files import atomic_folder, write_json_atomic
 from processing.processing_leccr import LeccrProcessor
 from processing.records import query_column
-from retrieval.evaluation import retrieval_ranks
+from retrieval.evaluation import read_captions, retrieval_ranks
 from retrieval.metrics import recall_metrics
 from retrieval.ranks import RetrievalRanks
 
@@ -72,6 +72,7 @@ class Result:
         steps: updates of training.
         metrics: language -> see `recall_metrics`, in percent.
         ranks: language -> rank of each query on the reported split, which is test where there is one.
+        text_items: language -> the item of each text, as a position among the ranks of the items.
         num_parameters: "trained" and "all".
         protocol: how it was measured, see `evaluation_protocol`.
         environment: versions and machine.
@@ -86,6 +87,7 @@ class Result:
     steps: int = 0
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     ranks: dict[str, RetrievalRanks] = field(default_factory=dict)
+    text_items: dict[str, list[int]] = field(default_factory=dict)
     num_parameters: dict[str, int] = field(default_factory=dict)
     protocol: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
@@ -296,9 +298,11 @@ def _evaluated(
         "progress": False,
     }
     ranks = retrieval_ranks(run.model, processor, splits[name], languages, **options)
+    text_items = {language: _text_items(splits[name], language) for language in languages}
     for language in job.extra_languages:
         rows = _captioned(splits[name], language)
         ranks |= retrieval_ranks(run.model, processor, rows, [language], **options)
+        text_items[language] = _text_items(rows, language)
     return Result(
         variant=job.variant,
         seed=_seed(job),
@@ -307,10 +311,16 @@ def _evaluated(
         steps=max(int(entry["step"]) for entry in run.log_history),
         metrics={language: recall_metrics(found) for language, found in ranks.items()},
         ranks=ranks,
+        text_items=text_items,
         num_parameters=dict(zip(("trained", "all"), run.num_parameters, strict=True)),
         protocol=dict(run.record.protocol[name]),
         environment=dict(run.record.environment),
     )
+
+
+def _text_items(split: Any, language: str) -> list[int]:
+    """The item of each text; items without any text, which have no rank, are not counted."""
+    return read_captions(split, language)[1].unique(return_inverse=True)[1].tolist()
 
 
 def _captioned(split: Any, language: str) -> Any:

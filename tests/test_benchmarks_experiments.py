@@ -62,6 +62,7 @@ def test_results_depend_on_variant_and_seed_alone_and_are_read_again(tmp_path: P
         assert result.sum_r == (result.metrics["de"]["sum_r"] + result.metrics["zh"]["sum_r"]) / 2
         assert result.steps == 2 and result.seconds > 0 and result.protocol["split"] == "test"
         assert list(result.ranks) == ["de", "zh", "fr"] and len(result.ranks["fr"].i2t) == 6
+        assert result.text_items == {language: [0, 1, 2, 3, 4, 5] for language in ("de", "zh", "fr")}
         assert result.settings["seed"] == result.seed and "output_dir" not in result.settings
     assert len({json.dumps(found) for found in ranks_of(results).values()}) > 1  # or nothing would be compared
     assert len(one_process) == 4
