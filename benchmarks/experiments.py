@@ -27,8 +27,8 @@ from tqdm import tqdm
 from benchmarks.pool import run_jobs
 from modeling_leccr.training.arguments import Recipe, build_recipe
 from modeling_leccr.training.building import build_processor, load_splits
-from modeling_leccr.training.reading import merged
 from modeling_leccr.training.run import SystemRun, reported_split, train_system
+from modeling_leccr.training.systems import varied
 from processing.files import atomic_folder, write_json_atomic
 from processing.processing_leccr import LeccrProcessor
 from processing.records import query_column
@@ -68,8 +68,8 @@ class Result:
         variant: its name.
         seed: of weights, order and dropout.
         settings: the whole recipe, without folders of this machine.
-        seconds: of training, on one thread.
-        steps: updates of training.
+        seconds: of training, of both stages of CL2CM, on one thread.
+        steps: updates of training, of both stages of CL2CM.
         metrics: language -> see `recall_metrics`, in percent.
         ranks: language -> rank of each query on the reported split, which is test where there is one.
         text_items: language -> the item of each text, as a position among the ranks of the items.
@@ -171,7 +171,7 @@ def run_experiments(
         jobs = []
         for seed in seeds:
             for name, changes in variants.items():
-                settings = _job_settings(name, merged(base, changes), seed)
+                settings = _job_settings(name, varied(base, changes), seed)
                 stem = f"{_slug(name)}-seed{seed}-{_digest(settings, extra_languages)}"
                 kept = folder / stem if keep_models else None
                 jobs.append(
@@ -262,9 +262,16 @@ def _job_settings(name: str, settings: dict[str, Any], seed: int) -> dict[str, A
     """The settings of a job, checked before anything is begun."""
     settings = {key: value for key, value in settings.items() if key not in _LEFT_OUT} | ALWAYS | {"seed": seed}
     try:
-        return build_recipe(settings).settings
+        recipe = build_recipe(settings)
     except ValueError as error:
         raise ValueError(f"the variant {name!r} is no recipe: {error}") from error
+    if recipe.first_stage is not None and recipe.first_stage.training.max_steps < 1:
+        raise ValueError(f"the variant {name!r} has two stages: say max_steps, so that the budget of both is known.")
+    return recipe.settings
+
+
+def _first_stage_steps(recipe: Recipe) -> int:
+    return 0 if recipe.first_stage is None else recipe.first_stage.training.max_steps
 
 
 def _shared_data(recipe: Recipe) -> tuple[dict[str, Any], LeccrProcessor]:
@@ -272,12 +279,15 @@ def _shared_data(recipe: Recipe) -> tuple[dict[str, Any], LeccrProcessor]:
     model = recipe.model
     tokenizer = (model.vocab_size, model.max_length) if isinstance(model.text_tower, dict) else model.text_tower
     images = None if isinstance(model.vision_tower, dict) else model.vision_tower
-    reading = (model.base_model, tokenizer, images, model.image_size, model.max_length, model.clean_captions)
+    named = (model.base_model, model.teacher, tokenizer, images)
+    # The first stage of CL2CM alone reads no pictures.
+    read_images = recipe.config.item_source != "source_captions"
+    reading = (*named, model.image_size, model.max_length, model.clean_captions, read_images)
     key = json.dumps([asdict(recipe.data), reading], sort_keys=True)
     if key not in _shared:
         while len(_shared) >= _KEPT_DATA:
             _shared.popitem(last=False)
-        splits = load_splits(recipe.data)
+        splits = load_splits(recipe.data, read_images=read_images)
         _shared[key] = splits, build_processor(recipe.model, splits["train"], recipe.data.target_languages)
     _shared.move_to_end(key)
     return _shared[key]
@@ -307,8 +317,8 @@ def _evaluated(
         variant=job.variant,
         seed=_seed(job),
         settings=recipe.public_settings(),
-        seconds=run.record.seconds or 0.0,
-        steps=max(int(entry["step"]) for entry in run.log_history),
+        seconds=sum(record.seconds or 0.0 for record in (run.record, run.first_stage) if record is not None),
+        steps=max(int(entry["step"]) for entry in run.log_history) + _first_stage_steps(recipe),
         metrics={language: recall_metrics(found) for language, found in ranks.items()},
         ranks=ranks,
         text_items=text_items,

@@ -96,7 +96,11 @@ def test_data_is_read_once_for_jobs_that_share_it(
     experiments._shared.clear()
     read: Counter[int] = Counter()
     load = experiments.load_splits
-    monkeypatch.setattr(experiments, "load_splits", lambda data: read.update([data.scenes["train_size"]]) or load(data))
+    monkeypatch.setattr(
+        experiments,
+        "load_splits",
+        lambda data, **others: read.update([data.scenes["train_size"]]) or load(data, **others),
+    )
     variants = {"a": {}, "b": {"learning_rate": 1e-4}, "more": {"scenes": {"train_size": 14}}}
     run_experiments(tiny_recipe(tmp_path), variants, [0, 1], tmp_path)
     assert read == {12: 1, 14: 1}
