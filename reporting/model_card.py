@@ -13,7 +13,8 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from processing.hub_card import UNKNOWN_LICENSE
 from processing.records import LANGUAGE_NAMES, SOURCE_LANGUAGE, query_title
 from reporting.markdown import as_code, one_line, plain
-from reporting.model_facts import ModelFacts, read_facts
+from reporting.methods import CL2CM, LECCR
+from reporting.model_facts import ModelFacts, is_hub_name, read_facts
 from reporting.model_results import (
     eval_result_files,
     mean_sum_r,
@@ -28,8 +29,9 @@ __all__ = ["ModelFacts", "eval_result_files", "model_card", "read_facts"]
 
 TEMPLATE = Path(__file__).parent / "templates" / "model_card.md.jinja"
 PIPELINE_TAG, PIPELINE_CLASS = "zero-shot-image-classification", "AutoModelForZeroShotImageClassification"
-TAGS = ("image-text-retrieval", "cross-lingual-retrieval", "leccr")
 TASK = ("image-text-retrieval", "Cross-lingual image-text retrieval")
+# Of a text encoder.
+TEXT_PIPELINE_TAG, TEXT_TASK = "sentence-similarity", ("text-retrieval", "Cross-lingual text retrieval")
 GOLDEN_PICTURE = "golden/0.png"
 CHECK_SCRIPT = "check_embeddings.py"
 SENTENCE_FILE = "modules.json"
@@ -61,9 +63,10 @@ def model_card(facts: ModelFacts) -> str:
         reads_image=facts.reads_image,
         reads_description=facts.reads_description,
         has_slots=facts.has_slots,
+        is_text_encoder=facts.is_text_encoder,
         has_golden_picture=GOLDEN_PICTURE in facts.files,
         has_pipeline=not facts.needs_description and PIPELINE_CLASS in facts.config.get("auto_map", {}),
-        has_sentence_transformers=facts.reads_image and SENTENCE_FILE in facts.files,
+        has_sentence_transformers=facts.item_source != "description" and SENTENCE_FILE in facts.files,
         has_check=CHECK_SCRIPT in facts.files,
         label_limit=(facts.config.get("text_config") or {}).get("max_position_embeddings"),
         inputs=_inputs(facts),
@@ -80,6 +83,7 @@ def model_card(facts: ModelFacts) -> str:
         limits=_limits(facts),
         license_id=license_id,
         base_models=", ".join(f"`{name}`" for name in facts.base_models),
+        method=facts.method,
     )
     # Jinja leaves empty lines where a section is left out.
     return re.sub(r"\n{3,}", "\n\n", card.content).strip() + "\n"
@@ -88,12 +92,13 @@ def model_card(facts: ModelFacts) -> str:
 def _metadata(facts: ModelFacts, license_id: str, title: str) -> ModelCardData:
     dataset = facts.hub_dataset
     languages = [code for code in facts.record.languages if code in LANGUAGE_NAMES]
+    task, task_name = TEXT_TASK if facts.is_text_encoder else TASK
     return ModelCardData(
         language=list(dict.fromkeys([SOURCE_LANGUAGE, *languages])),
         license=one_line(license_id),
         library_name="transformers",
-        pipeline_tag=PIPELINE_TAG,
-        tags=list(TAGS),
+        pipeline_tag=TEXT_PIPELINE_TAG if facts.is_text_encoder else PIPELINE_TAG,
+        tags=[task, "cross-lingual-retrieval", facts.method.name.lower()],
         base_model=facts.base_models or None,
         # The Hub would take a list of two for a merge of their weights.
         base_model_relation="finetune" if facts.base_models else None,
@@ -101,14 +106,14 @@ def _metadata(facts: ModelFacts, license_id: str, title: str) -> ModelCardData:
         model_name=one_line(title),
         eval_results=[
             EvalResult(
-                task_type=TASK[0],
-                task_name=TASK[1],
+                task_type=task,
+                task_name=task_name,
                 dataset_type=dataset or "unknown",
                 dataset_name=facts.dataset or "unknown",
                 dataset_config=one_line(facts.record.settings.get("dataset_config")) or None,
                 dataset_split=one_line(facts.protocol.get("split", facts.split)),
                 metric_type=one_line(f"{language}_{key}"),
-                metric_name=one_line(f"{query_title(language)}, {metric_title(key)}"),
+                metric_name=one_line(f"{query_title(language)}, {metric_title(facts, key)}"),
                 metric_value=value,
             )
             for language, key, value in reported_numbers(facts)
@@ -125,15 +130,22 @@ def _summary(facts: ModelFacts) -> str:
         if facts.is_drawn:
             teachers = "captions that rules wrote about drawn scenes"
         trained = f"; it learned other languages from {teachers}"
+    languages, method = _language_names(facts.record.languages), facts.method.name
+    origin = f" Its weights were {plain(facts.record.origin)}." if facts.record.origin else ""
+    if facts.is_text_encoder:
+        return (
+            f"A text encoder that puts captions in {languages} into one space, in which their cosine says how alike "
+            f"they are{trained}. It is the cross-lingual network of {method}, from which a model of pictures and "
+            f"captions learns.{origin}"
+        )
     item = {
         "image": "A picture and a caption become",
         "description": "The English description of a picture and a caption become",
-    }.get(str(facts.config.get("item_source")), "A picture, with its English description, and a caption become")
+    }.get(facts.item_source, "A picture, with its English description, and a caption become")
+    is_baseline = method == LECCR.name and not facts.has_slots
     return (
-        f"A {'LECCR ' if facts.has_slots else ''}model that finds pictures by captions in "
-        f"{_language_names(facts.record.languages)}, and captions by pictures{trained}. "
-        f"{item} vectors of one space, in which their cosine says how well they fit."
-        + (f" Its weights were {plain(facts.record.origin)}." if facts.record.origin else "")
+        f"A {'' if is_baseline else f'{method} '}model that finds pictures by captions in {languages}, and captions by "
+        f"pictures{trained}. {item} vectors of one space, in which their cosine says how well they fit.{origin}"
     )
 
 
@@ -149,6 +161,9 @@ def _examples(facts: ModelFacts) -> dict[str, Any]:
     texts, images = list(facts.golden.get("texts", ())), len(facts.golden.get("images", ())) or 1
     chosen = texts[::images][:_SHOWN_QUERIES] + texts[1:images]
     descriptions = list(facts.golden.get("descriptions", ())) or [_DEFAULT_DESCRIPTION]
+    if facts.is_text_encoder:
+        caption, *chosen = chosen or [_DEFAULT_DESCRIPTION]
+        descriptions = [caption]
     return {
         "queries": [_literal(text) for text in chosen or _DEFAULT_QUERIES],
         "description": _literal(descriptions[0]),
@@ -166,9 +181,10 @@ def _architecture(facts: ModelFacts) -> str:
     rows: list[tuple[str, Any]] = [
         ("vision tower", _tower(facts, "vision") if facts.reads_image else None),
         ("text tower", _tower(facts, "text")),
-        ("an item is embedded from", str(config.get("item_source", "image_and_description")).replace("_", " ")),
+        ("an item is embedded from", None if facts.is_text_encoder else facts.item_source.replace("_", " ")),
         ("semantic slots an item", config.get("num_slots") if facts.has_slots else None),
-        ("width of slots and visual tokens", config.get("slot_dim") if facts.reads_image else None),
+        ("width of slots and visual tokens", config.get("slot_dim") if facts.has_slots else None),
+        ("width of visual tokens", None if facts.has_slots else _visual_width(facts)),
         ("interaction of slots and visual tokens", config.get("interaction") if facts.has_slots else None),
         ("width of an embedding", config.get("embed_dim")),
         ("pooling of pictures", config.get("image_pooling") if facts.reads_image else None),
@@ -180,6 +196,10 @@ def _architecture(facts: ModelFacts) -> str:
         ("type of the weights", facts.dtype),
     ]
     return markdown_table(["part", "value"], [[name, plain(value)] for name, value in rows if value not in (None, "")])
+
+
+def _visual_width(facts: ModelFacts) -> int | None:
+    return facts.config.get("visual_dim", facts.config.get("slot_dim")) if facts.reads_image else None
 
 
 def _tower(facts: ModelFacts, kind: str) -> str:
@@ -200,7 +220,8 @@ def _training(facts: ModelFacts) -> list[str]:
     if dataset := facts.dataset:
         shown = f"[{dataset}](https://huggingface.co/datasets/{dataset})" if facts.hub_dataset else as_code(dataset)
         drawn = ", pictures of one to three objects that a program draws" if facts.is_drawn else ""
-        lines.append(f"Data: {shown}{drawn}.")
+        texts_alone = "; this network read the captions alone" if facts.is_text_encoder else ""
+        lines.append(f"Data: {shown}{drawn}{texts_alone}.")
     if isinstance(train := facts.record.data.get("train"), Mapping):
         lines.append(_training_split(train))
     if languages := settings.get("target_languages"):
@@ -211,11 +232,25 @@ def _training(facts: ModelFacts) -> list[str]:
             if facts.is_drawn
             else f"English captions with their machine translations into {names}."
         )
+    if facts.method is CL2CM and settings:
+        lines.append(_stages(facts))
     if facts.record.launch:
         lines.append(_batch(facts.record.launch))
     if facts.record.seconds is not None:
         lines.append(f"Training took {facts.record.seconds / 60:.1f} minutes, evaluations included.")
     return lines
+
+
+def _stages(facts: ModelFacts) -> str:
+    """What the two networks of CL2CM have to do with each other."""
+    if facts.is_text_encoder:
+        return "It is the first stage of CL2CM; in the second, frozen, it teaches a model of pictures and captions."
+    teacher = facts.record.settings.get("teacher")
+    name = f" ([{teacher}](https://huggingface.co/{teacher}))" if is_hub_name(teacher) else ""
+    return (
+        f"In two stages: a cross-lingual network{name} learned from the captions alone, and was frozen; from how alike "
+        f"it finds them, this model learned as well. It is no part of this model."
+    )
 
 
 def _training_split(train: Mapping[str, Any]) -> str:
@@ -278,7 +313,9 @@ def _limits(facts: ModelFacts) -> list[str]:
         lines.append(f"A picture without a description is taken, with a learned stand-in for it, {_cost(facts)}.")
     if facts.reads_description:
         lines.append("What a description says wrongly about a picture, the model believes.")
-    if facts.is_drawn:
+    if facts.is_drawn and facts.is_text_encoder:
+        lines.append("It was trained on captions that rules wrote; it knows nothing of how people write.")
+    elif facts.is_drawn:
         lines.append(
             "It was trained on drawn scenes of a few objects and on captions written by rules; it knows nothing of "
             "photos, nor of how people write."
@@ -291,11 +328,13 @@ def _limits(facts: ModelFacts) -> list[str]:
     if not facts.record.settings:
         lines.append("What it was trained on, and how, was not recorded.")
     if max_length := facts.processor.get("max_length"):
-        lines.append(f"Captions and descriptions are cut after {plain(max_length)} tokens.")
+        cut = "Captions and descriptions" if facts.reads_description else "Captions"
+        lines.append(f"{cut} are cut after {plain(max_length)} tokens.")
+    measured, found = ("Languages", "translations") if facts.is_text_encoder else ("Languages, pictures", "pictures")
     lines.append(
-        "Languages, pictures and uses other than those in Results were not measured, and neither was bias."
+        f"{measured} and uses other than those in Results were not measured, and neither was bias."
         if facts.evaluated_languages
-        else "How well it finds pictures was not recorded, and bias was not measured."
+        else f"How well it finds {found} was not recorded, and bias was not measured."
     )
     return lines
 

@@ -15,6 +15,7 @@ from processing.hub_card import license_of
 from processing.hub_upload import REPO_ID
 from processing.traces import is_local_path
 from reporting.markdown import one_line
+from reporting.methods import LECCR, METHODS, Method
 from reporting.model_record import ModelRecord, without_descriptions
 from reporting.report import SUM_OF_RECALLS
 
@@ -22,6 +23,8 @@ GOLDEN_INPUTS = "golden/inputs.json"
 REPORTED_SPLITS = ("test", "validation")
 GENERATED_DATASET = "scenes"
 
+# What an item is embedded from in the systems whose configuration leaves no choice.
+_ITEM_SOURCES = {"cl2cm": "image", "cl2cm_text": "source_captions"}
 _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
@@ -52,14 +55,30 @@ class ModelFacts:
     golden: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def method(self) -> Method:
+        """The published method that the model follows."""
+        return METHODS.get(self.config.get("model_type", ""), LECCR)
+
+    @property
+    def item_source(self) -> str:
+        """What items are embedded from, as of the configuration."""
+        fixed = _ITEM_SOURCES.get(self.config.get("model_type", ""), "image_and_description")
+        return str(self.config.get("item_source", fixed))
+
+    @property
+    def is_text_encoder(self) -> bool:
+        """Whether it embeds texts alone: its items are English captions."""
+        return self.item_source == "source_captions"
+
+    @property
     def reads_image(self) -> bool:
         """Whether items are embedded from their picture."""
-        return self.config.get("item_source") != "description"
+        return self.item_source in ("image", "image_and_description")
 
     @property
     def reads_description(self) -> bool:
         """Whether items are embedded from their description."""
-        return self.config.get("item_source") != "image"
+        return self.item_source in ("description", "image_and_description")
 
     @property
     def has_slots(self) -> bool:

@@ -15,6 +15,7 @@ from reporting.report import ABSENT, RECALLS, SUM_OF_RECALLS, markdown_table
 
 EVAL_RESULTS_FOLDER = ".eval_results"
 _DIRECTIONS = {"t2i": "text to image", "i2t": "image to text"}
+_TEXT_DIRECTIONS = {"t2i": "text to English captions", "i2t": "English captions to text"}
 
 
 def eval_result_files(facts: ModelFacts) -> dict[str, str]:
@@ -26,7 +27,7 @@ def eval_result_files(facts: ModelFacts) -> dict[str, str]:
     if dataset is None or not facts.evaluated_languages:
         return {}
     notes = f"split {one_line(facts.protocol.get('split', facts.split))}"
-    if facts.protocol.get("scoring"):
+    if facts.protocol.get("scoring") and facts.has_slots:
         notes += f", {one_line(facts.protocol['scoring'])} scores"
     entries = [
         EvalResultEntry(dataset_id=dataset, task_id=one_line(f"{language}_{key}"), value=value, notes=notes)
@@ -45,9 +46,10 @@ def reported_numbers(facts: ModelFacts) -> list[tuple[str, str, float]]:
     ]
 
 
-def metric_title(key: str) -> str:
+def metric_title(facts: ModelFacts, key: str) -> str:
+    directions = _TEXT_DIRECTIONS if facts.is_text_encoder else _DIRECTIONS
     direction, _, metric = key.partition("_")
-    return f"{_DIRECTIONS[direction]} {metric}" if direction in _DIRECTIONS else "SumR"
+    return f"{directions[direction]} {metric}" if direction in directions else "SumR"
 
 
 def mean_sum_r(facts: ModelFacts, metrics: Mapping[str, float]) -> float:
@@ -91,13 +93,15 @@ def protocol_lines(facts: ModelFacts) -> list[str]:
         lines.append(f"Split: {as_code(protocol.get('split', facts.split))}.")
     if protocol:
         lines.append(_queries(facts))
-    if scoring := protocol.get("scoring"):
+    if facts.is_text_encoder:
+        lines.append("Items: an item is the mean of its English captions.")
+    if (scoring := protocol.get("scoring")) and facts.has_slots:
         weight = protocol.get("global_weight")
-        share = ""
-        if weight is not None and facts.has_slots:
-            share = f": {weight:g} of the global score and {1 - weight:g} of the best slot"
+        share = f": {weight:g} of the global score and {1 - weight:g} of the best slot" if weight is not None else ""
         lines.append(f"Scores: {plain(scoring)}{share}.")
-    if "descriptions" in protocol:
+    elif scoring:
+        lines.append("Scores: the cosine of item and text.")
+    if "descriptions" in protocol and facts.reads_description:
         used = "used" if protocol["descriptions"] else "not used"
         second = " in the first table, not in the second" if facts.metrics_without_descriptions else ""
         lines.append(f"Descriptions of the pictures: {used}{second}.")
