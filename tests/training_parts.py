@@ -7,7 +7,8 @@ import datasets
 import torch
 from transformers import TrainerCallback
 
-from modeling_leccr import LeccrModel
+from modeling_leccr import CrossLingualModel
+from modeling_leccr.streams_leccr import TextStreamModel
 from modeling_leccr.training.arguments import LeccrTrainingArguments
 from modeling_leccr.training.trainer import LeccrTrainer
 from processing.pairs import CaptionPairs
@@ -85,10 +86,11 @@ def text_config_without_dropout() -> Any:
 
 def tiny_trainer(
     folder: Path,
-    model: LeccrModel,
+    model: TextStreamModel,
     *,
     split: datasets.Dataset | None = None,
     validation: datasets.Dataset | None = None,
+    teacher: CrossLingualModel | None = None,
     callbacks: list[TrainerCallback] | None = None,
     trainer_class: type[LeccrTrainer] = LeccrTrainer,
     **arguments: Any,
@@ -110,9 +112,15 @@ def tiny_trainer(
         model,
         LeccrTrainingArguments(**{**defaults, **arguments}),
         processor=tiny_processor(),
-        pairs=CaptionPairs(tiny_split() if split is None else split, ["de"]),
+        pairs=CaptionPairs(
+            tiny_split() if split is None else split,
+            ["de"],
+            read_images=model.config.reads_image,
+            read_descriptions=model.config.reads_description,
+        ),
         validation=validation,
         languages=["de"],
+        teacher=teacher,
         callbacks=callbacks,
     )
 
