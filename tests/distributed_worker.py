@@ -26,6 +26,7 @@ from modeling_leccr import LeccrModel
 from modeling_leccr.losses_leccr import LeccrCriterion, LossConfig, MatchingBatch
 from modeling_leccr.training.gather import gather_batch, row_counts
 from modeling_leccr.training.gradient_cache import cached_backward, chunk_slices, count_chunks
+from tests.gather_worker import gather_rows
 from tests.tiny import tiny_model, tiny_pairs, tiny_text_config, tiny_vision_config
 from tests.training_parts import GRADIENT_DESCENT, LOSS, text_config_without_dropout, tiny_split, tiny_trainer
 
@@ -305,6 +306,7 @@ def run_process(folder: Path, world_size: int, seeds: tuple[int, ...]) -> None:
     rank = accelerator.process_index
     steps = [(case, accelerator, gather_batch) for case in cases(world_size, seeds)]
     if world_size == 2:
+        gather_rows(folder)
         steps += [(SPLIT, SplitAccelerator(), gather_batch), (LOCAL_SLICE, accelerator, gather_local_slice)]
     for case, how, gather in steps:
         save_file(run_case(case, how, gather), folder / f"{case.name}-{rank}.safetensors")

@@ -1,5 +1,7 @@
 """Slow oracles: each objective and score as loops, straight from its formula; nothing is shared with the code."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -108,3 +110,35 @@ def ranks_by_loops(scores: Tensor, text_to_item: Tensor) -> tuple[list[int], lis
         others = [score for item, score in enumerate(column) if item != owner]
         text_to_image.append(1 + sum(score >= column[owner] for score in others))
     return image_to_text, text_to_image
+
+
+def sinkhorn_by_loops(cost: Tensor, epsilon: float, iterations: int) -> Tensor:
+    """Transport plan of one pair without padding, (S, T): masses of 1/S and 1/T, columns scaled before rows."""
+    num_rows, num_columns = cost.shape
+    kernel = [[math.exp(-float(cost[i, j]) / epsilon) for j in range(num_columns)] for i in range(num_rows)]
+    u, v = [1.0] * num_rows, [1.0] * num_columns
+    for _ in range(iterations):
+        for j in range(num_columns):
+            v[j] = 1 / num_columns / sum(u[i] * kernel[i][j] for i in range(num_rows))
+        for i in range(num_rows):
+            u[i] = 1 / num_rows / sum(kernel[i][j] * v[j] for j in range(num_columns))
+    return torch.tensor([[u[i] * kernel[i][j] * v[j] for j in range(num_columns)] for i in range(num_rows)])
+
+
+def marginal_error_by_loops(plan: Tensor) -> float:
+    """Largest deviation of a row from 1/S or of a column from 1/T, of one plan without padding."""
+    rows = [abs(sum(row) - 1 / len(plan)) for row in plan.tolist()]
+    columns = [abs(sum(column) - 1 / len(plan.T)) for column in plan.T.tolist()]
+    return max(rows + columns)
+
+
+def alignment_cross_entropy_by_loops(plan: Tensor, cosines: Tensor, temperature: float) -> Tensor:
+    """Of one pair without padding: soft alignments against shares of the plan, mean over tokens, then both ways."""
+    ways = []
+    for shares, scores in ((plan, cosines), (plan.T, cosines.T)):
+        values = []
+        for share, row in zip(shares, scores, strict=True):
+            probabilities = torch.softmax(row / temperature, dim=0)
+            values.append(-sum(share[j] / share.sum() * torch.log(probabilities[j]) for j in range(len(row))))
+        ways.append(sum(values) / len(values))
+    return (ways[0] + ways[1]) / 2

@@ -23,6 +23,7 @@ from tests.distributed_worker import (
     rows_of,
     run_process,
 )
+from tests.gather_worker import PARTS, make_rows, weighted_sum
 from tests.launch_parts import run_processes
 from tests.training_parts import TERMS, tiny_split, tiny_trainer
 
@@ -145,3 +146,19 @@ def test_every_process_evaluates_the_whole_split(folder: Path):
     for rank in range(2):
         found = load_file(folder / f"trainer-direct-{rank}.safetensors")
         assert float(found["metric/eval_de/num_items"]) == len(tiny_split())
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_rows_of_every_type_are_gathered_with_their_gradient(folder: Path, name: str):
+    """A gather that knows the fields of one system; a gradient of 1 / N of what it should be."""
+    whole = make_rows(name)
+    weighted_sum(whole).backward()
+    first, second = (load_file(folder / f"gathered-{name}-{rank}.safetensors") for rank in range(2))
+    present = {key: value for key, value in vars(whole).items() if value is not None}
+    assert {key for key in first if key.startswith("value/")} == {f"value/{key}" for key in present}
+    for key, value in present.items():
+        for found in (first, second):
+            torch.testing.assert_close(found[f"value/{key}"], value.detach())
+        if value.requires_grad:
+            own = torch.cat([first[f"grad/{key}"], second[f"grad/{key}"]])
+            torch.testing.assert_close(own / 2, value.grad)  # DDP takes the mean over two processes
