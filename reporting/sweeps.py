@@ -22,6 +22,7 @@ def draw_sweeps(
     y_label: str = "SumR, mean over languages",
     floors: Mapping[str, tuple[float, float]] | None = None,
     columns: int = 2,
+    logarithmic: bool = False,
 ) -> Path:
     """Draw one panel a sweep and one line a variant; panels share the vertical axis.
 
@@ -33,6 +34,7 @@ def draw_sweeps(
         y_label: the metric.
         floors: name -> mean and standard deviation of what the setting does not change, drawn as a level line.
         columns: panels in a row.
+        logarithmic: the setting moves by factors; each of its values is a tick.
 
     Raises:
         ValueError: there is no point at all, or the labels are not one a panel.
@@ -44,17 +46,23 @@ def draw_sweeps(
         raise ValueError(f"x_label must be one for all panels or one each, got {len(labels)} for {len(panels)}.")
     columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
-    figure = new_figure(0.6 + 4.4 * columns, 0.9 + 3.1 * rows)
+    width = 1.4 + 3.8 * columns
+    figure = new_figure(width, 1.0 + 2.7 * rows)
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
     for axes, (name, lines), label in zip(grid.flat, panels.items(), labels, strict=False):
         _draw_panel(axes, lines, floors or {})
+        if logarithmic:
+            _spread_by_factors(axes, lines)
         tidy(axes, title=name, x_label=label, y_label=y_label)
     for axes in grid.flat[len(panels) :]:
         axes.set_axis_off()
-    # One legend for all panels: the same line has the same colour in each.
+    # One legend for all panels: the same line has the same colour in each. The floors come last.
     found = {text: handle for axes in grid.flat for handle, text in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    names = sorted(found, key=lambda name: name in (floors or {}))
+    fit = int(width / (0.6 + 0.075 * max(len(name) for name in names)))  # inches that a name takes
+    handles = [found[name] for name in names]
+    figure.legend(handles, names, loc="outside lower center", ncols=max(1, fit), frameon=False, fontsize=9)
     with atomic_write(path) as temporary:
         figure.savefig(temporary)
     return Path(path)
@@ -74,3 +82,10 @@ def _draw_panel(axes: Axes, lines: Mapping[str, Sequence[Point]], floors: Mappin
     for name, (mean, deviation) in floors.items():
         axes.axhline(mean, color=MUTED, linewidth=1.4, linestyle="--", label=name)
         axes.axhspan(mean - deviation, mean + deviation, color=MUTED, alpha=0.15, linewidth=0)
+
+
+def _spread_by_factors(axes: Axes, lines: Mapping[str, Sequence[Point]]) -> None:
+    places = sorted({point[0] for points in lines.values() for point in points})
+    axes.set_xscale("log")
+    axes.set_xticks(places, [f"{place:g}" for place in places])
+    axes.set_xticks([], minor=True)
