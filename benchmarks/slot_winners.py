@@ -11,7 +11,7 @@ from processing.scenes import ScenesConfig, plan_split
 from processing.scenes.world import BACKGROUNDS, COLOURS, PLACES, SHAPES, SIZES, TEXTURES, CaptionFacts
 
 NOT_TOLD = "not told"
-TYPES = ("colour", "shape", "texture", "size", "position", "count", "background")
+TYPES = ("count", "position", "size", "texture", "background", "colour", "shape")
 KINDS = ("colour", "shape", "texture", "size", "position", "count", "background", "other")
 _AXES = {"left_of": "left / right", "right_of": "left / right", "above": "above / below", "below": "above / below"}
 _KIND_OF_WORD = {

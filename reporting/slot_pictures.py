@@ -15,7 +15,6 @@ from retrieval.slot_readings import SlotReading
 
 COLUMN_WIDTH, TEXT_SIZE, LINE_HEIGHT = 310, 14, 22
 _DEEPEST = 0.75  # share of the slot's colour behind the word that it attends to most
-_COLOURS_OF_PICTURE = 128  # what a file keeps; with all of them it would be three times as large
 
 
 def slot_attention_sheet(
@@ -36,7 +35,7 @@ def slot_attention_sheet(
         thumbnail_size: side of a picture in pixels.
 
     Returns:
-        One picture with a palette.
+        One RGB picture.
 
     Raises:
         ValueError: no items.
@@ -59,7 +58,7 @@ def slot_attention_sheet(
             left = MARGIN + thumbnail_size + GAP + slot * (COLUMN_WIDTH + GAP)
             draw_slot(draw, reading, slot, lines, (left, top + GAP))
         top += height
-    return sheet.quantize(_COLOURS_OF_PICTURE)
+    return sheet
 
 
 def draw_slot(
@@ -173,8 +172,9 @@ def draw_slot_shares(
     figure = new_figure(5.2 * columns, 1.0 + sum(0.28 * count + 0.75 for count in tallest))
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
     grid = figure.subplots(rows, columns, squeeze=False, gridspec_kw={"height_ratios": [n + 2 for n in tallest]})
-    for axes, (name, bars) in zip(grid.flat, groups.items(), strict=False):
+    for position, (axes, (name, bars)) in enumerate(zip(grid.flat, groups.items(), strict=False)):
         _draw_shares(axes, name, bars)
+        axes.set_ylim(tallest[position // columns] - 0.5, -0.5)  # from above, and all bars of one height
     for axes in grid.flat[len(groups) :]:
         axes.set_axis_off()
     num_slots = max(len(shares) for bars in groups.values() for shares in bars.values())
@@ -204,7 +204,6 @@ def _draw_shares(axes: Axes, title: str, bars: Mapping[str, Sequence[float]]) ->
     tidy(axes, title=title)
     axes.grid(visible=False)
     axes.set_yticks(range(len(bars)), list(bars))
-    axes.invert_yaxis()
     axes.set_xlim(0, 100)
     axes.set_xticks([])
     axes.spines["bottom"].set_visible(False)
