@@ -58,7 +58,8 @@ def save_for_hub(
     with atomic_folder(target) as fresh:
         _write_model(model, fresh, max_shard_size)
         _write_processor(processor, fresh)
-        for name, content in sentence_files(model.config, _read_json(fresh / PROCESSOR_FILE)).items():
+        config: Any = model.config
+        for name, content in sentence_files(config, _read_json(fresh / PROCESSOR_FILE)).items():
             write_text_atomic(fresh / name, content)
         if record is not None:
             record.public().write(fresh)

@@ -69,7 +69,7 @@ class CrossLingualModel(TextStreamModel):
         Args: shapes as in `get_text_features`.
 
         Returns:
-            `CrossLingualOutput`: of pairs the embeddings and token states, of texts the embeddings.
+            `CrossLingualOutput`: of texts what `get_text_features` gives, of pairs what the losses need.
         """
         output = CrossLingualOutput(logit_scale=self.logit_scale())
         if source_input_ids is not None:
@@ -79,17 +79,17 @@ class CrossLingualModel(TextStreamModel):
             output.source_embeds, output.target_embeds = self._text_embeds(states, mask).chunk(2)
             output.source_states, output.target_states = states.chunk(2)
             output.source_mask, output.target_mask = mask.chunk(2)
-        if input_ids is not None or inputs_embeds is not None:
-            output.text_model_output = self.get_text_features(
-                input_ids,
-                attention_mask,
-                inputs_embeds=inputs_embeds,
-                output_attentions=output_attentions,
-                output_hidden_states=output_hidden_states,
-                return_dict=True,
-            )
-            output.text_embeds = output.text_model_output.pooler_output
-        return CrossLingualOutput(**output)  # in the order of the fields, which a tuple keeps
+            if input_ids is None and inputs_embeds is None:
+                return output
+        texts = self.get_text_features(
+            input_ids,
+            attention_mask,
+            inputs_embeds=inputs_embeds,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+        )
+        return CrossLingualOutput(**texts, **output)  # in the order of the fields, which a tuple keeps
 
 
 class Cl2cmModel(TwoStreamModel):

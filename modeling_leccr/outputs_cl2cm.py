@@ -10,8 +10,12 @@ from .outputs_leccr import LeccrImageFeatures
 
 
 @dataclass
-class CrossLingualOutput(ModelOutput):
-    """What the losses of the cross-lingual network need of a batch.
+class CrossLingualOutput(BaseModelOutputWithPooling):
+    """Embedded texts, as of any text encoder, and what the losses of the cross-lingual network need of training pairs.
+
+    Of `input_ids`, `pooler_output` (num_texts, embed_dim) are the embeddings, unit norm, and `last_hidden_state`
+    (num_texts, length, text_dim) the token states; `hidden_states` and `attentions` are those of the text tower, when
+    asked for.
 
     Args:
         source_embeds: (batch, embed_dim), unit norm; of the English captions.
@@ -19,9 +23,7 @@ class CrossLingualOutput(ModelOutput):
         source_states: (batch, length, text_dim) token states of the English captions.
         target_states: (batch, length, text_dim) token states of their translations, padded to the same length.
         source_mask, target_mask: (batch, length), 1 = keep.
-        text_embeds: (num_texts, embed_dim), unit norm; of `input_ids`.
         logit_scale: (1,), the learned logarithm of the inverse temperature, clamped.
-        text_model_output: what `get_text_features` gives for `input_ids`.
     """
 
     source_embeds: Tensor | None = None
@@ -30,9 +32,7 @@ class CrossLingualOutput(ModelOutput):
     target_states: Tensor | None = None
     source_mask: Tensor | None = None
     target_mask: Tensor | None = None
-    text_embeds: Tensor | None = None
     logit_scale: Tensor | None = None
-    text_model_output: BaseModelOutputWithPooling | None = None
 
 
 @dataclass

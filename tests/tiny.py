@@ -18,7 +18,7 @@ from transformers import (
     XLMRobertaConfig,
 )
 
-from modeling_leccr import LeccrConfig, LeccrModel
+from modeling_leccr import Cl2cmConfig, Cl2cmModel, CrossLingualConfig, CrossLingualModel, LeccrConfig, LeccrModel
 from processing.processing_leccr import LeccrProcessor
 from processing.tokenizer import train_tokenizer
 
@@ -103,6 +103,31 @@ def tiny_model(*, seed: int = 0, **fields: Any) -> LeccrModel:
         return LeccrModel(tiny_config(**fields)).eval()
 
 
+def tiny_cl2cm_config(*, vision: str = "clip", text: str = "bert", **fields: Any) -> Cl2cmConfig:
+    """As `tiny_config`, of the cross-modal network of CL2CM."""
+    towers = {"vision_config": tiny_vision_config(vision), "text_config": tiny_text_config(text)}
+    return Cl2cmConfig(**{**towers, "visual_dim": 32, "embed_dim": 16, **fields})
+
+
+def tiny_cl2cm(*, seed: int = 0, **fields: Any) -> Cl2cmModel:
+    """As `tiny_model`; fields as in `tiny_cl2cm_config`."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return Cl2cmModel(tiny_cl2cm_config(**fields)).eval()
+
+
+def tiny_cross_lingual_config(*, text: str = "bert", **fields: Any) -> CrossLingualConfig:
+    """As `tiny_config`, of the cross-lingual network of CL2CM."""
+    return CrossLingualConfig(**{"text_config": tiny_text_config(text), "embed_dim": 16, **fields})
+
+
+def tiny_cross_lingual(*, seed: int = 0, **fields: Any) -> CrossLingualModel:
+    """As `tiny_model`; fields as in `tiny_cross_lingual_config`."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return CrossLingualModel(tiny_cross_lingual_config(**fields)).eval()
+
+
 def tiny_processor(image_size: int = IMAGE_SIZE, **settings: Any) -> LeccrProcessor:
     """A processor whose tokenizer knows SENTENCES and fits the tiny text towers."""
     tokenizer = train_tokenizer((text for row in SENTENCES for text in row), VOCAB_SIZE, max_length=48)
@@ -148,6 +173,16 @@ def tiny_pairs(batch_size: int = 4, *, seed: int = 0) -> dict[str, torch.Tensor]
         "target_input_ids": target_ids,
         "target_attention_mask": target_mask,
     }
+
+
+def without_descriptions(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A batch for `Cl2cmModel`, of one for `LeccrModel`."""
+    return {name: value for name, value in batch.items() if not name.startswith("description")}
+
+
+def texts_alone(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A batch for `CrossLingualModel`, of one for `LeccrModel`."""
+    return {name: value for name, value in without_descriptions(batch).items() if name != "pixel_values"}
 
 
 def sentence_batch(processor: LeccrProcessor) -> dict[str, torch.Tensor]:
