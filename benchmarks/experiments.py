@@ -171,7 +171,7 @@ def run_experiments(
         jobs = []
         for seed in seeds:
             for name, changes in variants.items():
-                settings = _job_settings(name, varied(base, changes), seed)
+                settings = _job_settings(name, varied(base, changes), seed, extra_languages)
                 stem = f"{_slug(name)}-seed{seed}-{_digest(settings, extra_languages)}"
                 kept = folder / stem if keep_models else None
                 jobs.append(
@@ -258,7 +258,9 @@ def spread(values: Sequence[float], digits: int = 1) -> str:
     return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
 
 
-def _job_settings(name: str, settings: dict[str, Any], seed: int) -> dict[str, Any]:
+def _job_settings(
+    name: str, settings: dict[str, Any], seed: int, extra_languages: Sequence[str] = ()
+) -> dict[str, Any]:
     """The settings of a job, checked before anything is begun."""
     settings = {key: value for key, value in settings.items() if key not in _LEFT_OUT} | ALWAYS | {"seed": seed}
     try:
@@ -267,6 +269,9 @@ def _job_settings(name: str, settings: dict[str, Any], seed: int) -> dict[str, A
         raise ValueError(f"the variant {name!r} is no recipe: {error}") from error
     if recipe.first_stage is not None and recipe.first_stage.training.max_steps < 1:
         raise ValueError(f"the variant {name!r} has two stages: say max_steps, so that the budget of both is known.")
+    evaluated = recipe.data.evaluation_languages or recipe.data.target_languages
+    if twice := sorted(set(evaluated) & set(extra_languages)):
+        raise ValueError(f"extra_languages must not be among those of the recipe, got {twice}, which are.")
     return recipe.settings
 
 

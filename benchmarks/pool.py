@@ -14,6 +14,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
 Job = TypeVar("Job")
+_PATIENCE = 10.0
 
 
 def run_jobs(
@@ -51,7 +52,7 @@ def run_jobs(
                 if waiting:
                     _hand_out(worker if worker.is_alive() else _Worker(work, variables), waiting, busy)
                 else:
-                    worker.end()
+                    worker.end(patience=_PATIENCE)
                 yield job, reason
     finally:
         for worker in busy:
@@ -86,10 +87,12 @@ class _Worker:
     def is_alive(self) -> bool:
         return self._process.is_alive()
 
-    def end(self) -> None:
+    def end(self, *, patience: float = 0.0) -> None:
+        """End a process that has nothing to do by itself, within some seconds, or else kill it."""
+        self.connection.close()
+        self._process.join(patience)
         self._process.kill()
         self._process.join()
-        self.connection.close()
 
 
 def _hand_out(worker: _Worker, waiting: deque[Job], busy: dict[_Worker, Job]) -> None:

@@ -1,7 +1,9 @@
-"""A picture that sets a model beside its controls, language by language."""
+"""Pictures that set systems side by side, language by language."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean, stdev
 
 from matplotlib.axes import Axes
 
@@ -74,6 +76,57 @@ def draw_recalls(
     return Path(path)
 
 
+def draw_seeds(
+    values: Mapping[str, Mapping[str, Sequence[float]]],
+    groups: Mapping[str, str],
+    path: str | Path,
+    *,
+    title: str,
+    y_label: str,
+) -> Path:
+    """Draw one group of bars for each column of a table and one bar for each system, with what the seeds say.
+
+    A bar is the mean over seeds, its line the standard deviation (n - 1 in its denominator), and each dot a seed.
+
+    Args:
+        values: name of the system -> group -> a value, 0 or more, for each seed; the first system is drawn in the
+            strongest colour. Without any value, `n/a` is written.
+        groups: in the order in which they are drawn -> what stands below them.
+        path: the picture; its suffix chooses the format.
+        title: the line above the bars.
+        y_label: what is drawn, with its unit.
+
+    Raises:
+        ValueError: no system has a value.
+    """
+    found = [value for row in values.values() for group in groups for value in row.get(group, ())]
+    if not found:
+        raise ValueError(f"values must hold one for a group of {list(groups)}, got none of {sorted(values)}.")
+    figure = new_figure(max(6.0, 1.1 + 0.48 * len(groups) * (len(values) + 0.8)), 4.4)
+    axes = figure.subplots()
+    for position, (system, row) in enumerate(values.items()):
+        seeds = [list(row.get(group, ())) for group in groups]
+        means = [fmean(of_group) if of_group else None for of_group in seeds]
+        places = _draw_bars(
+            axes,
+            means,
+            label=system,
+            position=position,
+            num_systems=len(values),
+            deviations=[stdev(of_group) if len(of_group) > 1 else 0.0 for of_group in seeds],
+        )
+        for place, of_group in zip(places, seeds, strict=True):
+            axes.scatter([place] * len(of_group), of_group, s=7, color=INK, zorder=4)
+    axes.set_xticks(range(len(groups)), [textwrap.fill(text, 18) for text in groups.values()])
+    axes.set_ylim(0, 1.12 * max(found) + 1)
+    tidy(axes, title=title, y_label=y_label)
+    axes.tick_params(axis="x", labelsize=10, labelcolor=INK)
+    figure.legend(fontsize=9, frameon=False, ncols=4, loc="outside lower center", labelcolor=INK)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary)
+    return Path(path)
+
+
 def _values(metrics: Mapping[str, float], languages: Sequence[str], metric: str) -> list[float | None]:
     found = [metrics.get(f"{language}/{metric}") for language in languages]
     for language, value in zip(languages, found, strict=True):
@@ -82,15 +135,28 @@ def _values(metrics: Mapping[str, float], languages: Sequence[str], metric: str)
     return found
 
 
-def _draw_bars(axes: Axes, row: Sequence[float | None], *, label: str, position: int, num_systems: int) -> None:
+def _draw_bars(
+    axes: Axes,
+    row: Sequence[float | None],
+    *,
+    label: str,
+    position: int,
+    num_systems: int,
+    deviations: Sequence[float] | None = None,
+) -> list[float]:
+    """The bars of one system, with error bars where deviations are given; returns where they stand."""
     width = BAR_GROUP_WIDTH / num_systems
     offset = (position - (num_systems - 1) / 2) * width
     places = [group + offset for group in range(len(row))]
     ink = colour(0) if position == 0 else CONTROL_COLOURS[(position - 1) % len(CONTROL_COLOURS)]
-    bars = axes.bar(places, [value or 0.0 for value in row], width=0.92 * width, color=ink, label=label)
+    heights = [value or 0.0 for value in row]
+    bars = axes.bar(
+        places, heights, width=0.92 * width, color=ink, label=label, yerr=deviations, ecolor=INK, capsize=2.5
+    )
     texts = ["n/a" if value is None else f"{value:.1f}" for value in row]
     weight = "bold" if position == 0 else "normal"
     axes.bar_label(bars, texts, padding=2, fontsize=8, color=INK if position == 0 else MUTED, fontweight=weight)
+    return places
 
 
 def _draw_chance(axes: Axes, chance: float, *, num_items: int) -> None:

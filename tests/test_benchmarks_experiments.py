@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from benchmarks import experiments
-from benchmarks.experiments import Job, Result, by_variant, read_result, run_experiments, run_job, spread
+from benchmarks.experiments import Job, Result, by_variant, read_result, run_experiments, spread
 from modeling_leccr import LeccrModel
 from processing.processing_leccr import LeccrProcessor
 from retrieval.evaluation import retrieval_ranks
 from retrieval.metrics import recall_metrics
+from tests.experiment_parts import in_one_process
 from tests.training_parts import tiny_recipe
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -25,21 +26,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture
 def one_process(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
-    """Jobs run in this process, one after the other; the list has those that were begun."""
-    begun: list[Job] = []
-
-    def run_jobs(_: Any, jobs: Sequence[Job], *, workers: int, variables: Mapping[str, str]) -> Any:
-        for job in jobs:
-            begun.append(job)
-            try:
-                run_job(job)
-            except ValueError as error:
-                yield job, f"ValueError: {error}"
-            else:
-                yield job, None
-
-    monkeypatch.setattr(experiments, "run_jobs", run_jobs)
-    return begun
+    """See `in_one_process`."""
+    return in_one_process(monkeypatch)
 
 
 def ranks_of(results: Sequence[Result]) -> dict[tuple[str, int], Any]:
@@ -149,6 +137,11 @@ def test_wrong_settings_and_damaged_results_are_named(tmp_path: Path):
     for variants, seeds in (({}, [0]), ({"a": {}}, []), ({"a": {}}, [0, 0])):
         with pytest.raises(ValueError, match="at least one variant and different seeds"):
             run_experiments(tiny_recipe(tmp_path), variants, seeds, tmp_path)
+    with pytest.raises(ValueError, match=r"among those of the recipe, got \['zh'\]"):
+        run_experiments(tiny_recipe(tmp_path), {"a": {}}, [0], tmp_path, extra_languages=["zh", "fr"])
+    two_stages = {"system": "cl2cm", "model": {"embed_dim": 16, "visual_dim": 16}, "cross_lingual": {"max_steps": -1}}
+    with pytest.raises(ValueError, match="the variant 'a' has two stages: say max_steps"):
+        run_experiments(tiny_recipe(tmp_path, num_train_epochs=1) | {"model": {}}, {"a": two_stages}, [0], tmp_path)
     (tmp_path / "x.json").write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match=r"x\.json is no result"):
         read_result(tmp_path / "x.json")
