@@ -87,7 +87,7 @@ class GivenJob:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Train, evaluate with other descriptions, report; see the module's docstring."""
+    """Train, evaluate with other descriptions, report; see the module's docstring. 1 if a training failed."""
     parser = checks.parser_of(NAME, __doc__)
     parser.add_argument("--dataset", type=Path, help="folder of flickr8k-ccr: the second part, on it")
     options = checks.parse(parser, argv)
@@ -115,7 +115,7 @@ def main(argv: list[str] | None = None) -> int:
     }
     given = given_descriptions(jobs, workers=options.workers)
     report(options, base, results, given, noises=[n for n in noises if n is not None], part=part)
-    return 0
+    return int(any(result.error is not None for result in results))
 
 
 def variant_name(dropout: float, noise: float | None) -> str:

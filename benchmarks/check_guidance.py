@@ -30,12 +30,12 @@ SHARES = (1.0, 0.25)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Train the cross and report; see the module's docstring."""
+    """Train the cross and report; see the module's docstring. 1 if a training failed."""
     options = checks.parse(checks.parser_of(NAME, __doc__), argv)
     base = checks.base_recipe(options.base)
     results = run_experiments(base, variants_of(base), options.seeds, options.folder, workers=options.workers)
     report(options, base, results)
-    return 0
+    return int(any(result.error is not None for result in results))
 
 
 def sizes_of(base: dict[str, Any]) -> list[int]:

@@ -106,7 +106,7 @@ class SlotAnalysis:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Train, look into the models, report; see the module's docstring."""
+    """Train, look into the models, report; see the module's docstring. 1 if a training failed."""
     options = checks.parse(checks.parser_of(NAME, __doc__), argv)
     base = checks.base_recipe(options.base)
     if base.get("dataset", "scenes") != "scenes" or int(base.get("model", {}).get("num_slots", 4)) < 2:
@@ -125,7 +125,7 @@ def main(argv: list[str] | None = None) -> int:
         if result.model_folder is not None and result.error is None
     }
     report(options, base, results, analyses, split)
-    return int(not analyses)
+    return int(any(result.error is not None for result in results))
 
 
 def analyse(recipe: Recipe, seed: int, model_folder: Path, split: Any) -> SlotAnalysis:
