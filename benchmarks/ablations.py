@@ -13,20 +13,18 @@ import argparse
 import logging
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks import checks
-from benchmarks.ablation_groups import Group, changes_of, read_groups, trainings
+from benchmarks.ablation_groups import BASE, Group, changes_of, read_groups, trainings
 from benchmarks.ablation_measures import RANKS, MeasureJob, measure_models, read_ranks, read_values
 from benchmarks.ablation_tables import Row, Rows
+from benchmarks.compare import read_comparison
 from benchmarks.experiments import Result, run_experiments
-from modeling_leccr.training.arguments import build_recipe
-from modeling_leccr.training.building import load_splits
-from modeling_leccr.training.reading import merged, read_yaml
-from modeling_leccr.training.run import reported_split
+from modeling_leccr.training.reading import merged
 from processing.records import query_title
-from retrieval.evaluation import read_captions
 
 REAL_DATA = "flickr8k"
 REAL_DATA_FILE = checks.BASE.with_name("compare_flickr8k.yaml")
@@ -52,11 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     unknown = sorted(set(names) - set(groups))
     if unknown:
         parser.error(f"--group takes names among {list(groups)}, got {unknown}.")
-    asked = [group for group in groups.values() if group.name in names]
-    trained = train(base, list(groups.values()), asked, options)
-    text_items = items_of_texts(base)
+    shared = trainings(base, list(groups.values()))
+    asked = [compared_with_base(group, shared) for group in groups.values() if group.name in names]
+    trained = train(base, asked, shared, options)
     for group in asked:
-        rows = Rows(group, measured_rows(group, base, trained, options), text_items)
+        rows = Rows(group, measured_rows(group, base, trained, options), _text_items(trained))
         if not rows.reference.ranks:
             logger.error("%s: its reference %s failed, so that there is no table", group.name, group.reference)
             continue
@@ -66,32 +64,36 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def real_data_recipe(path: Path, dataset: Path) -> dict[str, Any]:
     """The settings of LECCR in the comparison on real data."""
-    found = read_yaml(path.read_text(encoding="utf-8"), str(path))
-    return merged(merged(found["base"], found["systems"]["LECCR"] or {}), {"dataset": str(dataset)})
+    comparison = read_comparison(path, str(dataset))
+    return merged(comparison.base, comparison.systems["LECCR"])
 
 
-def items_of_texts(base: dict[str, Any]) -> dict[str, list[int]]:
-    """Language -> the item of each of its texts in the reported split."""
-    data = build_recipe(base).data
-    splits = load_splits(data)
-    split = splits[reported_split(splits)]
-    languages = data.evaluation_languages or data.target_languages
-    return {language: read_captions(split, language)[1].tolist() for language in languages}
+def compared_with_base(group: Group, names: Mapping[tuple[str, str], str]) -> Group:
+    """A group whose reference is the variant that equals the base; real data have another base than scenes.
+
+    Args:
+        group: that of the file, whose reference stays where none or all of its variants equal the base.
+        names: of the trainings.
+    """
+    equal = [variant.name for variant in group.variants if names[group.name, variant.name] == BASE]
+    return replace(group, reference=equal[0]) if len(equal) == 1 else group
 
 
 def train(
-    base: dict[str, Any], groups: Sequence[Group], asked: Sequence[Group], options: argparse.Namespace
+    base: dict[str, Any],
+    groups: Sequence[Group],
+    names: Mapping[tuple[str, str], str],
+    options: argparse.Namespace,
 ) -> Trained:
-    """Train what the groups that were asked for need, each training once.
+    """Train what the groups need, each training once.
 
     Args:
         base: settings of the base recipe.
-        groups: all of the file.
-        asked: some of them.
+        groups: those that were asked for.
+        names: of the trainings.
         options: of the command.
     """
-    names = trainings(base, groups)
-    pairs = [(group, variant) for group in asked for variant in group.variants]
+    pairs = [(group, variant) for group in groups for variant in group.variants]
     changes = {names[group.name, variant.name]: changes_of(group, variant) for group, variant in pairs}
     results: dict[str, list[Result]] = {name: [] for name in changes}
     for result in run_experiments(
@@ -135,6 +137,10 @@ def report(rows: Rows, results: Sequence[Result], options: argparse.Namespace) -
     rows.draw(place, data)
     text = [rows.group.text, rows.table(), checks.picture_link(options, place, rows.group.title), rows.findings()]
     checks.finish("ablations", options, "\n\n".join(text), results, data=data, part=part, rows=rows.to_json())
+
+
+def _text_items(trained: Trained) -> dict[str, list[int]]:
+    return next((result.text_items for results in trained.values() for result in results if result.error is None), {})
 
 
 def _data(results: Sequence[Result], options: argparse.Namespace) -> str:

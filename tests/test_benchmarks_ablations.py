@@ -262,9 +262,19 @@ def test_an_unknown_group_is_refused(capsys: pytest.CaptureFixture[str]):
 def test_real_data_take_leccr_of_the_comparison(tmp_path: Path):
     """Slots of another recipe than that of the table of systems would not explain it."""
     path = tmp_path / "compare.yaml"
-    path.write_text("base: {max_steps: 5, model: {num_slots: 3}}\nsystems: {LECCR: {model: {dropout: 0.5}}}")
+    systems = "systems: {LECCR: {model: {dropout: 0.5}}, other: {}}\nreference: other"
+    path.write_text("base: {max_steps: 5, model: {num_slots: 3}}\n" + systems)
     assert ablations.real_data_recipe(path, Path("data")) == {
         "max_steps": 5,
         "model": {"num_slots": 3, "dropout": 0.5},
         "dataset": "data",
     }
+
+
+def test_the_reference_is_the_variant_that_is_the_base():
+    """Real data have another number of slots; compared with that of scenes, each row would be of two changes."""
+    variants = (Variant("4", {"model": {"num_slots": 4}}), Variant("2", {"model": {"num_slots": 2}}))
+    group = Group("slots", "T", "T", "4", variants)
+    for num_slots, expected in ((2, "2"), (4, "4"), (3, "4")):
+        names = trainings({"model": {"num_slots": num_slots}}, [group])
+        assert ablations.compared_with_base(group, names).reference == expected
