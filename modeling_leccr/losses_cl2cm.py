@@ -353,6 +353,6 @@ class Cl2cmCriterion(Criterion[Cl2cmRows]):
                     f"the terms {TEACHER_TERMS} read teacher_source_embeds and teacher_target_embeds of the "
                     f"cross-lingual network, got none with this batch; name a teacher, or set their weights to 0."
                 )
-            rows.teacher_source_embeds = output.teacher_source_embeds.detach().float()
-            rows.teacher_target_embeds = output.teacher_target_embeds.detach().float()
+            rows.teacher_source_embeds = output.teacher_source_embeds.float()
+            rows.teacher_target_embeds = output.teacher_target_embeds.float()
         return rows

@@ -47,7 +47,7 @@ def transport_plan(
         target_scale = torch.where(target_keep, target_log_mass - columns, 0.0)
         rows = (scores + target_scale).logsumexp(dim=2, keepdim=True)
         source_scale = torch.where(source_keep, source_log_mass - rows, 0.0)
-    return (scores + source_scale + target_scale).exp().masked_fill(~keep, 0.0)
+    return (scores + source_scale + target_scale).exp()
 
 
 def marginal_error(plan: Tensor, source_mask: Tensor, target_mask: Tensor) -> Tensor:
