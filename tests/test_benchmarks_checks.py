@@ -17,12 +17,13 @@ from tests.check_parts import document_with, made_up, run_here, toy_base
 
 def test_guidance_is_crossed_with_one_noise_at_a_time():
     """Two variants with the same settings would be trained twice, and a name for two settings hides one."""
-    base = {"scenes": {"train_size": 40, "translation_noise": 0.9}, "loss": {"slot_vision": 1.0}}
+    base = {"scenes": {"train_size": 40, "translation_noise": 0.9}, "loss": {"slot_vision": 1.0}, "max_steps": 8}
     variants = check_guidance.variants_of(base)
     whole = [json.dumps(merged(base, changes), sort_keys=True) for changes in variants.values()]
     assert len(variants) == len(set(whole)) == 2 * 5 * 3
     scenes = [changes["scenes"] for changes in variants.values()]
-    assert {settings["train_size"] for settings in scenes} == {40, 10}
+    budgets = {(changes["scenes"]["train_size"], changes["max_steps"]) for changes in variants.values()}
+    assert budgets == {(40, 8), (10, 4)}
     assert not any(settings["translation_noise"] and settings["guidance_noise"] for settings in scenes)
     assert {settings["guidance_noise"] for settings in scenes} == {0.0, 0.2, 0.4}
     assert {changes["loss"]["guidance"] for changes in variants.values()} == {0.0, 0.25, 0.75}
@@ -50,7 +51,7 @@ def test_the_table_of_guidance_compares_seed_by_seed(
     assert "| 3 | English captions | 0.4 | 125.0 ± 35.4 | +0.0 ± 0.0 | +0.0 ± 0.0 |" in text
     assert "| 12 | translations | 0.2 | 0.75 | 126.5 ± 35.4 | 126.5 ± 35.4 |" in text  # German, Chinese
     assert "](results/check_guidance.png)" in text and (tmp_path / "results" / "check_guidance.png").is_file()
-    assert "seeds 0, 1" in text and str(tmp_path) not in text
+    assert "12 items in 2 steps and 3 items in 1 steps; seeds 0, 1" in text and str(tmp_path) not in text
     record = json.loads((tmp_path / "out" / "check_guidance.json").read_text(encoding="utf-8"))
     assert len(record["failed"]) == 2 * 2 and {"machine", "seeds", "sum_r"} <= set(record)
 
