@@ -31,6 +31,7 @@ from modeling_leccr.description_encoder import (
     DescriptionEncoder,
     fill_store,
 )
+from modeling_leccr.model_files import MODEL_TYPES
 from modeling_leccr.towers_leccr import build_tower, load_text_tower, tower_config
 from processing.description_states import DescriptionStates, StatesDtype
 from processing.local_models import chosen_device
@@ -112,10 +113,13 @@ def load_encoder(options: argparse.Namespace) -> DescriptionEncoder:
     """The frozen encoder of a LECCR model, or the text tower that a recipe names.
 
     Raises:
-        ValueError: the encoder of the LECCR model learns, or an option does not fit the model.
+        ValueError: the model reads no descriptions or its encoder learns, or an option does not fit the model.
     """
     settings = {} if options.revision is None else {"revision": options.revision}
-    if AutoConfig.from_pretrained(options.model, **settings).model_type == "leccr":
+    config = AutoConfig.from_pretrained(options.model, **settings)
+    if config.model_type in MODEL_TYPES:
+        if not config.reads_description:
+            raise ValueError(f"{options.model} reads no descriptions and has no states of them; take a LECCR model.")
         if options.max_length is not None:
             raise ValueError(f"max-length is for text towers, and {options.model} has its own; leave it out.")
         model, processor, _ = load_model(options.model, options.revision, options.device)

@@ -1,4 +1,4 @@
-"""Any model that puts pictures and texts into one space, behind one interface: LECCR, CLIP, SigLIP and the like."""
+"""Any model of pictures and texts behind one interface: LECCR, CL2CM, CLIP, SigLIP and the like."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModel, AutoProcessor
 
-import modeling_leccr  # noqa: F401 - registers the Auto classes
+from modeling_leccr.model_files import MODEL_TYPES
 from processing.processing_leccr import clean_caption
 from retrieval.encode import encode_items, encode_texts
 from retrieval.evaluation import item_composites
@@ -45,18 +45,18 @@ class DualEncoder(Protocol):
 
 
 def load_dual_encoder(model: str, *, device: str | torch.device = "cpu") -> DualEncoder:
-    """A saved LECCR, or any model of transformers with `get_image_features` and `get_text_features`.
+    """A saved model of this library, or any model of transformers with `get_image_features` and `get_text_features`.
 
     Args:
         model: folder or Hub name.
         device: where it computes.
 
     Raises:
-        ValueError: the model is no dual encoder, or a LECCR that needs descriptions.
+        ValueError: the model is no dual encoder, or one of this library that needs descriptions or reads no images.
     """
     config = AutoConfig.from_pretrained(model)
     kind: type[LeccrEncoder] | type[TransformersEncoder] = TransformersEncoder
-    if config.model_type == "leccr":
+    if config.model_type in MODEL_TYPES:
         check_needs_no_description(config, model)
         kind = LeccrEncoder
     return kind(AutoModel.from_pretrained(model).to(device), AutoProcessor.from_pretrained(model), _name(model))
@@ -71,18 +71,19 @@ def _name(model: str) -> str:
 
 
 def check_needs_no_description(config: Any, name: str) -> None:
-    """Refuse a LECCR that cannot embed a picture alone.
+    """Refuse a model of this library that cannot embed a picture alone.
 
     Agreement with a description that went into the vector of the item would be agreement of a text with itself.
 
     Raises:
         ValueError: as said.
     """
-    if config.item_source == "description":
+    if not config.reads_image:
         raise ValueError(
-            f"the encoder must embed pictures, but {name} has item_source='description'; take one that reads images."
+            f"the encoder must embed pictures, but {name} has item_source={config.item_source!r}; take one that reads "
+            f"images."
         )
-    if config.reads_description and not config.description_dropout > 0:
+    if config.needs_description:
         raise ValueError(
             f"the encoder must embed pictures without their descriptions, but {name} was trained with "
             f"description_dropout=0; take a LECCR with description_dropout above 0 or item_source='image', or another "
@@ -91,15 +92,15 @@ def check_needs_no_description(config: Any, name: str) -> None:
 
 
 class LeccrEncoder:
-    """A LECCR that embeds items from their pictures alone; its score is the fused one.
+    """A model of this library that embeds items from their pictures alone; the score of a LECCR is the fused one.
 
     Args:
-        model: a `LeccrModel` that needs no descriptions.
+        model: a `LeccrModel` that needs no descriptions, or a `Cl2cmModel`.
         processor: its `LeccrProcessor`.
         name: how reports call it.
 
     Raises:
-        ValueError: the model needs descriptions.
+        ValueError: the model needs descriptions, or reads no images.
     """
 
     def __init__(self, model: Any, processor: Any, name: str) -> None:

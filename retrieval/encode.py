@@ -87,8 +87,8 @@ def _mean_captions(
     captions = read_column(rows, column)
     if missing := [position for position, texts in enumerate(captions) if not texts]:
         raise ValueError(
-            f"{len(missing)} of {len(captions)} items have no {column} (first rows: {missing[:3]}), of which this "
-            f"model makes their embedding; caption them or leave them out."
+            f"{len(missing)} of {len(captions)} items have no {column} (first rows: {missing[:3]}), from which this "
+            f"network of texts embeds them; it reads no pictures. Caption them, or take a model of pictures."
         )
     texts = [caption for texts in captions for caption in texts]
     embeds = encode_texts(model, processor, texts, 4 * batch_size, progress=progress, shared=shared)
@@ -110,7 +110,7 @@ def encode_texts(
     Texts of like length share a batch. Padding does not change an embedding, so the sorting saves time only.
 
     Args:
-        model: a `LeccrModel`.
+        model: of any system.
         processor: a `LeccrProcessor`.
         texts: any language, any order.
         batch_size: texts in one forward pass.
