@@ -234,7 +234,7 @@ def test_one_step_moves_heads_by_their_multiplier(text: str):
         ),
         (
             {"vision_training": "lora", "model": {"item_source": "description", "interaction": "none"}},
-            "vision_training must be left out where item_source is 'description'",
+            "vision_training must be left out where no picture is read",
         ),
         ({"base_model": "owner/leccr"}, r"base_model brings its towers.*'vision_tower'.* would do nothing"),
     ],

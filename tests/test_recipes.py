@@ -133,7 +133,7 @@ def test_merging_leaves_its_arguments_as_they_are():
         ("learning_rate_multipliers: {heads: fast}", r"takes positive factors for .*, got {'heads': 'fast'}"),
         (
             "learning_rate_multipliers: {vision: 2}\nmodel: {item_source: description, interaction: none}",
-            "no factor for 'vision' where item_source is 'description'",
+            "no factor for 'vision' where no picture is read",
         ),
         ("shuffle_buffer: 100", "shuffle_buffer needs streaming, got 100 without it"),
         ("loss: 0.5", "loss must be a mapping of names to values, got 0.5"),

@@ -37,7 +37,7 @@ _CARD = """---
 library_name: peft{base_model}
 ---
 
-# Adapter of a LECCR model
+# Adapter
 
 ```python
 from peft import PeftModel
@@ -69,7 +69,7 @@ def check_parts(
     """
     if not reads_image and training["vision_training"] != "full":
         raise ValueError(
-            f"vision_training must be left out where item_source is 'description', for there is no vision tower; got "
+            f"vision_training must be left out where no picture is read, for there is no vision tower; got "
             f"{training['vision_training']!r}."
         )
     adapted = [name for name, how in training.items() if how == "lora"]
@@ -79,8 +79,8 @@ def check_parts(
         raise ValueError(f"{adapted[0]}: lora needs the package peft; install it with `pip install peft`.")
     if not reads_image and "vision" in multipliers:
         raise ValueError(
-            "learning_rate_multipliers must have no factor for 'vision' where item_source is 'description', for there "
-            "is no vision tower; leave it out."
+            "learning_rate_multipliers must have no factor for 'vision' where no picture is read, for there is no "
+            "vision tower; leave it out."
         )
     for name, how in training.items():
         if how == "frozen" and (group := name.removesuffix("_training")) in multipliers:

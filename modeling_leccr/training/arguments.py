@@ -30,7 +30,7 @@ from modeling_leccr.training.optimization import GROUPS, check_multipliers
 from modeling_leccr.training.reading import read_overrides, read_yaml
 from modeling_leccr.training.settings import WITHOUT_EFFECT, check_fixed, check_values, settings_help
 from modeling_leccr.training.states import check_encoder_is_frozen
-from modeling_leccr.training.systems import SYSTEMS, TWO_STAGES, System, first_stage, varied
+from modeling_leccr.training.systems import SYSTEMS, TWO_STAGES, System, first_stage, varied, without_meaning
 from processing.hub_upload import check_repo_id
 from processing.scenes import ScenesConfig
 from processing.traces import without_traces
@@ -315,6 +315,10 @@ def build_recipe(settings: dict[str, Any]) -> Recipe:
     filled = {name: {} if value is None and name in _MAY_BE_EMPTY else value for name, value in settings.items()}
     check_values({"system": filled.get("system", "leccr")}, sections)  # it tells what the other sections may hold
     system = SYSTEMS[filled.get("system", "leccr")]
+    if idle := without_meaning(filled, filled.get("system", "leccr")):
+        raise ValueError(
+            f"{idle} have no meaning for system: {filled.get('system', 'leccr')}; leave them out, or set the system."
+        )
     for section, names in {**_SECTIONS, **system.sections}.items():
         _check_section(section, filled.get(section, {}), names)
     check_values(filled, sections)

@@ -151,18 +151,15 @@ def check_base(settings: Mapping[str, Any], names: Collection[str]) -> None:
 
 
 def check_stages(model: "ModelArguments") -> None:
-    """Refuse settings of training in two stages where there are not two, or where the first is missing.
+    """Refuse settings of training in two stages that contradict each other.
 
     Args:
         model: of the recipe.
 
     Raises:
-        ValueError: a setting would do nothing, or a trained model is to go on without its teacher.
+        ValueError: the stages differ in what one takes over from the other, or a trained model is to go on without its
+            teacher.
     """
-    names = ("teacher", "cross_lingual", "init_from_teacher")
-    given = [name for name in names if getattr(model, name)]
-    if given and model.system != "cl2cm":
-        raise ValueError(f"{given} need system: cl2cm, got {model.system!r}; leave them out, or set the system.")
     if model.init_from_teacher and {"text_tower", "model"} & set(model.cross_lingual):
         raise ValueError(
             "init_from_teacher needs both stages to have the same text tower and the same choices of the model, got "

@@ -69,7 +69,7 @@ SYSTEMS: dict[str, System] = {
     ),
 }
 
-# Settings that have a meaning for some systems alone; `first_stage` and `varied` leave them out for the others.
+# Settings that have a meaning for some systems alone.
 _MEANT_FOR: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("teacher", "cross_lingual", "init_from_teacher"), (TWO_STAGES,)),
     "description_states": ("leccr",),
@@ -85,6 +85,11 @@ _NEVER_SHARED = frozenset({"base_model", "loss", "controls", "push_to_hub", "hub
 def system_of(config: Any) -> System:
     """The system of a model, by its configuration."""
     return next(system for system in SYSTEMS.values() if isinstance(config, system.config_class))
+
+
+def without_meaning(settings: Mapping[str, Any], system: str) -> list[str]:
+    """The settings of a recipe that would do nothing for a system."""
+    return sorted(name for name, value in settings.items() if value and system not in _MEANT_FOR.get(name, SYSTEMS))
 
 
 def varied(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

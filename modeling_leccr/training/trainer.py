@@ -127,7 +127,7 @@ class LeccrTrainer(HubPushes, MonitoredTrainer, ResumableTrainer):
         self.model_accepts_loss_kwargs = False
         system = system_of(model.config)
         self.criterion = system.criterion_class(system.loss_class.from_dict(args.loss))
-        self.teacher = None if teacher is None else teacher.requires_grad_(False).eval().to(args.device)
+        self.teacher = None if teacher is None else teacher.eval().to(args.device)
         self.languages = list(languages)
         launch = {
             "num_processes": args.world_size,

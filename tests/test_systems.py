@@ -1,0 +1,164 @@
+"""Which system a recipe trains: what it says of it, how one becomes another, and what it is called."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from modeling_leccr.training.arguments import build_recipe, help_text, parse_recipe
+from modeling_leccr.training.run import training_pairs
+from modeling_leccr.training.systems import SYSTEMS, system_of, varied
+from processing.collator import LeccrCollator
+from tests.tiny import tiny_cl2cm_config, tiny_config, tiny_cross_lingual_config, tiny_processor
+from tests.training_parts import tiny_recipe, tiny_split
+
+
+def settings_of(**changes: Any) -> dict[str, Any]:
+    return {"target_languages": ["de"], "use_cpu": True, **changes}
+
+
+def write(folder: Path, **changes: Any) -> str:
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(settings_of(**changes)), encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "title"),
+    [
+        ({}, "LECCR"),
+        ({"model": {"item_source": "image", "interaction": "none"}}, "two streams"),
+        ({"model": {"item_source": "description", "interaction": "none"}}, "description alone"),
+        ({"system": "cl2cm"}, "CL2CM"),
+        ({"system": "cross_lingual"}, "cross-lingual network"),
+    ],
+)
+def test_a_system_is_called_what_it_is(changes: dict[str, Any], title: str):
+    """Numbers of a baseline in a table under the name of LECCR are wrong numbers."""
+    assert build_recipe(settings_of(**changes)).title == title
+
+
+def test_the_system_of_a_model_is_found_by_its_configuration():
+    """With the losses of another system the first step fails, or worse, does not."""
+    configs = {"leccr": tiny_config(), "cl2cm": tiny_cl2cm_config(), "cross_lingual": tiny_cross_lingual_config()}
+    for name, config in configs.items():
+        assert system_of(config) is SYSTEMS[name]
+        assert system_of(config).titles[config.item_source]
+
+
+def test_every_system_is_a_choice_of_the_recipe_and_in_its_help():
+    """A system that is not among the choices cannot be trained, and one without names cannot be set."""
+    for name in SYSTEMS:
+        assert build_recipe(settings_of(system=name)).model.system == name
+    words = " ".join(help_text().split())
+    assert "With system cl2cm: embed_dim, image_pooling" in words and "visual_dim" in words
+    assert "With system cl2cm: feature_distillation" in words and "transport_epsilon" in words
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"system": "clip"}, r"system must be one of \['leccr', 'cl2cm', 'cross_lingual'\], got 'clip'"),
+        ({"system": "cl2cm", "model": {"num_slots": 2}}, r"unknown settings \['num_slots'\] in model"),
+        ({"system": "cl2cm", "loss": {"guidance": 0.5}}, r"unknown settings \['guidance'\] in loss"),
+        ({"loss": {"relational_transfer": 1}}, r"unknown settings \['relational_transfer'\] in loss"),
+        ({"teacher": "x"}, r"\['teacher'\] have no meaning for system: leccr; leave them out, or set the system"),
+        ({"system": "cross_lingual", "init_from_teacher": True}, r"\['init_from_teacher'\] have no meaning"),
+        ({"system": "cross_lingual", "augmentation": {"flip": True}}, r"\['augmentation'\] have no meaning"),
+        ({"system": "cl2cm", "base_model": "x"}, "base_model with system: cl2cm needs its teacher"),
+        (
+            {"system": "cl2cm", "base_model": "x", "teacher": "y", "init_from_teacher": True},
+            r"base_model brings .* so \['init_from_teacher'\] would do nothing",
+        ),
+        (
+            {"system": "cl2cm", "cross_lingual": {"target_languages": ["fr"], "max_length": 9}},
+            r"what both stages share, got \['max_length', 'target_languages'\]",
+        ),
+        ({"system": "cl2cm", "cross_lingual": {"text_tower": "a/b"}}, r"got \['text_tower \(by name\)'\]"),
+        (
+            {"system": "cl2cm", "cross_lingual": {"loss": {"word_alinement": 1}}},
+            r"the first stage of this recipe \(cross_lingual\) cannot be trained: unknown .* \['word_alinement'\]",
+        ),
+        (
+            {"system": "cl2cm", "init_from_teacher": True, "cross_lingual": {"model": {"embed_dim": 8}}},
+            r"the same choices of the model, got \['model'\] in cross_lingual",
+        ),
+        ({"system": "cl2cm", "description_states": "x"}, r"\['description_states'\] have no meaning for system: cl2cm"),
+        ({"system": "cross_lingual", "vision_training": "frozen"}, r"\['vision_training'\] have no meaning"),
+        ({"system": "cross_lingual", "learning_rate_multipliers": {"vision": 2}}, "there is no vision tower"),
+    ],
+)
+def test_what_a_system_does_not_have_is_refused(changes: dict[str, Any], message: str):
+    """A setting that does nothing is believed to have done something."""
+    with pytest.raises(ValueError, match=message):
+        build_recipe(settings_of(**changes))
+
+
+def test_the_first_stage_of_a_recipe_is_trained_alone_with_one_word(tmp_path: Path):
+    """`--system cross_lingual` must give the network that the recipe itself would give."""
+    path = write(
+        tmp_path,
+        system="cl2cm",
+        model={"embed_dim": 64, "visual_dim": 32},
+        loss={"relational_transfer": 0.5},
+        cross_lingual={"max_steps": 7, "loss": {"word_alignment": 0.3}, "model": {"text_pooling": "mean"}},
+        learning_rate_multipliers={"vision": 2, "heads": 3},
+        vision_training="lora",
+        lora={"r": 2},
+        augmentation={"flip": True},
+        controls={"two streams": {"system": "leccr", "model": {"item_source": "image", "interaction": "none"}}},
+        push_to_hub=True,
+        hub_model_id="owner/cl2cm",
+        max_steps=9,
+    )
+    alone = parse_recipe([path, "--system", "cross_lingual", "--seed", "5"])
+    assert alone.model.model == {"embed_dim": 64, "text_pooling": "mean"}
+    assert alone.training.loss == {"word_alignment": 0.3}
+    assert (alone.training.max_steps, alone.training.seed) == (7, 5)
+    assert alone.training.learning_rate_multipliers == {"heads": 3}
+    assert not alone.training.push_to_hub and alone.training.controls == {} and alone.data.augmentation == {}
+    whole = parse_recipe([path, "--seed", "5"])
+    assert whole.first_stage is not None and whole.training.max_steps == 9
+    assert whole.first_stage.settings == alone.settings
+
+
+def test_a_run_that_goes_on_from_a_folder_goes_on_in_its_second_stage(tmp_path: Path):
+    """The checkpoint that was named is one of the second stage; the first would refuse it."""
+    checkpoint = tmp_path / "checkpoint-1"
+    checkpoint.mkdir()
+    recipe = settings_of(system="cl2cm", resume_from_checkpoint=str(checkpoint))
+    changed = varied(recipe, {"system": "cross_lingual"})
+    assert changed["resume_from_checkpoint"] is True
+
+
+def test_changes_within_a_system_are_merged():
+    """What the recipe says and the change does not stays."""
+    recipe = settings_of(system="cl2cm", model={"embed_dim": 64}, loss={"relational_transfer": 0.5})
+    changed = varied(recipe, {"model": {"visual_dim": 8}})
+    assert changed["model"] == {"embed_dim": 64, "visual_dim": 8} and changed["loss"] == {"relational_transfer": 0.5}
+
+
+def test_folders_of_the_first_stage_are_not_published(tmp_path: Path):
+    """They travel with the model, and tell of the machine."""
+    tower = tmp_path / "towers" / "bert"
+    tower.mkdir(parents=True)
+    recipe = build_recipe(settings_of(system="cl2cm", teacher=str(tower), text_tower=str(tower)))
+    public = recipe.public_settings()
+    assert (public["teacher"], public["text_tower"]) == ("bert", "bert")
+
+
+@pytest.mark.parametrize(("item_source", "reads"), [("description", {"description"}), ("image", {"image"})])
+def test_a_baseline_reads_of_an_item_what_it_embeds(tmp_path: Path, item_source: str, reads: set[str]):
+    """Pictures that are decoded for nothing cost most of an epoch; descriptions that nobody reads need not be there."""
+    recipe = build_recipe(tiny_recipe(tmp_path, model={"item_source": item_source, "interaction": "none"}))
+    recipe.data.target_languages = ["de"]
+    split = tiny_split(8)
+    pairs = training_pairs(recipe, split.remove_columns(list({"image", "description"} - reads)), recipe.config)
+    rows = [pairs[position] for position in range(2)]
+    assert all({"image", "description"} & set(row or ()) == reads for row in rows)
+    batch = LeccrCollator(tiny_processor())(rows)
+    assert ("pixel_values" in batch) == ("image" in reads)
+    assert ("description_input_ids" in batch) == ("description" in reads)
+    with pytest.raises(ValueError, match=f"lacks the columns .*{reads.pop()}"):
+        training_pairs(recipe, split.select_columns(["image_id", "caption_en", "caption_de_mt"]), recipe.config)
