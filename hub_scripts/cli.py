@@ -20,6 +20,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "push_dataset": ("hub_scripts.push_dataset", "a data set folder to the Hub, with a card"),
     "push_metric": ("hub_scripts.push_metric", "the recalls to the Hub, for evaluate.load"),
     "push_model": ("hub_scripts.push_model", "a saved model or a checkpoint to the Hub, with a card"),
+    "draw_alignment": (
+        "hub_scripts.draw_alignment",
+        "which words of a translation a caption aligns with, as a picture",
+    ),
     "draw_slots": ("hub_scripts.draw_slots", "which words of a description each slot attends to, as a picture"),
     "search": ("hub_scripts.search", "search pictures with text in any language of the model"),
     "evaluate": ("hub_scripts.evaluate", "recalls of a saved model on a data set"),
