@@ -130,6 +130,9 @@ def test_texts_of_the_cross_lingual_network_come_back_as_of_any_text_encoder() -
         output, features = model(input_ids, attention_mask), model.get_text_features(input_ids, attention_mask)
     assert set(output) == {"last_hidden_state", "pooler_output", "logit_scale"}
     assert torch.equal(output.pooler_output, features.pooler_output) and torch.equal(output[0], features[0])
+    pairs = texts_alone(tiny_pairs())  # as in training, which has no other texts
+    of_pairs = {f"{side}_{name}" for side in ("source", "target") for name in ("embeds", "states", "mask")}
+    assert set(model(**pairs)) == of_pairs | {"logit_scale"}
 
 
 def test_what_the_teacher_says_is_handed_on_as_it_is() -> None:
