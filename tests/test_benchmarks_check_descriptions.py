@@ -11,6 +11,7 @@ from modeling_leccr.training.arguments import build_recipe
 from modeling_leccr.training.building import load_splits
 from modeling_leccr.training.reading import merged
 from processing.records import DESCRIPTION_COLUMN
+from retrieval.evaluation import retrieval_ranks
 from tests.check_parts import document_with, made_up, toy_base
 from tests.tiny import tiny_model, tiny_processor
 
@@ -27,10 +28,19 @@ def described(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folder, toy_base(folder)
 
 
-def test_each_kind_of_description_is_evaluated_as_what_it_is(described: tuple[Path, Path]):
+def test_each_kind_of_description_is_evaluated_as_what_it_is(
+    described: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+):
     """A model that needs descriptions refuses to do without; one that does not is judged without them."""
     folder, base_file = described
     base = merged(checks.base_recipe(base_file), {"seed": 0})
+    given_texts: list[list[str]] = []
+
+    def recorded(model: Any, processor: Any, split: Any, *arguments: Any, **options: Any) -> Any:
+        given_texts.append(split[DESCRIPTION_COLUMN] if options["use_descriptions"] else [])
+        return retrieval_ranks(model, processor, split, *arguments, **options)
+
+    monkeypatch.setattr(check_descriptions, "retrieval_ranks", recorded)
     found = {}
     for dropout in check_descriptions.DROPOUTS:
         settings = merged(base, {"model": {"description_dropout": dropout}})
@@ -38,6 +48,9 @@ def test_each_kind_of_description_is_evaluated_as_what_it_is(described: tuple[Pa
         check_descriptions.evaluate_given(job)
         found[dropout] = json.loads(job.file.read_text(encoding="utf-8"))
     assert all(list(kinds) == list(check_descriptions.GIVEN) for kinds in found.values())
+    true, short, other, none = given_texts[:4]
+    assert short == [check_descriptions.first_sentence(text) for text in true] != true
+    assert other == check_descriptions.shuffled(true) != true and none == []
     assert "description" in found[0.0]["empty"] and isinstance(found[0.2]["empty"], float)
     for kinds in found.values():
         assert all(0 <= kinds[kind] <= 600 for kind in ("true", "short", "shuffled"))

@@ -22,11 +22,12 @@ from benchmarks.slot_winners import (
 from modeling_leccr.slots_leccr import CrossAttentionBlock
 from processing.scenes import ScenesConfig, load_scenes
 from processing.scenes.world import CaptionFacts, Mention
-from reporting.slot_pictures import blended, draw_slot_shares, draw_slot_similarity, slot_attention_sheet
+from reporting.slot_pictures import COLUMN_WIDTH, blended, draw_slot_shares, draw_slot_similarity, slot_attention_sheet
 from reporting.style import colour
 from reporting.sweeps import draw_sweeps
 from retrieval.evaluation import read_captions
 from retrieval.items import read_image
+from retrieval.pictures import GAP, MARGIN
 from retrieval.slot_readings import (
     SlotReading,
     attention_weights,
@@ -115,6 +116,16 @@ def test_tokens_add_up_to_words():
     torch.testing.assert_close(cut, torch.stack([weights[:, 1], torch.zeros(2), torch.zeros(2)], dim=1))
 
 
+def test_the_space_before_a_word_is_no_part_of_the_word_before():
+    """SentencePiece counts it to the token; by the first character, each word would get the weight of the next one."""
+
+    def tokenizer(*_: Any, **__: Any) -> dict[str, Any]:
+        return {"offset_mapping": [(0, 0), (0, 1), (1, 5), (5, 6), (0, 0)]}  # <s>, ▁a, ▁red, a lone space, </s>
+
+    _, found = word_weights(tokenizer, "a red ", torch.tensor([[0.1, 0.2, 0.3, 0.15, 0.25]]))
+    torch.testing.assert_close(found, torch.tensor([[0.2, 0.3]]))
+
+
 def test_cosines_and_winners_match_loops():
     """A swapped axis compares items instead of slots."""
     torch.manual_seed(0)
@@ -133,6 +144,7 @@ def test_cosines_and_winners_match_loops():
 def test_cramers_v_of_tables_whose_value_is_known():
     """1 where the row tells the column, 0 where it does not; by hand between."""
     assert cramers_v([[5, 0], [0, 5]]) == pytest.approx(1)
+    assert cramers_v([[5, 0, 0], [0, 3, 2]]) == pytest.approx(1)
     assert cramers_v([[3, 6, 9], [1, 2, 3]]) == pytest.approx(0)
     # Expected 3 and 2 in each row; chi-squared = 2 * (1 / 3 + 1 / 2) = 5 / 3 of 10 queries.
     assert cramers_v([[4, 1], [2, 3]]) == pytest.approx((1 / 6) ** 0.5)
@@ -212,24 +224,7 @@ def test_attention_is_shared_out_over_kinds_of_words():
 @pytest.fixture
 def reading() -> SlotReading:
     return SlotReading(
-        words=[
-            "A",
-            "red",
-            "star",
-            "shines",
-            "in",
-            "the",
-            "night",
-            "over",
-            "a",
-            "long",
-            "and",
-            "quiet",
-            "meadow",
-            "of",
-            "green",
-            "grass",
-        ],
+        words=[f"word{number}" for number in range(16)],
         weights=torch.eye(16)[:2] * 0.5,
         special_weights=torch.tensor([0.5, 0.5]),
         slots=torch.randn(2, 4),
@@ -243,6 +238,12 @@ def test_a_sheet_shades_the_word_that_a_slot_attends_to(reading: SlotReading):
     counts = {pixel: count for count, pixel in sheet.convert("RGB").getcolors(1 << 16)}
     deepest = [blended(colour(slot), 0.75) for slot in range(2)]
     assert all(counts.get(shade, 0) > 100 for shade in deepest)
+    for slot, shade in enumerate(deepest):
+        # The first slot attends to the first word, the second to the second.
+        mask = sheet.crop((0, 0, sheet.width, sheet.height // 2)).convert("RGB")
+        inside = [x for x in range(mask.width) for y in range(mask.height) if mask.getpixel((x, y)) == shade]
+        column = MARGIN + 180 + GAP + slot * (COLUMN_WIDTH + GAP)
+        assert (min(inside) - column > 10) == (slot == 1) and min(inside) >= column - 2
     assert blended("#000000", 0.0) == (255, 255, 255) and blended("#204060", 1.0) == (32, 64, 96)
     one_line = slot_attention_sheet([reading], lambda _: Image.new("RGB", (20, 20)))
     assert one_line.height < sheet.height < 2 * one_line.height + 100
