@@ -108,6 +108,10 @@ def small(path: Path, folder: Path, changes: dict[str, object]) -> Recipe:
         "disable_tqdm": True,
         **changes,
     }
+    if found.first_stage is not None:
+        settings["cross_lingual.max_steps"] = 3
+    budgets = [name for name, control in found.training.controls.items() if "max_steps" in control]
+    settings |= {f"controls.{name}.max_steps": 3 for name in budgets}
     if isinstance(found.model.vision_tower, str):
         settings |= {"vision_tower": vision, "text_tower": text}
     words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
@@ -124,7 +128,7 @@ def test_three_steps_of_each_recipe(path: Path, tmp_path: Path, monkeypatch: pyt
     recipe = small(path, tmp_path, prepare_data(path, monkeypatch))
     splits = load_splits(recipe.data)
     processor = build_processor(recipe.model, splits["train"], recipe.data.target_languages)
-    for name, system in {"LECCR": recipe, **control_recipes(recipe)}.items():
+    for name, system in {recipe.title: recipe, **control_recipes(recipe)}.items():
         set_seed(system.training.seed)
         before = build_model(system.model, processor.tokenizer).state_dict()
         run = train_system(system, splits, processor, tmp_path / "checkpoints" / name)

@@ -20,7 +20,8 @@ from retrieval.items import read_image
 from retrieval.metrics import recall_metrics
 from retrieval.ranks import RetrievalRanks
 from tests.reference import ranks_by_loops
-from tests.tiny import SENTENCES, tiny_image, tiny_model, tiny_processor
+from tests.tiny import SENTENCES, tiny_cross_lingual, tiny_image, tiny_model, tiny_processor
+from tests.training_parts import tiny_split
 
 QUIET = {"progress": False}
 
@@ -281,3 +282,29 @@ def test_embeddings_that_are_not_finite_stop_the_encoding():
         next(model.parameters()).fill_(torch.nan)
     with pytest.raises(ValueError, match="NaN or infinite"):
         encode_items(model, tiny_processor(), make_split(), **QUIET)
+
+
+def test_an_item_of_a_network_of_texts_is_the_mean_of_its_english_captions():
+    """Items have several captions, and not equally many; batches are sorted by length and not by item."""
+    captions = [
+        ["a dog", "a brown dog runs over the sand in the sun"],
+        ["two cats"],
+        ["a boat", "a ship", "a blue boat"],
+    ]
+    split = tiny_split(3, caption_en=captions).remove_columns(["image", "description"])
+    model, processor = tiny_cross_lingual(), tiny_processor()
+    embeds, slots = encode_items(model, processor, split, batch_size=1)
+    assert slots is None and embeds.shape == (3, 16)
+    for item, texts in enumerate(captions):
+        vectors = [encode_texts(model, processor, [text])[0] for text in texts]
+        mean = sum(vectors) / len(vectors)
+        torch.testing.assert_close(embeds[item], mean / mean.norm())
+    metrics = evaluate_retrieval(model, processor, split, ["de"])
+    assert metrics["de/num_items"] == 3 and 0 < metrics["de/sum_r"] <= 600
+
+
+def test_an_item_without_english_captions_is_named_where_the_model_reads_them():
+    """The mean of no captions is NaN, which ranks anything."""
+    split = tiny_split(3, caption_en=[["a dog"], [], ["a boat"]])
+    with pytest.raises(ValueError, match=r"1 of 3 items have no caption_en \(first rows: \[1\]\)"):
+        encode_items(tiny_cross_lingual(), tiny_processor(), split)
