@@ -45,13 +45,10 @@ class LeccrModel(TwoStreamModel):
         if config.has_slots and config.aligned_slots and self.device.type != "meta":
             self._align()
 
-    @classmethod
-    def from_towers(cls, *towers: Any, **kwargs: Any) -> "LeccrModel":
-        """As the parent; a frozen description encoder starts as the pretrained text tower too."""
-        model: LeccrModel = super().from_towers(*towers, **kwargs)
-        if model.config.description_encoder == "frozen":
-            model.description_model.load_state_dict(model.text_model.state_dict())
-        return model
+    def _load_towers(self, *args: Any) -> None:
+        super()._load_towers(*args)
+        if self.config.description_encoder == "frozen":
+            self.description_model.load_state_dict(self.text_model.state_dict())
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

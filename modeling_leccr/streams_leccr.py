@@ -158,10 +158,13 @@ class TwoStreamModel(TextStreamModel):
             config_kwargs.setdefault(cls.visual_width, width)
         config_class: Any = cls.config_class
         model: Any = cls(config_class(vision_config=vision_config, text_config=text_config, **config_kwargs))
-        load_text_tower(model.text_model, text, tower_kwargs)
-        if model.config.reads_image:
-            load_vision_tower(model.vision_model, model.visual_projection, vision, tower_kwargs)
+        model._load_towers(vision, text, tower_kwargs)
         return model
+
+    def _load_towers(self, vision: str | os.PathLike, text: str | os.PathLike, tower_kwargs: dict[str, Any]) -> None:
+        load_text_tower(self.text_model, text, tower_kwargs)
+        if self.config.reads_image:
+            load_vision_tower(self.vision_model, self.visual_projection, vision, tower_kwargs)
 
     @can_return_tuple
     def get_image_features(

@@ -136,6 +136,9 @@ def test_the_folder_holds_what_the_model_needs_and_no_more(folders: dict[str, Pa
     golden = {kind: load_file(folder / "golden" / "embeds.safetensors") for kind, folder in folders.items()}
     assert set(golden["cl2cm"]) == {"text_embeds", "image_embeds"} and set(golden["text"]) == {"text_embeds"}
     inputs = {kind: json.loads((folder / "golden" / "inputs.json").read_text()) for kind, folder in folders.items()}
+    for kind, modalities in {"cl2cm": {"text", "image"}, "text": {"text"}}.items():
+        sentence = json.loads((folders[kind] / "sentence_bert_config.json").read_text())
+        assert set(sentence["modality_config"]) == modalities
     assert set(inputs["cl2cm"]) == {"texts", "images"} and set(inputs["text"]) == {"texts"}
 
 
