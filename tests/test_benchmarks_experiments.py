@@ -13,10 +13,11 @@ from benchmarks import experiments
 from benchmarks.experiments import Job, Result, by_variant, read_result, run_experiments, spread
 from modeling_leccr import LeccrModel
 from processing.processing_leccr import LeccrProcessor
+from processing.sources import write_shard
 from retrieval.evaluation import retrieval_ranks
 from retrieval.metrics import recall_metrics
 from tests.experiment_parts import in_one_process
-from tests.training_parts import tiny_recipe
+from tests.training_parts import tiny_recipe, tiny_split
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "LECCR": {},
@@ -115,6 +116,32 @@ def test_a_job_that_fails_is_told_and_tried_again(
     monkeypatch.setattr(experiments, "train_system", train)
     assert all(result.error is None for result in run_experiments(tiny_recipe(tmp_path), variants, [0], tmp_path))
     assert [job.variant for job in one_process] == ["wild", "tame", "wild"]
+
+
+def test_a_job_that_another_command_has_done_meanwhile_is_left(
+    tmp_path: Path, one_process: list[Job], monkeypatch: pytest.MonkeyPatch
+):
+    """Two commands on one folder begin with the same job; the second waits for the lock, and would then train again."""
+    run_experiments(tiny_recipe(tmp_path), {"LECCR": {}}, [0], tmp_path)
+    (job,) = one_process
+    before = job.file.read_bytes()
+    monkeypatch.setattr(experiments, "train_system", lambda *_: pytest.fail("it was trained again"))
+    experiments.run_job(job)
+    assert job.file.read_bytes() == before
+
+
+def test_an_extra_language_is_asked_of_the_items_that_have_it(tmp_path: Path, one_process: list[Job]):
+    """In real data some items have captions in further languages; one without would stop the evaluation."""
+    folder = tmp_path / "data"
+    french = [["un chien", "un chat"], [], ["une maison"], [], ["un bateau"], [], [], []]
+    for name in ("train", "validation"):
+        write_shard(tiny_split(8, caption_fr=french), folder / f"{name}-00000-of-00001.parquet")
+    base = tiny_recipe(tmp_path, dataset=str(folder), target_languages=["de"], test_split=None)
+    del base["scenes"]
+    (result,) = run_experiments(base, {"LECCR": {}}, [0], tmp_path / "results", extra_languages=["fr"])
+    assert result.error is None and result.text_items["fr"] == [0, 0, 1, 2]
+    assert [len(result.ranks[code].i2t) for code in ("de", "fr")] == [8, 3] and len(result.ranks["fr"].t2i) == 4
+    assert result.sum_r == result.metrics["de"]["sum_r"]
 
 
 def test_processes_give_the_same_ranks_and_write_a_log(tmp_path: Path, request: pytest.FixtureRequest):
