@@ -65,10 +65,10 @@ def write_metrics(
     truncation_rate: float,
 ) -> dict[str, Any]:
     """Write `metrics.json`: what each system scored, the main one before others, how it was measured, and on what."""
-    title, run = next(iter(runs.items()))
+    run = next(iter(runs.values()))
     main, teacher = run.record, run.first_stage
-    if teacher is not None:
-        seconds = {f"train {title}, first stage": teacher.seconds or 0.0, **seconds}
+    trained = {f"train {name}": run.record.seconds for name, run in runs.items()}
+    trained |= {f"train {name}, first stage": run.first_stage.seconds for name, run in runs.items() if run.first_stage}
     record = {
         "systems": {name: run.record.metrics for name, run in runs.items()},
         # Its items are English captions: no number of a system that finds pictures compares with its own.
@@ -78,7 +78,7 @@ def write_metrics(
         "parameters": {
             name: dict(zip(("trained", "all"), run.num_parameters, strict=True)) for name, run in runs.items()
         },
-        "seconds": {**{f"train {name}": run.record.seconds for name, run in runs.items()}, **seconds},
+        "seconds": {**trained, **seconds},
         "peak_memory_gib": peak_gib,
         "truncation_rate": truncation_rate,
         "settings": main.settings,
@@ -222,9 +222,9 @@ def write_pictures_and_report(
             "the system beside its controls" if len(results) > 1 else "text to image R@1 in each language"
         ),
     }
-    if (folder / "retrieval.png").is_file():
+    if searches and (folder / "retrieval.png").is_file():
         files["retrieval.png"] = "the top hits of one query in each language"
-    if run.first_stage is not None:
+    if TEACHER in record:
         files[TEACHER] = "the cross-lingual network of the first stage, ready for the Hub"
     files |= {"metrics.json": "all numbers and settings", "model": "the model, ready for the Hub"}
     if "lora" in (record["settings"].get("vision_training"), record["settings"].get("text_training")):
