@@ -17,7 +17,7 @@ from PIL import Image
 from transformers import AutoModel, AutoProcessor
 
 from hub_scripts import evaluate, search
-from modeling_leccr import LeccrModel
+from modeling_leccr import Cl2cmModel, CrossLingualModel, LeccrModel
 from modeling_leccr.training import outputs
 from modeling_leccr.training.failures import TrainingStoppedError
 from tests.hub_server import HubServer, environment
@@ -227,6 +227,30 @@ def test_a_run_on_translations_alone_survives_those_that_were_refused(tmp_path: 
     (search,) = json.loads((tmp_path / "out" / "searches.json").read_text(encoding="utf-8"))
     assert search["query"] == "ein Hund"
     assert "German (machine translation)" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("no_processes")
+def test_a_run_in_two_stages_leaves_both_networks_and_its_first_stage_alone_needs_texts_only(tmp_path: Path):
+    """The pictures of the hits come last: a network that has none must not end the run there."""
+    for name in ("train", "validation"):
+        (tmp_path / "texts").mkdir(exist_ok=True)
+        texts = tiny_split(8).remove_columns(["image", "description"])
+        texts.to_parquet(str(tmp_path / "texts" / f"{name}-00000-of-00001.parquet"))
+    settings = {"system": "cl2cm", "model": {"embed_dim": 16, "visual_dim": 32}, "target_languages": ["de"]}
+    recipe = str(write_recipe(tmp_path, **settings))
+    main([recipe])
+    record = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
+    assert set(record["systems"]) == {"CL2CM"} and set(record["teacher"]["metrics"]) == {"validation", "test"}
+    report = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert report.startswith("# CL2CM on scenes") and "cross-lingual network of the first stage" in report
+    assert type(AutoModel.from_pretrained(tmp_path / "out" / "model")) is Cl2cmModel
+    assert type(AutoModel.from_pretrained(tmp_path / "out" / "teacher")) is CrossLingualModel
+    place = ["--dataset", str(tmp_path / "texts"), "--test_split", "null", "--scenes", "null"]
+    main([recipe, "--system", "cross_lingual", "--output_dir", str(tmp_path / "alone"), *place])
+    assert type(AutoModel.from_pretrained(tmp_path / "alone" / "model")) is CrossLingualModel
+    assert json.loads((tmp_path / "alone" / "searches.json").read_text(encoding="utf-8"))
+    assert not (tmp_path / "alone" / "retrieval.png").exists()
+    assert "retrieval.png" not in (tmp_path / "alone" / "report.md").read_text(encoding="utf-8")
 
 
 def test_a_wrong_setting_ends_the_script_before_it_writes_anything(tmp_path: Path):
