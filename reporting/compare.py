@@ -102,7 +102,8 @@ def draw_seeds(
     found = [value for row in values.values() for group in groups for value in row.get(group, ())]
     if not found:
         raise ValueError(f"values must hold one for a group of {list(groups)}, got none of {sorted(values)}.")
-    figure = new_figure(max(6.0, 1.1 + 0.48 * len(groups) * (len(values) + 0.8)), 4.4)
+    # Wider pictures are shrunk on a page, and their numbers with them.
+    figure = new_figure(min(12.0, max(6.0, 1.1 + 0.48 * len(groups) * (len(values) + 0.8))), 4.4)
     axes = figure.subplots()
     for position, (system, row) in enumerate(values.items()):
         seeds = [list(row.get(group, ())) for group in groups]
