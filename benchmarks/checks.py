@@ -1,6 +1,7 @@
-"""What the three checks (descriptions, slots, guidance) share: options, base recipe, places of pictures, the report."""
+"""What the commands on experiments share: options, base recipe, places of pictures, the report."""
 
 import argparse
+import re
 import shlex
 import statistics
 import sys
@@ -8,13 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from benchmarks.experiments import Result
 from benchmarks.marked_text import write_part
 from modeling_leccr.training.reading import read_yaml
 from processing.files import write_json_atomic
-from reporting.run_record import environment
 
 BASE = Path(__file__).with_name("ablations.yaml")
 PICTURES = "results"  # beside the document
@@ -53,7 +51,7 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpar
     words = sys.argv[1:] if argv is None else list(argv)
     options = parser.parse_args(words)
     # Where files lie on this machine is of no use to a reader of the table.
-    shown = [f"PATH/TO/{Path(word).name}" if Path(word).is_absolute() else word for word in words]
+    shown = [re.sub(r"^(--[\w-]+=)?/.*?([^/]+)/*$", r"\1PATH/TO/\2", word) for word in words]
     options.command = shlex.join([*parser.prog.split(), *shown])
     return options
 
@@ -112,13 +110,15 @@ def finish(
         facts: further ones for the JSON file.
     """
     done = [result for result in results if result.error is None]
-    found = environment()
+    failed = {f"{result.variant}, seed {result.seed}": result.error for result in results if result.error}
     seconds = statistics.fmean(result.seconds for result in done) if done else float("nan")
+    environments = _different([result.environment for result in done])
     origin = (
         f"From `{options.command}`: {data}; seeds {', '.join(map(str, options.seeds))}, "
-        f"{len(done)} trainings of {seconds:.0f} s on average, one thread each; "
-        f"{found['processor'] or found['platform']}, torch {torch.__version__}."
+        f"{len(done)} trainings of {seconds:.0f} s on average, one thread each; {_machines(environments)}."
     )
+    if failed:
+        origin += f" Failed, so that what is said of them is of fewer seeds or none: {'; '.join(failed)}."
     file = options.folder / f"{part or name}.json"
     write_json_atomic(
         file,
@@ -126,14 +126,28 @@ def finish(
             "check": name,
             "command": options.command,
             "seeds": options.seeds,
-            "machine": found,
-            "failed": {f"{result.variant}, seed {result.seed}": result.error for result in results if result.error},
+            "environments": environments,
+            "failed": failed,
             **facts,
         },
     )
     print(f"{text}\n\n{origin}\n\nwritten: {file}")
     if options.write is not None:
         write_part(options.write, part or name, f"{text}\n\n{origin}")
+
+
+def _different(values: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [value for position, value in enumerate(values) if value not in values[:position]]
+
+
+def _machines(environments: Sequence[Mapping[str, Any]]) -> str:
+    """What the trainings ran on, each machine and revision of the code once; results may be older than this run."""
+    found = [
+        f"{one.get('processor') or one.get('platform')}, torch {one.get('libraries', {}).get('torch')}, "
+        f"code of {one.get('git_revision') or 'no revision'}"
+        for one in environments
+    ]
+    return "; ".join(dict.fromkeys(found)) or "no machine"
 
 
 def statistics_of(values: Sequence[float]) -> tuple[float, float]:

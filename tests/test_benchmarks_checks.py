@@ -1,5 +1,6 @@
 """The checks of guidance and slots run at toy size, and their tables say what the trainings said."""
 
+import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ def test_the_table_of_guidance_compares_seed_by_seed(
     assert "](results/check_guidance.png)" in text and (tmp_path / "results" / "check_guidance.png").is_file()
     assert "12 items in 2 steps and 3 items in 1 steps; seeds 0, 1" in text and str(tmp_path) not in text
     record = json.loads((tmp_path / "out" / "check_guidance.json").read_text(encoding="utf-8"))
-    assert len(record["failed"]) == 2 * 2 and {"machine", "seeds", "sum_r"} <= set(record)
+    assert len(record["failed"]) == 2 * 2 and {"environments", "seeds", "sum_r"} <= set(record)
 
 
 def test_the_check_of_slots_runs_from_training_to_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -122,3 +123,32 @@ def test_a_file_without_base_is_refused(tmp_path: Path):
     with pytest.raises(ValueError, match="under `base`"):
         checks.base_recipe(file)
     assert checks.budget({"max_steps": 7}) == "7 steps" and checks.budget({"num_train_epochs": 4}) == "4 epochs"
+
+
+def test_a_command_is_shown_without_folders_of_this_machine():
+    """It goes into a document, where `--folder=/...` would tell of the machine as `--folder /...` does."""
+    parser = checks.parser_of("compare", "", base=False)
+    words = ["--folder=/home/someone/out", "--write", "/home/someone/RESULTS.md", "--seeds", "0"]
+    options = checks.parse(parser, words)
+    assert options.command == "python -m benchmarks.compare --folder=PATH/TO/out --write PATH/TO/RESULTS.md --seeds 0"
+    assert options.folder == Path("/home/someone/out")
+
+
+def test_the_origin_is_that_of_the_trainings_and_names_those_that_failed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Results are read again elsewhere, and by later code: its own machine says nothing of the numbers."""
+    options = argparse.Namespace(command="python", seeds=[0, 1], folder=tmp_path, write=None)
+    machine = {"processor": "Abacus 3", "platform": "Linux", "libraries": {"torch": "9.1"}, "git_revision": "abc"}
+    done = [Result("a", 0, {}, seconds=4.0, environment=machine), Result("a", 1, {}, seconds=8.0, environment=machine)]
+    failed = [Result("b", 1, {}, error="ValueError: out of luck")]
+    checks.finish("check", options, "Text.", [*done, *failed], data="toys")
+    printed = capsys.readouterr().out
+    assert "2 trainings of 6 s on average" in printed and "Abacus 3, torch 9.1, code of abc." in printed
+    assert "Failed, so that what is said of them is of fewer seeds or none: b, seed 1." in printed
+    record = json.loads((tmp_path / "check.json").read_text(encoding="utf-8"))
+    assert record["environments"] == [machine] and record["failed"] == {"b, seed 1": "ValueError: out of luck"}
+    later = Result("a", 2, {}, seconds=4.0, environment=machine | {"git_revision": "def"})
+    checks.finish("check", options, "Text.", [*done, later], data="toys")
+    printed = capsys.readouterr().out
+    assert "Abacus 3, torch 9.1, code of abc; Abacus 3, torch 9.1, code of def." in printed and "Failed" not in printed
