@@ -22,6 +22,7 @@ import random
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -87,7 +88,7 @@ class GivenJob:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Train, evaluate with other descriptions, report; see the module's docstring. 1 if a training failed."""
+    """Train, evaluate with other descriptions, report; see above. 1 if one of these failed."""
     parser = checks.parser_of(NAME, __doc__)
     parser.add_argument("--dataset", type=Path, help="folder of flickr8k-ccr: the second part, on it")
     options = checks.parse(parser, argv)
@@ -114,8 +115,10 @@ def main(argv: list[str] | None = None) -> int:
         if result.variant == variant_name(dropout, noises[0]) and result.model_folder is not None
     }
     given = given_descriptions(jobs, workers=options.workers)
-    report(options, base, results, given, noises=[n for n in noises if n is not None], part=part)
-    return int(any(result.error is not None for result in results))
+    absent = [f"dropout {dropout:g}, seed {seed}" for dropout, seed in jobs if seed not in given[dropout]]
+    shown = [noise for noise in noises if noise is not None]
+    report(options, base, results, given, absent=absent, noises=shown, part=part)
+    return int(bool(absent) or any(result.error is not None for result in results))
 
 
 def variant_name(dropout: float, noise: float | None) -> str:
@@ -137,9 +140,10 @@ def given_descriptions(jobs: Mapping[tuple[float, int], GivenJob], *, workers: i
         workers: processes, each with one thread.
     """
     waiting = [job for job in jobs.values() if not job.file.is_file()]
-    for job, error in run_jobs(evaluate_given, waiting, workers=workers, variables=VARIABLES):
-        if error is not None:
-            logger.warning("%s could not be evaluated with other descriptions: %s", job.model_folder.name, error)
+    with closing(run_jobs(evaluate_given, waiting, workers=workers, variables=VARIABLES)) as ended:
+        for job, error in ended:
+            if error is not None:
+                logger.warning("%s could not be evaluated with other descriptions: %s", job.model_folder.name, error)
     found: Given = {dropout: {} for dropout in DROPOUTS}
     for (dropout, seed), job in jobs.items():
         if job.file.is_file():
@@ -211,10 +215,11 @@ def report(
     results: list[Result],
     given: Given,
     *,
+    absent: Sequence[str],
     noises: Sequence[float],
     part: str,
 ) -> None:
-    """Tables, pictures, JSON."""
+    """Tables, pictures, JSON; `absent` names the models whose evaluation with other descriptions failed."""
     groups = by_variant(results)
     floor = [run.sum_r for run in groups[FLOOR]]
     texts = ["SumR (0 to 600) is the mean over the languages; mean ± standard deviation over seeds."]
@@ -225,6 +230,8 @@ def report(
         f"difference to the true ones. Two streams, which read none: {spread(floor)}.",
         markdown_table(["description at test", *(f"dropout {dropout:g}" for dropout in DROPOUTS)], given_rows(given)),
     ]
+    if absent:
+        texts.append(f"Not evaluated with other descriptions: {'; '.join(absent)}.")
     bars = {
         f"{kind}, dropout {dropout:g}": difference
         for kind in list(GIVEN)[1:]

@@ -1,5 +1,6 @@
 """The check of descriptions: each kind is what it is called, and the tables say what was found."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 
 from benchmarks import check_descriptions, checks
+from benchmarks.experiments import Result
 from modeling_leccr.training.arguments import build_recipe
 from modeling_leccr.training.building import load_splits
 from modeling_leccr.training.reading import merged
@@ -121,3 +123,32 @@ def test_the_table_of_descriptions_has_noise_floor_and_kinds(
     assert sorted(path.name for path in (tmp_path / "results").iterdir()) == names
     assert all(f"](results/{name})" in text for name in names)
     assert all(build_recipe(settings) for settings in trained)
+
+
+def test_a_model_that_could_not_be_evaluated_is_no_success(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """A cell over fewer seeds than its neighbours, with nothing said, is read as a result of all of them."""
+
+    failing = ["0"]
+
+    def evaluated(_: Any, jobs: Any, **__: Any) -> Any:
+        for job in jobs:
+            if job.model_folder.name in failing:
+                yield job, "OSError: no such model"
+                continue
+            job.file.write_text(json.dumps({"true": 400.0, "short": 9.0, "shuffled": 8.0, "empty": 7.0}))
+            yield job, None
+
+    def trained(*arguments: Any, **options: Any) -> list[Result]:
+        results = made_up(lambda *_: 100.0)(*arguments, **options)
+        return [dataclasses.replace(result, model_folder=tmp_path / str(i)) for i, result in enumerate(results)]
+
+    monkeypatch.setattr(check_descriptions, "run_experiments", trained)
+    monkeypatch.setattr(check_descriptions, "run_jobs", evaluated)
+    options = ["--base", str(toy_base(tmp_path)), "--folder", str(tmp_path / "out"), "--seeds", "0", "1"]
+    assert check_descriptions.main(options) == 1
+    assert "Not evaluated with other descriptions: dropout 0, seed 0." in capsys.readouterr().out
+    failing.clear()
+    assert check_descriptions.main(options) == 0
+    assert "Not evaluated" not in capsys.readouterr().out

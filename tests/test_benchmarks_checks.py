@@ -128,10 +128,10 @@ def test_a_file_without_base_is_refused(tmp_path: Path):
 def test_a_command_is_shown_without_folders_of_this_machine():
     """It goes into a document, where `--folder=/...` would tell of the machine as `--folder /...` does."""
     parser = checks.parser_of("compare", "", base=False)
-    words = ["--folder=/home/someone/out", "--write", "/home/someone/RESULTS.md", "--seeds", "0"]
+    words = ["--folder=/place/of/someone/out", "--write", "/place/of/someone/RESULTS.md", "--seeds", "0"]
     options = checks.parse(parser, words)
     assert options.command == "python -m benchmarks.compare --folder=PATH/TO/out --write PATH/TO/RESULTS.md --seeds 0"
-    assert options.folder == Path("/home/someone/out")
+    assert options.folder == Path("/place/of/someone/out")
 
 
 def test_the_origin_is_that_of_the_trainings_and_names_those_that_failed(
