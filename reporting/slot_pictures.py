@@ -13,7 +13,8 @@ from retrieval.fonts import Font, font_for, plain_font
 from retrieval.pictures import GAP, LABEL_SIZE, MARGIN, PAPER, RULE, TITLE_SIZE, thumbnail
 from retrieval.slot_readings import SlotReading
 
-COLUMN_WIDTH, TEXT_SIZE, LINE_HEIGHT = 310, 14, 22
+THUMBNAIL_SIZE, COLUMN_WIDTH, TEXT_SIZE, LINE_HEIGHT = 180, 310, 14, 22
+COLUMNS = 2  # of panels in a figure
 _DEEPEST = 0.75  # share of the slot's colour behind the word that it attends to most
 
 
@@ -22,7 +23,6 @@ def slot_attention_sheet(
     picture_of: Callable[[int], Image.Image],
     *,
     title: str | None = None,
-    thumbnail_size: int = 180,
 ) -> Image.Image:
     """Draw items row by row: the picture, then its description once for each slot, the words shaded by attention.
 
@@ -32,7 +32,6 @@ def slot_attention_sheet(
         readings: of the items, with equally many slots.
         picture_of: gives the picture at a position of `readings`.
         title: a line above.
-        thumbnail_size: side of a picture in pixels.
 
     Returns:
         One RGB picture.
@@ -43,19 +42,19 @@ def slot_attention_sheet(
     if not readings:
         raise ValueError("a sheet of slots needs at least one item, got none.")
     texts = [_lines(reading.words) for reading in readings]
-    heights = [max(thumbnail_size, LABEL_SIZE + 8 + len(lines) * LINE_HEIGHT) + 2 * GAP for lines in texts]
+    heights = [max(THUMBNAIL_SIZE, LABEL_SIZE + 8 + len(lines) * LINE_HEIGHT) + 2 * GAP for lines in texts]
     top = MARGIN + (TITLE_SIZE + GAP if title else 0)
     num_slots = len(readings[0].weights)
-    width = 2 * MARGIN + thumbnail_size + num_slots * (COLUMN_WIDTH + GAP)
+    width = 2 * MARGIN + THUMBNAIL_SIZE + num_slots * (COLUMN_WIDTH + GAP)
     sheet = Image.new("RGB", (width, top + sum(heights) + MARGIN - GAP), PAPER)
     draw = ImageDraw.Draw(sheet)
     if title:
         draw.text((MARGIN, MARGIN), title, INK, plain_font(TITLE_SIZE, bold=True))
     for position, (reading, lines, height) in enumerate(zip(readings, texts, heights, strict=True)):
         draw.line((MARGIN, top, width - MARGIN, top), fill=RULE)
-        sheet.paste(thumbnail(picture_of(position), thumbnail_size), (MARGIN, top + GAP))
+        sheet.paste(thumbnail(picture_of(position), THUMBNAIL_SIZE), (MARGIN, top + GAP))
         for slot in range(num_slots):
-            left = MARGIN + thumbnail_size + GAP + slot * (COLUMN_WIDTH + GAP)
+            left = MARGIN + THUMBNAIL_SIZE + GAP + slot * (COLUMN_WIDTH + GAP)
             draw_slot(draw, reading, slot, lines, (left, top + GAP))
         top += height
     return sheet
@@ -112,24 +111,23 @@ def _font(word: str) -> Font:
     return font_for(word, TEXT_SIZE) or plain_font(TEXT_SIZE)
 
 
-def draw_slot_similarity(panels: Mapping[str, Tensor], path: str | Path, *, title: str, columns: int = 2) -> Path:
+def draw_slot_similarity(panels: Mapping[str, Tensor], path: str | Path, *, title: str) -> Path:
     """Draw matrices of mean cosines between slots side by side.
 
     Args:
         panels: title -> (num_slots, num_slots) cosines.
         path: the picture; its suffix chooses the format.
         title: the line above.
-        columns: panels in a row.
 
     Raises:
         ValueError: there is no matrix.
     """
     if not panels:
         raise ValueError("panels must hold at least one matrix of cosines, got none.")
-    rows = -(-len(panels) // columns)
-    figure = new_figure(0.8 + 2.9 * columns, 0.6 + 2.9 * rows)
+    rows = -(-len(panels) // COLUMNS)
+    figure = new_figure(0.8 + 2.9 * COLUMNS, 0.6 + 2.9 * rows)
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
-    grid = figure.subplots(rows, columns, squeeze=False)
+    grid = figure.subplots(rows, COLUMNS, squeeze=False)
     for axes, (name, cosines) in zip(grid.flat, panels.items(), strict=False):
         shown = axes.imshow(cosines.tolist(), cmap="RdBu_r", vmin=-1, vmax=1)
         for row, values in enumerate(cosines.tolist()):
@@ -151,7 +149,7 @@ def draw_slot_similarity(panels: Mapping[str, Tensor], path: str | Path, *, titl
 
 
 def draw_slot_shares(
-    groups: Mapping[str, Mapping[str, Sequence[float]]], path: str | Path, *, title: str, x_label: str, columns: int = 2
+    groups: Mapping[str, Mapping[str, Sequence[float]]], path: str | Path, *, title: str, x_label: str
 ) -> Path:
     """Draw how things are shared out over the slots, a bar each, group by group.
 
@@ -160,21 +158,20 @@ def draw_slot_shares(
         path: the picture; its suffix chooses the format.
         title: the line above.
         x_label: what is shared out.
-        columns: groups in a row.
 
     Raises:
         ValueError: there is no group, or a bar without any share.
     """
     if not groups:
         raise ValueError("groups must hold at least one group of bars, got none.")
-    rows = -(-len(groups) // columns)
-    tallest = [max(len(bars) for bars in list(groups.values())[row * columns :][:columns]) for row in range(rows)]
-    figure = new_figure(5.2 * columns, 1.0 + sum(0.28 * count + 0.75 for count in tallest))
+    rows = -(-len(groups) // COLUMNS)
+    tallest = [max(len(bars) for bars in list(groups.values())[row * COLUMNS :][:COLUMNS]) for row in range(rows)]
+    figure = new_figure(5.2 * COLUMNS, 1.0 + sum(0.28 * count + 0.75 for count in tallest))
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
-    grid = figure.subplots(rows, columns, squeeze=False, gridspec_kw={"height_ratios": [n + 2 for n in tallest]})
+    grid = figure.subplots(rows, COLUMNS, squeeze=False, gridspec_kw={"height_ratios": [n + 2 for n in tallest]})
     for position, (axes, (name, bars)) in enumerate(zip(grid.flat, groups.items(), strict=False)):
         _draw_shares(axes, name, bars)
-        axes.set_ylim(tallest[position // columns] - 0.5, -0.5)  # from above, and all bars of one height
+        axes.set_ylim(tallest[position // COLUMNS] - 0.5, -0.5)  # from above, and all bars of one height
     for axes in grid.flat[len(groups) :]:
         axes.set_axis_off()
     num_slots = max(len(shares) for bars in groups.values() for shares in bars.values())

@@ -19,21 +19,17 @@ def draw_sweeps(
     *,
     title: str,
     x_label: str | Sequence[str],
-    y_label: str = "SumR, mean over languages",
     floors: Mapping[str, tuple[float, float]] | None = None,
-    columns: int = 2,
     logarithmic: bool = False,
 ) -> Path:
-    """Draw one panel a sweep and one line a variant; panels share the vertical axis.
+    """Draw SumR: one panel a sweep and one line a variant; panels share the vertical axis and the colours of lines.
 
     Args:
-        panels: title -> name of a line -> its points.
+        panels: title -> name of a line -> its points, means over languages.
         path: the picture; its suffix chooses the format.
         title: the line above.
         x_label: the setting that moves, one for all panels or one each.
-        y_label: the metric.
         floors: name -> mean and standard deviation of what the setting does not change, drawn as a level line.
-        columns: panels in a row.
         logarithmic: the setting moves by factors; each of its values is a tick.
 
     Raises:
@@ -44,14 +40,18 @@ def draw_sweeps(
     labels = [x_label] * len(panels) if isinstance(x_label, str) else list(x_label)
     if len(labels) != len(panels):
         raise ValueError(f"x_label must be one for all panels or one each, got {len(labels)} for {len(panels)}.")
-    columns = min(columns, len(panels))
+    columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
     width = 1.4 + 3.8 * columns
     figure = new_figure(width, 1.0 + 2.7 * rows)
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    names = dict.fromkeys(name for lines in panels.values() for name in lines)
+    colours = {name: colour(position) for position, name in enumerate(names)}
+    deviations = [point[2] for lines in panels.values() for points in lines.values() for point in points]
+    y_label = "SumR, mean over languages" + ("\n± standard deviation over seeds" if any(deviations) else "")
     for axes, (name, lines), label in zip(grid.flat, panels.items(), labels, strict=False):
-        _draw_panel(axes, lines, floors or {})
+        _draw_panel(axes, lines, colours, floors or {})
         if logarithmic:
             _spread_by_factors(axes, lines)
         tidy(axes, title=name, x_label=label, y_label=y_label)
@@ -59,20 +59,25 @@ def draw_sweeps(
         axes.set_axis_off()
     # One legend for all panels: the same line has the same colour in each. The floors come last.
     found = {text: handle for axes in grid.flat for handle, text in zip(*axes.get_legend_handles_labels(), strict=True)}
-    names = sorted(found, key=lambda name: name in (floors or {}))
-    fit = int(width / (0.6 + 0.075 * max(len(name) for name in names)))  # inches that a name takes
-    handles = [found[name] for name in names]
-    figure.legend(handles, names, loc="outside lower center", ncols=max(1, fit), frameon=False, fontsize=9)
+    shown = sorted(found, key=lambda name: name in (floors or {}))
+    fit = int(width / (0.6 + 0.075 * max(len(name) for name in shown)))  # inches that a name takes
+    handles = [found[name] for name in shown]
+    figure.legend(handles, shown, loc="outside lower center", ncols=max(1, fit), frameon=False, fontsize=9)
     with atomic_write(path) as temporary:
         figure.savefig(temporary)
     return Path(path)
 
 
-def _draw_panel(axes: Axes, lines: Mapping[str, Sequence[Point]], floors: Mapping[str, tuple[float, float]]) -> None:
-    for position, (name, points) in enumerate(lines.items()):
+def _draw_panel(
+    axes: Axes,
+    lines: Mapping[str, Sequence[Point]],
+    colours: Mapping[str, str],
+    floors: Mapping[str, tuple[float, float]],
+) -> None:
+    for name, points in lines.items():
         xs, means, deviations = zip(*sorted(points), strict=True)
         style: dict[str, Any] = {
-            "color": colour(position),
+            "color": colours[name],
             "linewidth": 1.8,
             "marker": "o",
             "markersize": 4,

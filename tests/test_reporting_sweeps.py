@@ -1,0 +1,40 @@
+"""The pictures of experiments: lines over a setting."""
+
+from pathlib import Path
+
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+from reporting import sweeps
+from reporting.style import new_figure
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures that are drawn, to be looked into."""
+    figures: list[Figure] = []
+
+    def kept(width: float, height: float) -> Figure:
+        figures.append(new_figure(width, height))
+        return figures[-1]
+
+    monkeypatch.setattr(sweeps, "new_figure", kept)
+    return figures
+
+
+def test_a_line_has_its_colour_in_every_panel(drawn: list[Figure], tmp_path: Path):
+    """The panels share a legend: a line that one panel lacks would hand its colour to another one there."""
+    hard, soft = [(0.0, 1.0, 0.5), (1.0, 2.0, 0.5)], [(0.0, 3.0, 0.5), (1.0, 4.0, 0.5)]
+    panels = {"first": {"hard": hard, "soft": soft}, "second": {"soft": soft}}
+    sweeps.draw_sweeps(panels, tmp_path / "a.png", title="T", x_label="x")
+    first, second = drawn[0].axes
+    colours = [to_hex(line[0].get_color()) for axes in (first, second) for line in axes.containers]
+    assert colours[1] == colours[2] != colours[0]
+
+
+def test_what_the_bars_at_the_points_are_is_said(drawn: list[Figure], tmp_path: Path):
+    """A reader takes them for an interval; and of one seed there are none."""
+    for deviation, said in ((0.5, True), (0.0, False)):
+        sweeps.draw_sweeps({"": {"line": [(0.0, 1.0, deviation)]}}, tmp_path / "a.png", title="T", x_label="x")
+        assert ("± standard deviation over seeds" in drawn[-1].axes[0].get_ylabel()) == said
