@@ -13,6 +13,7 @@ from benchmarks.experiments import Result
 from benchmarks.marked_text import write_part
 from modeling_leccr.training.reading import read_yaml
 from processing.files import write_json_atomic
+from reporting.bootstrap import Interval
 
 BASE = Path(__file__).with_name("ablations.yaml")
 PICTURES = "results"  # beside the document
@@ -161,10 +162,15 @@ def statistics_of(values: Sequence[float]) -> tuple[float, float]:
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
+def same_seeds(ours: Sequence[Result], theirs: Sequence[Result]) -> list[tuple[Result, Result]]:
+    """Results of two variants, seed by seed; seeds that one of them lacks are left out."""
+    others = {result.seed: result for result in theirs}
+    return [(result, others[result.seed]) for result in ours if result.seed in others]
+
+
 def paired(groups: Mapping[str, Sequence[Result]], name: str, reference: str) -> list[float]:
-    """SumR of a variant less that of another, seed by seed; seeds that one of them lacks are left out."""
-    others = {result.seed: result.sum_r for result in groups[reference]}
-    return [result.sum_r - others[result.seed] for result in groups[name] if result.seed in others]
+    """SumR of a variant less that of another, see `same_seeds`."""
+    return [ours.sum_r - theirs.sum_r for ours, theirs in same_seeds(groups[name], groups[reference])]
 
 
 def signed(values: Sequence[float], digits: int = 1) -> str:
@@ -174,3 +180,8 @@ def signed(values: Sequence[float], digits: int = 1) -> str:
     mean, deviation = statistics_of(values)
     text = f"{round(mean, digits) + 0.0:+.{digits}f}"  # + 0.0: without it, -0.04 would be shown as -0.0
     return f"{text} ± {deviation:.{digits}f}" if len(values) > 1 else text
+
+
+def signed_interval(interval: Interval) -> str:
+    """The ends of an interval, with their signs."""
+    return f"{signed([interval.low])} to {signed([interval.high])}"

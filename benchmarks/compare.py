@@ -13,7 +13,7 @@ import dataclasses
 import itertools
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -133,28 +133,28 @@ def cost_table(groups: Mapping[str, Sequence[Result]]) -> str:
     """A row for each system: its size and its training."""
     rows = []
     for name, results in groups.items():
-        sizes = {(result.num_parameters["all"], result.steps) for result in results}
-        parameters, steps = (
-            ([f"{value:,}" for value in values] for values in zip(*sizes, strict=True)) if sizes else ([], [])
-        )
-        seconds = spread([result.seconds for result in results], 0)
-        rows.append([name, ", ".join(parameters) or ABSENT, ", ".join(steps) or ABSENT, seconds])
+        parameters = _different(result.num_parameters["all"] for result in results)
+        steps = _different(result.steps for result in results)
+        rows.append([name, parameters, steps, spread([result.seconds for result in results], 0)])
     return markdown_table(["system", "parameters", "updates", "seconds of training"], rows)
 
 
 def differences_of(
     comparison: Comparison, groups: Mapping[str, Sequence[Result]], titles: Mapping[str, str]
 ) -> dict[tuple[str, str], dict[str, Interval]]:
-    """(system, other system) -> language -> difference of SumR; pairs with the reference come first."""
+    """(system, other system) -> language -> difference of SumR over the seeds that both have; pairs with the reference
+    come first, and those without a seed in common are left out."""
     order = [comparison.reference, *(name for name in groups if name != comparison.reference)]
     found = {}
-    for ours, theirs in itertools.combinations([name for name in order if groups[name]], 2):
-        text_items = groups[ours][0].text_items
-        main = _main_languages(groups[ours][0])
+    for ours, theirs in itertools.combinations(order, 2):
+        pairs = checks.same_seeds(groups[ours], groups[theirs])
+        if not pairs:
+            continue
+        text_items, main = pairs[0][0].text_items, _main_languages(pairs[0][0])
         found[ours, theirs] = {
             code: paired_bootstrap(
-                [result.ranks for result in groups[ours]],
-                [result.ranks for result in groups[theirs]],
+                [one.ranks for one, _ in pairs],
+                [other.ranks for _, other in pairs],
                 {language: text_items[language] for language in (main if code == MEAN else [code])},
             )
             for code in titles
@@ -162,13 +162,22 @@ def differences_of(
     return found
 
 
-def difference_table(differences: Mapping[tuple[str, str], Mapping[str, Interval]], titles: Mapping[str, str]) -> str:
+def difference_table(
+    groups: Mapping[str, Sequence[Result]],
+    differences: Mapping[tuple[str, str], Mapping[str, Interval]],
+    titles: Mapping[str, str],
+) -> str:
     """A row for each pair of systems, a column for each language."""
-    rows = [
-        [f"{ours} − {theirs}", *(_shown(intervals[code]) for code in titles)]
-        for (ours, theirs), intervals in differences.items()
-    ]
-    return markdown_table(["SumR", *titles.values()], rows)
+    rows = []
+    for (ours, theirs), intervals in differences.items():
+        sides = list(zip(*checks.same_seeds(groups[ours], groups[theirs]), strict=True))
+        cells = []
+        for code in titles:
+            one, other = (values_of(side, code, "sum_r") for side in sides)
+            by_seed = [a - b for a, b in zip(one, other, strict=True)]
+            cells.append(f"{checks.signed(by_seed)} ({checks.signed_interval(intervals[code])})")
+        rows.append([f"{ours} − {theirs}", *cells])
+    return markdown_table(["difference of SumR", *titles.values()], rows)
 
 
 def text_of(
@@ -188,14 +197,24 @@ def text_of(
         f"Recalls in percent on {split} ({_joined(items)} items, {_joined(texts)} captions a language), SumR their sum "
         f"(0 to 600); mean ± standard deviation over {num_seeds} seeds of the training.",
         recall_table(groups, titles, num_seeds),
+    ]
+    if comparison.extra_languages:
+        parts.append(
+            "A language that is not trained on is asked of those items alone that have captions in it, which are its "
+            "only candidates too: its recalls cannot be compared with those of other languages."
+        )
+    parts += [
+        "Parameters are those of the model that answers queries. A teacher is not counted among them, but the updates "
+        "and seconds of its training are. Seconds, on one thread, also depend on what else the machine did.",
         cost_table(groups),
     ]
     if differences:
         parts += [
-            f"Differences of SumR, each with its {CONFIDENCE:.0%} interval from a paired bootstrap ({DRAWS:,} draws): "
-            f"items are resampled with all of their captions, the same for both systems and all seeds, over which SumR "
-            f"is averaged. The interval tells of the choice of the items, not of that of the seeds.",
-            difference_table(differences, titles),
+            f"Differences of SumR, seed by seed: mean ± standard deviation over seeds, and in brackets the "
+            f"{100 * CONFIDENCE:g} % interval of the mean from a paired bootstrap ({DRAWS:,} draws): items are "
+            f"resampled with all of their captions, the same for both systems and all seeds. The deviation tells of "
+            f"the choice of the seeds, the interval of that of the items.",
+            difference_table(groups, differences, titles),
         ]
     return "\n\n".join([*parts, comparison.note.strip()]).strip()
 
@@ -252,8 +271,8 @@ def _title(name: str, results: Sequence[Result], num_seeds: int) -> str:
     return f"{name} ({len(results)} of {num_seeds} seeds)" if missing else name
 
 
-def _shown(interval: Interval) -> str:
-    return f"{interval.difference:+.1f} ({interval.low:+.1f} to {interval.high:+.1f})"
+def _different(numbers: Iterable[int]) -> str:
+    return ", ".join(f"{number:,}" for number in dict.fromkeys(numbers)) or ABSENT
 
 
 def _joined(numbers: Sequence[int]) -> str:

@@ -62,6 +62,9 @@ def test_the_tables_hold_the_numbers_of_the_trainings(toy: Path, monkeypatch: py
     titles = ("German", "Chinese", "mean of 2")
     for cell, title in zip(difference.split("|")[2:5], titles, strict=True):
         assert cell.split()[0] == f"{means['LECCR', title] - means['two streams', title]:+.1f}"
+    by_seed = [ours.sum_r - theirs.sum_r for ours, theirs in zip(groups["LECCR"], groups["two streams"], strict=True)]
+    assert f"{fmean(by_seed):+.1f} ± {stdev(by_seed):.1f} (" in difference.split("|")[4]
+    assert "A language that is not trained on" in text and "A teacher is not counted" in text
     assert text.startswith("before") and text.endswith("after") and "Toys alone." in text
     assert "on test (6 items, 6 captions a language)" in text and str(toy.parent) not in text
     picture = toy.parent / "results" / "compare_toy.png"
@@ -89,6 +92,12 @@ def test_a_system_that_failed_is_said_to(
     assert compare.main(words_of(toy)) == 1
     printed = capsys.readouterr().out
     assert "| two streams (1 of 2 seeds) | German |" in printed and "| LECCR | German |" in printed
+    ours, theirs = (
+        read_result(next((toy.parent / "results of").glob(f"{name}-seed0-*.json"))).sum_r
+        for name in ("LECCR", "two_streams")
+    )
+    (difference,) = [line for line in printed.splitlines() if line.startswith("| LECCR − two streams")]
+    assert difference.split("|")[4].startswith(f" {ours - theirs:+.1f} (")  # of the seed that both have
     for file in (toy.parent / "results of").glob("two_streams-seed0*"):
         file.unlink()
     failing |= {("two streams", 0)}
