@@ -13,7 +13,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from hub_scripts.model_options import add_model_arguments, load_model
+from hub_scripts.model_options import add_model_arguments, add_split_arguments, load_model
 from processing.files import atomic_write
 from reporting.slot_pictures import slot_attention_sheet
 from retrieval.items import open_items, read_ids, read_image
@@ -29,9 +29,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--items", required=True, help="folder of pictures, or data set")
     parser.add_argument("--ids", nargs="+", help="which items, by their ids (default: the first ones)")
     parser.add_argument("--count", type=int, default=3, help="how many, without --ids (default: %(default)s)")
-    parser.add_argument("--split", default="test", help="split of a data set (default: %(default)s)")
-    parser.add_argument("--config", help="configuration of a data set that has several")
-    parser.add_argument("--images", help="folder of the pictures of a data set of texts")
+    add_split_arguments(parser)
     parser.add_argument("--description-file", help="JSON lines with image_id and description, for a folder of pictures")
     parser.add_argument("--out", required=True, metavar="FILE", help="the picture, such as slots.png")
     return parser.parse_args(argv)

@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from typing import get_args
 
-from hub_scripts.model_options import add_model_arguments, load_model
+from hub_scripts.model_options import add_model_arguments, add_split_arguments, load_model
 from processing.files import write_json_atomic
 from retrieval.evaluation import Scoring, evaluate_retrieval, evaluation_protocol
 from retrieval.items import open_items
@@ -21,9 +21,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add_model_arguments(parser)
     parser.add_argument("--dataset", required=True, help="folder or Hub name of a data set in the schema")
-    parser.add_argument("--split", default="test", help="(default: %(default)s)")
-    parser.add_argument("--config", help="configuration of a data set that has several")
-    parser.add_argument("--images", help="folder of the pictures of a data set of texts")
+    add_split_arguments(parser)
     parser.add_argument("--languages", nargs="+", required=True, help="codes such as de, or de_mt for translations")
     parser.add_argument("--scoring", choices=get_args(Scoring), default="fused", help="(default: %(default)s)")
     parser.add_argument("--global-weight", type=float, help="share of the image embedding in fused scores")

@@ -23,6 +23,13 @@ def add_model_arguments(parser: argparse.ArgumentParser, what: str = "folder or 
     parser.add_argument("--device", help="where the model runs: cpu, cuda, cuda:1 (default: a GPU if there is one)")
 
 
+def add_split_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which items of a data set are meant, see `open_items`."""
+    parser.add_argument("--split", default="test", help="split of a data set (default: %(default)s)")
+    parser.add_argument("--config", help="configuration of a data set that has several")
+    parser.add_argument("--images", help="folder of the pictures of a data set of texts")
+
+
 def load_model(name: str, revision: str | None = None, device: str | None = None) -> tuple[Any, Any, str | None]:
     """A saved model and its processor, both of one commit.
 

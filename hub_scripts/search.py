@@ -11,7 +11,7 @@ import argparse
 from collections.abc import Sequence
 from typing import get_args
 
-from hub_scripts.model_options import add_model_arguments, load_model
+from hub_scripts.model_options import add_model_arguments, add_split_arguments, load_model
 from processing.files import atomic_write, write_json_atomic
 from retrieval.evaluation import Scoring
 from retrieval.index import ItemIndex, is_index
@@ -30,9 +30,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--query", action="append", default=[], help="what to look for; may be given several times")
     parser.add_argument("--query-file", help="JSON list of objects with query and, if known, language and image_id")
     parser.add_argument("--top-k", type=int, default=5, help="hits a query (default: %(default)s)")
-    parser.add_argument("--split", default="test", help="split of a data set (default: %(default)s)")
-    parser.add_argument("--config", help="configuration of a data set that has several")
-    parser.add_argument("--images", help="folder of the pictures of a data set of texts")
+    add_split_arguments(parser)
     parser.add_argument("--description-file", help="JSON lines with image_id and description, for a folder of pictures")
     parser.add_argument("--skip-corrupt", action="store_true", help="leave out pictures that cannot be read")
     parser.add_argument("--no-descriptions", action="store_true", help="leave descriptions out")
