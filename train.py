@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> None:
     main_system, folder = recipe.title, Path(str(recipe.training.output_dir))
     for name in ("model", TEACHER) if recipe.first_stage else ("model",):
         check_replaceable(folder / name)
-    splits = load_splits(recipe.data, read_images=recipe.config.item_source != "source_captions")
+    splits = load_splits(recipe.data, read_images=not recipe.config.captions_are_items)
     processor = build_processor(recipe.model, splits["train"], recipe.data.target_languages)
     seconds = {"prepare data": time.perf_counter() - start}
     reported = reported_split(splits)

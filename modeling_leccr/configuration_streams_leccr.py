@@ -86,6 +86,11 @@ class TextStreamConfig(PreTrainedConfig):
         return "source_captions"
 
     @property
+    def captions_are_items(self) -> bool:
+        """Whether items are embedded from their English captions, which then ask for nothing."""
+        return self.item_source == "source_captions"
+
+    @property
     def has_slots(self) -> bool:
         """Whether items have semantic slots beside their embedding."""
         return self.item_source == "image_and_description"

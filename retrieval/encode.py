@@ -49,7 +49,7 @@ def encode_items(
         ValueError: no rows, a picture that cannot be read, an item without English captions where the model reads them,
             or an embedding that is not finite.
     """
-    if model.config.item_source == "source_captions":
+    if model.config.captions_are_items:
         return _mean_captions(model, processor, rows, batch_size, progress=progress, shared=shared), None
     descriptions: list[str | None] = [None] * len(rows)
     if use_descriptions and model.config.reads_description:
@@ -83,17 +83,28 @@ def _mean_captions(
     model: Any, processor: Any, rows: Sequence[Mapping[str, Any]], batch_size: int, *, progress: bool, shared: bool
 ) -> Tensor:
     """(num_items, embed_dim), unit norm: the direction of the mean of each item's English captions."""
-    column = caption_column(SOURCE_LANGUAGE)
-    captions = read_column(rows, column)
-    if missing := [position for position, texts in enumerate(captions) if not texts]:
-        raise ValueError(
-            f"{len(missing)} of {len(captions)} items have no {column} (first rows: {missing[:3]}), from which this "
-            f"network of texts embeds them; it reads no pictures. Caption them, or take a model of pictures."
-        )
+    captions = read_source_captions(rows)
     texts = [caption for texts in captions for caption in texts]
     embeds = encode_texts(model, processor, texts, 4 * batch_size, progress=progress, shared=shared)
     means = torch.stack([part.mean(dim=0) for part in embeds.split([len(texts) for texts in captions])])
     return normalize(means, dim=-1)
+
+
+def read_source_captions(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """The English captions of each item, for a network of texts.
+
+    Raises:
+        ValueError: an item has none.
+    """
+    column = caption_column(SOURCE_LANGUAGE)
+    captions = read_column(rows, column)
+    if missing := [position for position, texts in enumerate(captions) if not texts]:
+        raise ValueError(
+            f"{len(missing)} of {len(captions)} items of the split '{getattr(rows, 'split', None) or 'unnamed'}' have "
+            f"no {column} (first rows: {missing[:3]}), from which this network of texts embeds them; it reads no "
+            f"pictures. Caption them, or take a model of pictures."
+        )
+    return captions
 
 
 def encode_texts(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from modeling_leccr.matching_leccr import composite_vectors
-from processing.records import check_columns, query_column
+from processing.records import SOURCE_LANGUAGE, check_columns, query_column
 from retrieval.encode import encode_items, encode_texts
 from retrieval.metrics import recall_metrics
 from retrieval.ranks import DEFAULT_CHUNK_SIZE, RetrievalRanks, rank_texts_and_items
@@ -105,11 +105,12 @@ def retrieval_ranks(
         without any translation are neither queries nor candidates of a `_mt` evaluation.
 
     Raises:
-        ValueError: no language, an unknown one, a missing caption column, an empty split, an item without a caption,
-            or a scoring that the model does not have.
+        ValueError: no language, an unknown one, English where English captions are the items, a missing caption column,
+            an empty split, an item without a caption, or a scoring that the model does not have.
     """
     if not languages:
         raise ValueError("languages is empty; name at least one, such as ['de'].")
+    check_queries(model.config, languages)
     captions = {language: read_captions(split, language) for language in languages}
     image_embeds, slot_embeds = encode_items(
         model,
@@ -150,6 +151,7 @@ def evaluation_protocol(
     Returns:
         A dictionary for JSON. `captions_per_item` is [fewest, most].
     """
+    check_queries(model.config, languages)
     counts: dict[str, Any] = {}
     for language in languages:
         texts, text_to_item = read_captions(split, language)
@@ -172,6 +174,19 @@ def evaluation_protocol(
         "tie_rule": TIE_RULE,
         "languages": counts,
     }
+
+
+def check_queries(config: Any, languages: Sequence[str]) -> None:
+    """Refuse to find items by what they are made of.
+
+    Raises:
+        ValueError: English captions are asked for by themselves.
+    """
+    if config.captions_are_items and SOURCE_LANGUAGE in languages:
+        raise ValueError(
+            f"languages must not have {SOURCE_LANGUAGE!r} for a network of texts: its items are the English captions "
+            f"themselves, and each would be found by itself; got {list(languages)}."
+        )
 
 
 def read_captions(split: Any, language: str) -> tuple[list[str], Tensor]:

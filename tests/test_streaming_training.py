@@ -12,7 +12,7 @@ import torch
 from modeling_leccr.training import building
 from modeling_leccr.training.arguments import DataArguments, build_recipe
 from modeling_leccr.training.building import build_processor, load_splits, training_texts
-from modeling_leccr.training.run import SystemRun, check_descriptions, train_system, training_pairs
+from modeling_leccr.training.run import SystemRun, check_texts, train_system, training_pairs
 from processing import streaming
 from processing.streaming import ParquetSplit, StreamedPairs
 from tests.test_streaming import write_shards
@@ -110,8 +110,8 @@ def test_a_stream_without_descriptions_is_refused_before_training(tmp_path: Path
     write_shards(tmp_path, (3, 2), description=None)
     splits = load_splits(DataArguments(dataset=str(tmp_path), streaming=True))
     with pytest.raises(ValueError, match="5 of 5 items of the split 'train' have no description"):
-        check_descriptions(tiny_config(description_dropout=0.0), {"train": splits["train"]})
-    check_descriptions(tiny_config(description_dropout=0.1), {"train": splits["train"]})
+        check_texts(tiny_config(description_dropout=0.0), {"train": splits["train"]})
+    check_texts(tiny_config(description_dropout=0.1), {"train": splits["train"]})
 
 
 def test_the_stream_is_that_of_this_process_and_seed(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch):

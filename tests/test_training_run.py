@@ -10,7 +10,7 @@ import torch
 from modeling_leccr import LeccrModel
 from modeling_leccr.training.arguments import build_recipe
 from modeling_leccr.training.building import build_processor, load_splits
-from modeling_leccr.training.run import SystemRun, check_descriptions, control_recipes, train_system, use_all_cores
+from modeling_leccr.training.run import SystemRun, check_texts, control_recipes, train_system, use_all_cores
 from reporting.model_record import ModelRecord
 from retrieval.evaluation import evaluate_retrieval
 from tests.tiny import tiny_config
@@ -169,9 +169,9 @@ def test_descriptions_are_required_where_the_model_reads_them(fields: dict[str, 
     splits = {"train": tiny_split(2, description=["a", None])}
     if refused:
         with pytest.raises(ValueError, match="1 of 2 items"):
-            check_descriptions(tiny_config(**fields), splits)
+            check_texts(tiny_config(**fields), splits)
     else:
-        check_descriptions(tiny_config(**fields), splits)
+        check_texts(tiny_config(**fields), splits)
 
 
 @pytest.mark.parametrize(

@@ -15,12 +15,20 @@ from modeling_leccr.training import run as run_module
 from modeling_leccr.training.arguments import Recipe, build_recipe
 from modeling_leccr.training.building import build_model, build_processor, load_splits, load_teacher
 from modeling_leccr.training.outputs import write_metrics
-from modeling_leccr.training.run import SystemRun, control_recipes, start_from_teacher, train_system
+from modeling_leccr.training.run import SystemRun, check_texts, control_recipes, start_from_teacher, train_system
 from modeling_leccr.training.systems import varied
 from modeling_leccr.training.trainer import LeccrTrainer
 from processing.processing_leccr import LeccrProcessor
 from processing.records import DESCRIPTION_COLUMN, IMAGE_COLUMN
-from tests.tiny import tiny_cl2cm, tiny_cross_lingual, tiny_model, tiny_processor
+from retrieval.evaluation import evaluation_protocol, retrieval_ranks
+from tests.tiny import (
+    tiny_cl2cm,
+    tiny_cl2cm_config,
+    tiny_cross_lingual,
+    tiny_cross_lingual_config,
+    tiny_model,
+    tiny_processor,
+)
 from tests.training_parts import tiny_recipe, tiny_split, tiny_trainer, weights_of
 
 STAGE_2_TERMS = {"source_contrastive", "target_contrastive", "cross_lingual", "relational_transfer"}
@@ -200,6 +208,28 @@ def test_the_first_stage_needs_neither_pictures_nor_descriptions(tmp_path: Path,
     assert run.record.protocol["validation"]["descriptions"] is False
     with pytest.raises(ValueError, match="holds texts alone; give the folder of its pictures as `images`"):
         load_splits(build_recipe(two_stages(tmp_path, **data)).data)
+
+
+def test_english_captions_do_not_ask_for_themselves(tmp_path: Path):
+    """They are the items of the first stage: each would be found by itself, and would choose the checkpoint."""
+    recipe = build_recipe(two_stages(tmp_path, evaluation_languages=["en", "de"]))
+    assert recipe.data.evaluation_languages == ["en", "de"]
+    assert recipe.first_stage is not None and recipe.first_stage.data.evaluation_languages == ["de"]
+    split = tiny_split(4)
+    with pytest.raises(ValueError, match="items are the English captions themselves"):
+        retrieval_ranks(tiny_cross_lingual(), tiny_processor(), split, ["de", "en"])
+    with pytest.raises(ValueError, match=r"got \['en'\]"):
+        evaluation_protocol(tiny_cross_lingual(), split, ["en"])
+    assert set(retrieval_ranks(tiny_cl2cm(), tiny_processor(), split, ["en"], progress=False)) == {"en"}
+
+
+def test_an_evaluated_item_without_english_caption_stops_the_first_stage_before_it_trains():
+    """Found by the first evaluation, an epoch later, it costs that epoch."""
+    splits = {"train": tiny_split(4), "validation": tiny_split(4, caption_en=[["a dog"], [], ["a cat"], ["a boat"]])}
+    with pytest.raises(ValueError, match=r"1 of 4 items of the split .* have no caption_en \(first rows: \[1\]\)"):
+        check_texts(tiny_cross_lingual_config(), splits)
+    check_texts(tiny_cl2cm_config(), splits)
+    check_texts(tiny_cross_lingual_config(), {"train": splits["validation"], "validation": splits["train"]})
 
 
 def test_equal_captions_of_different_pictures_are_positives_of_the_first_stage(tmp_path: Path):

@@ -32,6 +32,7 @@ from processing.records import DESCRIPTION_COLUMN
 from processing.streaming import ParquetSplit, StreamedPairs
 from reporting.model_record import ModelRecord, without_descriptions
 from reporting.run_record import environment
+from retrieval.encode import read_source_captions
 from retrieval.evaluation import evaluation_protocol
 from retrieval.items import read_column
 
@@ -137,7 +138,7 @@ def train_system(
     set_seed(args.seed)
     languages = data.evaluation_languages or data.target_languages
     model = _starting_model(recipe, processor, teacher)
-    check_descriptions(model.config, splits)
+    check_texts(model.config, splits)
     if recipe.model.base_model is None:
         _prepare_base(model, processor, args, kept / "base")
     prepare_parts(model, args.tower_training, args.lora)
@@ -296,7 +297,7 @@ def training_pairs(recipe: Recipe, train: datasets.Dataset | ParquetSplit, confi
 def _evaluations(config: Any, splits: Collection[str]) -> dict[str, tuple[str, bool]]:
     """Name of each evaluation -> its split, and whether it gives the descriptions of the items."""
     evaluations = {name: (name, True) for name in splits if name != "train"}
-    if config.has_slots and config.description_dropout > 0:
+    if config.reads_description and not config.needs_description:
         last = reported_split(splits)
         evaluations[without_descriptions(last)] = (last, False)
     return evaluations
@@ -326,17 +327,22 @@ def reported_split(splits: Collection[str]) -> str:
     return "test" if "test" in splits else "validation"
 
 
-def check_descriptions(config: Any, splits: Mapping[str, Any]) -> None:
-    """Refuse items without description before training instead of at the first batch that holds one.
+def check_texts(config: Any, splits: Mapping[str, Any]) -> None:
+    """Refuse items without the texts that they are embedded from, before training instead of when one of them comes.
 
     Args:
-        config: a `LeccrConfig`.
+        config: of the model.
         splits: name -> split.
 
     Raises:
-        ValueError: descriptions are missing, and the model has no description dropout to learn to do without.
+        ValueError: descriptions are missing, and the model has no description dropout to learn to do without; or
+            evaluated items have no English caption, and are embedded from those.
     """
-    if not config.reads_description or (config.has_slots and config.description_dropout > 0):
+    if config.captions_are_items:
+        for name, split in splits.items():
+            if name != "train":  # where such an item makes no pair
+                read_source_captions(split)
+    if not config.needs_description:
         return
     for name, split in splits.items():
         # A stream is read as it is trained on; its sample shows whether it has descriptions at all.

@@ -12,6 +12,7 @@ from modeling_leccr.losses_leccr import LeccrCriterion, LossConfig
 from modeling_leccr.modeling_cl2cm import Cl2cmModel, CrossLingualModel
 from modeling_leccr.modeling_leccr import LeccrModel
 from modeling_leccr.training.reading import merged
+from processing.languages import SOURCE_LANGUAGE
 
 TWO_STAGES, FIRST_STAGE = "cl2cm", "cross_lingual"
 
@@ -126,6 +127,9 @@ def _fitted(settings: dict[str, Any], system: str) -> dict[str, Any]:
     known = SYSTEMS[system].config_class.choosable()
     fit["model"] = {name: value for name, value in (fit.get("model") or {}).items() if name in known}
     if system == FIRST_STAGE:
+        if isinstance(languages := fit.get("evaluation_languages"), list):
+            # Its items are the English captions, which cannot ask for themselves.
+            fit["evaluation_languages"] = [language for language in languages if language != SOURCE_LANGUAGE]
         if factors := fit.get("learning_rate_multipliers"):
             fit["learning_rate_multipliers"] = {part: factors[part] for part in factors if part != "vision"}
         if fit.get("text_training") != "lora":

@@ -101,7 +101,7 @@ class LeccrTrainer(HubPushes, MonitoredTrainer, ResumableTrainer):
             args.ddp_broadcast_buffers = any(buffer.is_floating_point() for buffer in model.buffers())
         if args.deepspeed_plugin is not None:
             AcceleratorState._reset_state()  # accelerate takes one plugin a process; each control brings its own
-        self._captions_are_items = model.config.item_source == "source_captions"
+        self._captions_are_items = model.config.captions_are_items
         known = record or ModelRecord(languages=tuple(dict.fromkeys(code.removesuffix("_mt") for code in languages)))
         super().__init__(
             model=model,
