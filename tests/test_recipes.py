@@ -270,6 +270,7 @@ def test_settings_are_published_without_places_and_tokens(tmp_path: Path, monkey
         ("smaller pictures", {"image_size": 16}),
         ("other data", {"dataset": "elsewhere"}),
         ("pushed too", {"push_to_hub": True}),
+        ("rounded", {"bf16": True}),
         ("LECCR", {"model": {"num_slots": 2}}),
         ("a/b", {"model": {"num_slots": 2}}),
     ],

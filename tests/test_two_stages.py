@@ -29,7 +29,7 @@ from tests.tiny import (
     tiny_model,
     tiny_processor,
 )
-from tests.training_parts import tiny_recipe, tiny_split, tiny_trainer, weights_of
+from tests.training_parts import TINY_VISION, tiny_recipe, tiny_split, tiny_trainer, weights_of
 
 STAGE_2_TERMS = {"source_contrastive", "target_contrastive", "cross_lingual", "relational_transfer"}
 STAGE_1_TERMS = {"cross_lingual", "word_transport", "word_alignment", "marginal_error"}
@@ -334,6 +334,19 @@ def test_a_control_may_be_another_system_on_the_same_data(tmp_path: Path):
     taught = control_recipes(leccr)["CL2CM"]
     assert taught.title == "CL2CM" and taught.model.model == {"embed_dim": 16, "visual_dim": 32}
     assert taught.first_stage is not None and taught.first_stage.title == "cross-lingual network"
+
+
+def test_a_network_of_texts_and_systems_that_find_pictures_are_no_controls_of_each_other(tmp_path: Path):
+    """Its numbers would stand in one table with theirs; and it is trained without the pictures that they need."""
+    beside = build_recipe(tiny_recipe(tmp_path, controls={"texts": {"system": "cross_lingual", "model": {}}}))
+    with pytest.raises(ValueError, match=r"'texts' must find what the main system finds, got .*cross-lingual network"):
+        control_recipes(beside)
+    texts = varied(two_stages(tmp_path), {"system": "cross_lingual"})
+    streams = {"system": "leccr", "model": {"item_source": "image", "interaction": "none"}, "vision_tower": TINY_VISION}
+    with pytest.raises(ValueError, match=r"'streams' must find what the main system finds, got two streams"):
+        control_recipes(build_recipe({**texts, "controls": {"streams": streams}}))
+    hot = {"hot": {"loss": {"alignment_temperature": 0.5}}}
+    assert control_recipes(build_recipe({**texts, "controls": hot}))["hot"].title == "cross-lingual network"
 
 
 def test_the_numbers_of_the_teacher_stand_apart(whole: tuple[SystemRun, LeccrProcessor], tmp_path: Path):

@@ -22,6 +22,7 @@ from modeling_leccr.training.checks import (
     check_metric,
     check_precision,
     check_processes,
+    check_scoring,
     check_stages,
     check_streaming,
     check_trackers,
@@ -129,7 +130,7 @@ class DataArguments:
 
 @dataclass
 class LeccrTrainingArguments(TrainingArguments):
-    """`TrainingArguments` with LECCR's objectives; the defaults are the published optimizer settings."""
+    """`TrainingArguments` with the objectives of each system; the defaults are the published optimizer settings."""
 
     output_dir: str | None = field(default="outputs/run", metadata={"help": "Where everything is written."})
     per_device_train_batch_size: int = field(default=128, metadata={"help": "Pairs in one process and step."})
@@ -336,6 +337,8 @@ def build_recipe(settings: dict[str, Any]) -> Recipe:
     system.loss_class.from_dict(training.loss)
     # With default towers: fields that contradict each other, of a control above all, show before hours of training.
     config = system.config_class(**model.model)
+    if model.base_model is None:
+        check_scoring(training.scoring, config, system.titles[config.item_source])
     check_multipliers(training.learning_rate_multipliers)
     check_parts(
         training.tower_training, training.lora, training.learning_rate_multipliers, reads_image=config.reads_image

@@ -17,6 +17,9 @@ from retrieval.ranks import RetrievalRanks
 if TYPE_CHECKING:
     from modeling_leccr.training.arguments import DataArguments, LeccrTrainingArguments, ModelArguments
 
+# accelerate takes these for the whole process from the first training in it.
+PROCESS_SETTINGS = frozenset({"bf16", "fp16", "use_cpu"})
+
 
 def check_trackers(trackers: Sequence[str]) -> None:
     """Refuse trackers that are not installed, or that nobody knows.
@@ -109,6 +112,21 @@ def check_metric(args: "LeccrTrainingArguments", languages: Sequence[str]) -> No
         raise ValueError(f"greater_is_better must be false for {metric}, of which 1 is the best; got true.")
 
 
+def check_scoring(scoring: str, config: Any, title: str) -> None:
+    """Refuse scores that the first evaluation would not find.
+
+    Args:
+        scoring: of the recipe.
+        config: of the model.
+        title: what the model is called.
+
+    Raises:
+        ValueError: it asks for slots where there are none.
+    """
+    if scoring == "slots" and not config.has_slots:
+        raise ValueError(f"scoring must be fused or global for {title}, which has no slots, got {scoring!r}.")
+
+
 def check_gradient_cache(args: "LeccrTrainingArguments") -> None:
     """Refuse what updates the weights after a backward pass: a step with the cache makes several.
 
@@ -182,7 +200,16 @@ def check_first_stage(changes: Mapping[str, Any], data_names: Collection[str]) -
     Raises:
         ValueError: there is such a change.
     """
-    shared = {*data_names, "system", "teacher", "base_model", "init_from_teacher", "cross_lingual", "controls"}
+    shared = {
+        *data_names,
+        *PROCESS_SETTINGS,
+        "system",
+        "teacher",
+        "base_model",
+        "init_from_teacher",
+        "cross_lingual",
+        "controls",
+    }
     shared |= {"vocab_size", "max_length", "clean_captions", "output_dir", "push_to_hub", "resume_from_checkpoint"}
     refused = sorted(set(changes) & shared)
     # Both stages read with one tokenizer: that of a tower by name, or one that is trained here.

@@ -21,6 +21,7 @@ from modeling_leccr.training.arguments import DataArguments, LeccrTrainingArgume
 from modeling_leccr.training.batches import GlobalBatches
 from modeling_leccr.training.building import build_model, load_teacher
 from modeling_leccr.training.checkpoints import changed_settings
+from modeling_leccr.training.checks import PROCESS_SETTINGS
 from modeling_leccr.training.sharding import whole_model
 from modeling_leccr.training.states import training_states
 from modeling_leccr.training.systems import TWO_STAGES, varied
@@ -48,6 +49,7 @@ _SHARED_SETTINGS = {entry.name for entry in dataclasses.fields(DataArguments)} |
     "base_model",
     "output_dir",
     "push_to_hub",
+    *PROCESS_SETTINGS,
 }
 
 
@@ -82,14 +84,15 @@ def control_recipes(recipe: Recipe) -> dict[str, Recipe]:
     """The recipes of the controls: the main one with a few settings changed.
 
     Raises:
-        ValueError: a control changes what all systems share: the data, or what reads them.
+        ValueError: a control changes what all systems share: the data, what reads them, or what is found.
     """
     for name, changes in recipe.training.controls.items():
         refused = sorted(set(changes) & _SHARED_SETTINGS)
         if refused or name == recipe.title or "/" in name:
             raise ValueError(
-                f"the control {name!r} must have a name of its own without '/', and share the data and the processor "
-                f"with the main system; got changes of {refused or 'the name'}. Train it as a recipe of its own."
+                f"the control {name!r} must have a name of its own without '/', and share the data, the processor and "
+                f"the precision with the main system; got changes of {refused or 'the name'}. Train it as a recipe of "
+                f"its own."
             )
     shared = {name: value for name, value in recipe.settings.items() if name != "controls"}
     if isinstance(shared.get("resume_from_checkpoint"), str):
@@ -101,7 +104,15 @@ def control_recipes(recipe: Recipe) -> dict[str, Recipe]:
         if settings.get("model", {}).get("item_source") == "description":  # without vision tower
             factors = settings.get("learning_rate_multipliers") or {}
             settings["learning_rate_multipliers"] = {part: factors[part] for part in factors if part != "vision"}
-    return {name: build_recipe(settings) for name, settings in controls.items()}
+    recipes = {name: build_recipe(settings) for name, settings in controls.items()}
+    for name, control in recipes.items():
+        if control.config.captions_are_items != recipe.config.captions_are_items:
+            raise ValueError(
+                f"the control {name!r} must find what the main system finds, got {control.title} beside "
+                f"{recipe.title}: one finds pictures and the other one English captions, so that their numbers do not "
+                f"compare. Train it as a recipe of its own."
+            )
+    return recipes
 
 
 def train_system(
