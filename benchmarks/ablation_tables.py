@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import fmean
 
 from benchmarks.ablation_groups import Group, Variant
-from benchmarks.checks import signed, statistics_of
+from benchmarks.checks import signed, signed_interval, statistics_of, told_by_seeds
 from benchmarks.experiments import spread
 from reporting.bootstrap import Interval, paired_bootstrap
 from reporting.differences import draw_differences
@@ -73,7 +73,14 @@ class Rows:
     def table(self) -> str:
         """A row a variant: means and standard deviations over seeds, and the difference to the reference."""
         columns = list(dict.fromkeys(column for row in self.rows for column in row.measured))
-        header = [self._first_column(), "SumR", "difference", "95 % interval", *_DIRECTIONS.values(), *columns]
+        header = [
+            self._first_column(),
+            "SumR",
+            "difference",
+            "95 % interval over items",
+            *_DIRECTIONS.values(),
+            *columns,
+        ]
         return markdown_table(header, [self._cells(row, columns) for row in self.rows])
 
     def _first_column(self) -> str:
@@ -89,7 +96,7 @@ class Rows:
             f"**{name}**" if own else name,
             spread(list(row.metric("sum_r").values())),
             "reference" if own else signed(row.differences(self.reference)),
-            ABSENT if interval is None else f"{interval.low:+.1f} to {interval.high:+.1f}",
+            ABSENT if interval is None else signed_interval(interval),
             *(spread(list(row.metric(f"{direction}_R@1").values())) for direction in _DIRECTIONS),
             *(spread(row.measured[column], digits=3) if column in row.measured else ABSENT for column in columns),
         ]
@@ -113,23 +120,28 @@ class Rows:
         draw_differences(
             {name: statistics_of(values) if values else None for name, values in found.items()},
             place,
+            reference=self.group.reference,
             title=self.group.title,
             x_label=f"SumR against “{self.group.reference}”: {data}",
         )
 
     def findings(self) -> str:
-        """Which variants differ from the reference: with an interval off zero, and with one sign in every seed."""
+        """Which variants differ from the reference, whatever the choice of items and whatever that of the seeds."""
+        if len(self.reference.ranks) < 2:
+            return "Of one seed nothing can be told: another seed may change the order of the rows."
         sides: dict[str, list[str]] = {"better": [], "worse": [], "not told apart": []}
         for row in self.rows:
             interval = self.intervals.get(row.variant.name)
             if interval is None:
                 continue
-            signs = {difference > 0 for difference in row.differences(self.reference)}
-            sure = interval.excludes_zero and len(signs) == 1
+            sure = interval.excludes_zero and told_by_seeds(row.differences(self.reference))
             side = "not told apart" if not sure else "better" if interval.difference > 0 else "worse"
             sides[side].append(f"{row.variant.name} ({interval.difference:+.1f})")
         listed = "; ".join(f"{side}: {', '.join(names) or 'none'}" for side, names in sides.items())
-        return f"Against {self.group.reference}, by an interval off zero and the same sign in every seed: {listed}."
+        return (
+            f"Told apart from {self.group.reference} is what two 95 % intervals put off zero: that of the table, over "
+            f"items, and that of Student's t, over seeds. {listed[0].upper()}{listed[1:]}."
+        )
 
     def to_json(self) -> list[dict[str, object]]:
         """All rows, for the file of the results."""

@@ -17,6 +17,8 @@ from reporting.bootstrap import Interval
 
 BASE = Path(__file__).with_name("ablations.yaml")
 PICTURES = "results"  # beside the document
+# 97.5th percentiles for two seeds, three, and so on; more seeds than listed take the last one, which is a bit strict.
+_STUDENTS_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 
 def parser_of(name: str, description: str | None, *, base: bool = True) -> argparse.ArgumentParser:
@@ -171,6 +173,19 @@ def same_seeds(ours: Sequence[Result], theirs: Sequence[Result]) -> list[tuple[R
 def paired(groups: Mapping[str, Sequence[Result]], name: str, reference: str) -> list[float]:
     """SumR of a variant less that of another, see `same_seeds`."""
     return [ours.sum_r - theirs.sum_r for ours, theirs in same_seeds(groups[name], groups[reference])]
+
+
+def told_by_seeds(differences: Sequence[float]) -> bool:
+    """Whether the sign of the mean difference outlasts the choice of seeds, by the 95 % interval of Student's t.
+
+    Args:
+        differences: one a seed; a single one tells nothing of other seeds.
+    """
+    if len(differences) < 2:
+        return False
+    mean, deviation = statistics_of(differences)
+    reach = _STUDENTS_T[min(len(differences) - 2, len(_STUDENTS_T) - 1)] * deviation / len(differences) ** 0.5
+    return abs(mean) > reach
 
 
 def signed(values: Sequence[float], digits: int = 1) -> str:

@@ -8,16 +8,22 @@ from reporting.style import GRID, INK, MUTED, colour, new_figure, tidy
 
 
 def draw_differences(
-    differences: Mapping[str, tuple[float, float] | None], path: str | Path, *, title: str, x_label: str
+    differences: Mapping[str, tuple[float, float] | None],
+    path: str | Path,
+    *,
+    title: str,
+    x_label: str,
+    reference: str | None = None,
 ) -> Path:
     """Draw a horizontal bar a variant, from the zero that is the reference.
 
     Args:
         differences: name -> mean and standard deviation over seeds, in the order of the rows from above; None for a
-            variant without result, which says so. The reference itself belongs to them, as (0, 0).
+            variant without result, which says so.
         path: the picture; its suffix chooses the format.
         title: the line above.
         x_label: the metric, and what zero is.
+        reference: which of them is the reference, so that its bar of no length says so.
 
     Raises:
         ValueError: no variant has a result.
@@ -28,12 +34,12 @@ def draw_differences(
     figure = new_figure(8.0, 1.3 + 0.36 * len(differences))
     axes = figure.subplots()
     reach = max(max(abs(mean) + deviation for mean, deviation in known), 1.0)
-    for position, value in enumerate(differences.values()):
+    for position, (name, value) in enumerate(differences.items()):
         mean, deviation = value or (0.0, 0.0)
         axes.barh(position, mean, color=colour(0 if mean >= 0 else 1), height=0.6)
         if deviation:
             axes.errorbar(mean, position, xerr=deviation, ecolor=INK, elinewidth=1, capsize=3)
-        text = "no result" if value is None else "reference" if value == (0.0, 0.0) else f"{mean:+.1f}"
+        text = "no result" if value is None else "reference" if name == reference else f"{round(mean, 1) + 0.0:+.1f}"
         side = 1 if mean >= 0 else -1
         place = mean + side * (deviation + 0.02 * reach)
         axes.text(place, position, text, va="center", ha="left" if side > 0 else "right", fontsize=8.5, color=INK)
@@ -43,7 +49,8 @@ def draw_differences(
     lowest = min(min(mean - deviation for mean, deviation in known), 0.0)
     highest = max(max(mean + deviation for mean, deviation in known), 0.0)
     axes.set_xlim(lowest - 0.25 * reach, highest + 0.25 * reach)  # room for the numbers
-    tidy(axes, title=title, x_label=x_label)
+    scattered = any(deviation for _, deviation in known)
+    tidy(axes, title=title, x_label=x_label + ("\n± standard deviation over seeds" if scattered else ""))
     axes.grid(visible=False, axis="y")
     axes.grid(axis="x", color=GRID, linewidth=0.8)
     axes.spines["bottom"].set_visible(False)

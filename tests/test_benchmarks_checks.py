@@ -116,6 +116,17 @@ def test_differences_are_paired_by_seed_and_shown_with_their_sign():
         checks.statistics_of([])
 
 
+def test_seeds_tell_a_difference_as_students_t_does():
+    """Three seeds have one sign by chance in one of four cases, and with one seed there is nothing to tell."""
+    assert not checks.told_by_seeds([]) and not checks.told_by_seeds([50.0])
+    # Of 1, 2, 3 the mean is 2, and its interval by the tables of Student's t reaches 4.303 / √3 = 2.484 to each side.
+    assert not checks.told_by_seeds([1.0, 2.0, 3.0]) and not checks.told_by_seeds([-3.4, -2.4, -1.4])
+    assert checks.told_by_seeds([1.5, 2.5, 3.5]) and checks.told_by_seeds([-3.5, -2.5, -1.5])
+    assert checks.told_by_seeds([4.0, 4.0]) and not checks.told_by_seeds([0.0, 0.0])
+    # Of 40 seeds more can be told than of 10; the quantile of 10 is taken, which errs on the safe side.
+    assert checks.told_by_seeds([0.0, 1.0] * 20) and not checks.told_by_seeds([-0.6, 1.0] * 20)
+
+
 def test_a_file_without_base_is_refused(tmp_path: Path):
     """A recipe of configs/ has its settings at the top, and all of them would be lost."""
     file = tmp_path / "recipe.yaml"

@@ -1,4 +1,4 @@
-"""The pictures of experiments: lines over a setting."""
+"""The pictures of experiments: lines over a setting, and bars of differences."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from reporting import sweeps
+from reporting import differences, sweeps
 from reporting.style import new_figure
 
 
@@ -19,7 +19,8 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
         figures.append(new_figure(width, height))
         return figures[-1]
 
-    monkeypatch.setattr(sweeps, "new_figure", kept)
+    for module in (differences, sweeps):
+        monkeypatch.setattr(module, "new_figure", kept)
     return figures
 
 
@@ -38,3 +39,17 @@ def test_what_the_bars_at_the_points_are_is_said(drawn: list[Figure], tmp_path: 
     for deviation, said in ((0.5, True), (0.0, False)):
         sweeps.draw_sweeps({"": {"line": [(0.0, 1.0, deviation)]}}, tmp_path / "a.png", title="T", x_label="x")
         assert ("± standard deviation over seeds" in drawn[-1].axes[0].get_ylabel()) == said
+
+
+def test_a_variant_without_effect_is_no_reference(drawn: list[Figure], tmp_path: Path):
+    """A setting that is never reached changes nothing in any seed, which is a result."""
+    values = {"ours": (0.0, 0.0), "no bound": (0.0, 0.0), "worse": (-3.0, 1.0), "broken": None}
+    words = {"title": "T", "x_label": "SumR against ours"}
+    differences.draw_differences(values, tmp_path / "a.png", reference="ours", **words)
+    assert [text.get_text() for text in drawn[0].axes[0].texts] == ["reference", "+0.0", "-3.0", "no result"]
+    assert drawn[0].axes[0].get_xlabel() == "SumR against ours\n± standard deviation over seeds"
+    differences.draw_differences({"short": (-3.0, 0.0)}, tmp_path / "a.png", **words)
+    assert drawn[1].axes[0].get_xlabel() == "SumR against ours"
+    with pytest.raises(ValueError, match="at least one result"):
+        differences.draw_differences({"a": None}, tmp_path / "b.png", **words)
+    assert not (tmp_path / "b.png").exists()
