@@ -98,6 +98,12 @@ class Cl2cmLossConfig(LossSettings):
             "feature_distillation": self.feature_distillation,
         }
 
+    @property
+    def reads_teacher(self) -> bool:
+        """Whether there is a term that the teacher's embeddings are needed for."""
+        weights = self.weights()
+        return any(weights[name] > 0 and name not in self.without for name in TEACHER_TERMS)
+
 
 @dataclass
 class CrossLingualRows(BatchRows):
@@ -333,7 +339,6 @@ class Cl2cmCriterion(Criterion[Cl2cmRows]):
             config,
             {name: term for name, term in CL2CM_TERMS.items() if weights[name] > 0 or name not in TEACHER_TERMS},
         )
-        self.reads_teacher = any(name in self.terms for name in TEACHER_TERMS)
 
     def summarise(self, output: Any, image_ids: Tensor) -> Cl2cmRows:
         """Reduce a `Cl2cmOutput` to one row an item; without a term that reads them, the teacher's stay outside.
@@ -347,7 +352,7 @@ class Cl2cmCriterion(Criterion[Cl2cmRows]):
         """
         check_row_ids(image_ids, output.image_embeds)
         rows = Cl2cmRows(image_ids, output.image_embeds, output.source_embeds, output.target_embeds)
-        if self.reads_teacher:
+        if self.config.reads_teacher:
             if output.teacher_source_embeds is None or output.teacher_target_embeds is None:
                 raise ValueError(
                     f"the terms {TEACHER_TERMS} read teacher_source_embeds and teacher_target_embeds of the "

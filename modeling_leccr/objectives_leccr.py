@@ -89,6 +89,11 @@ class LossSettings(ABC):
     def weights(self) -> dict[str, float]:
         """Weight of each term in the total."""
 
+    @property
+    def reads_teacher(self) -> bool:
+        """Whether a term reads what another network, a teacher, makes of the rows."""
+        return False
+
     def check_shares(self, *names: str) -> None:
         """Refuse a share that is not one."""
         for name in names:

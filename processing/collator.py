@@ -19,8 +19,8 @@ class LeccrCollator:
         processor: turns pictures and texts into tensors.
         augmentation: applied to each picture, with the draw of its row, before the processor; none for evaluation.
         description_states: token states that are read in place of the descriptions; none for a model that encodes them.
-        captions_are_items: rows with one English caption are positives of each other, whatever pictures they show; for
-            a network that learns from texts alone.
+        captions_are_items: rows whose English captions have the same tokens are positives of each other, whatever
+            pictures they show; for a network that learns from texts alone.
     """
 
     def __init__(
@@ -71,11 +71,17 @@ class LeccrCollator:
         for key in ("input_ids", "attention_mask"):
             batch[f"source_{key}"] = batch.pop(key)
             batch[f"target_{key}"] = targets[key]
-        # Not the positions of captions: the same sentence may stand below several pictures.
-        ids = [draw_of(row["source_caption"]) if self.captions_are_items else row["item_index"] for row in kept]
+        ids = _caption_ids(batch) if self.captions_are_items else [row["item_index"] for row in kept]
         batch["image_ids"] = torch.tensor(ids, dtype=torch.int64)
         batch["item_names"] = [row["image_id"] for row in kept]
         if self.description_states is not None and descriptions is not None:
             batch |= self.description_states.batch(descriptions, batch["item_names"])
         batch["num_skipped"] = len(rows) - len(kept)
         return batch
+
+
+def _caption_ids(batch: Mapping[str, torch.Tensor]) -> list[int]:
+    """A number for each English caption, the same for captions that the network cannot tell apart."""
+    # Not the positions of captions: the same sentence may stand below several pictures.
+    rows = zip(batch["source_input_ids"], batch["source_attention_mask"], strict=True)
+    return [draw_of(*tokens[mask.bool()].tolist()) for tokens, mask in rows]

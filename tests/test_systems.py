@@ -77,6 +77,8 @@ def test_every_system_is_a_choice_of_the_recipe_and_in_its_help():
         ),
         ({"system": "cl2cm", "cross_lingual": {"bf16": True}}, r"what both stages share, got \['bf16'\]"),
         ({"system": "cl2cm", "scoring": "slots"}, "scoring must be fused or global for CL2CM, which has no slots"),
+        ({"system": "cl2cm", "loss": {"relational_transfer": 0}}, "no term of the losses reads the teacher"),
+        ({"system": "cl2cm", "loss": {"without": ["relational_transfer"]}}, "no term of the losses reads the teacher"),
         ({"system": "cl2cm", "cross_lingual": {"text_tower": "a/b"}}, r"got \['text_tower \(by name\)'\]"),
         (
             {"system": "cl2cm", "cross_lingual": {"loss": {"word_alinement": 1}}},

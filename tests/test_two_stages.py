@@ -18,6 +18,7 @@ from modeling_leccr.training.outputs import write_metrics
 from modeling_leccr.training.run import SystemRun, check_texts, control_recipes, start_from_teacher, train_system
 from modeling_leccr.training.systems import varied
 from modeling_leccr.training.trainer import LeccrTrainer
+from processing.collator import LeccrCollator
 from processing.processing_leccr import LeccrProcessor
 from processing.records import DESCRIPTION_COLUMN, IMAGE_COLUMN
 from retrieval.evaluation import evaluation_protocol, retrieval_ranks
@@ -244,6 +245,19 @@ def test_equal_captions_of_different_pictures_are_positives_of_the_first_stage(t
         assert torch.equal(batch["image_ids"], again["image_ids"])
 
 
+def test_captions_that_read_the_same_are_positives_of_the_first_stage():
+    """Cleaned, and cut to a length, different sentences become one embedding, which cannot be pushed from itself."""
+    rows = [
+        {"image_id": str(number), "item_index": number, "source_caption": caption, "target_caption": "ein Hund"}
+        for number, caption in enumerate(["A red ball!", "a red ball", "a white dog", "a red ball lies on the grass"])
+    ]
+    for settings, groups in (({"clean_captions": True}, 3), ({"clean_captions": True, "max_length": 5}, 2), ({}, 4)):
+        collator = LeccrCollator(tiny_processor(**settings), captions_are_items=True)
+        batch = collator(rows)
+        assert len(set(batch["image_ids"].tolist())) == groups
+        assert torch.equal(collator(rows[:2])["image_ids"], batch["image_ids"][:2])  # whatever it is padded to
+
+
 def test_one_caption_alone_is_no_batch_for_the_first_stage(tmp_path: Path):
     """Eight pictures with one caption look like eight items, and have no negative."""
     split = tiny_split(8, caption_en=[["the same words"]] * 8)
@@ -264,8 +278,18 @@ def test_a_text_tower_from_scratch_can_start_as_the_teachers(whole: tuple[System
     assert not torch.equal(
         build_model(plain.model, processor.tokenizer).text_projection.weight, model.text_projection.weight
     )
-    with pytest.raises(ValueError, match=r"other shapes in text_projection .*set the same text_tower and embed_dim"):
+    with pytest.raises(ValueError, match=r"other shapes in text_projection .*the same text_tower, max_length and"):
         start_from_teacher(tiny_cl2cm(embed_dim=8), tiny_cross_lingual())
+
+
+def test_a_teacher_that_no_term_reads_is_not_asked(tmp_path: Path):
+    """Where it is only what the text tower starts as, asking it in each step is for nothing."""
+    recipe = build_recipe(two_stages(tmp_path, init_from_teacher=True, loss={"relational_transfer": 0}))
+    assert recipe.first_stage is not None
+    trainer = trainer_with_teacher(tmp_path, loss={"relational_transfer": 0})
+    batch = next(iter(trainer.get_train_dataloader()))
+    assert "teacher_source_embeds" not in trainer._prepare_inputs(batch)
+    trainer.train()
 
 
 def test_what_cannot_teach_is_refused(whole: tuple[SystemRun, LeccrProcessor], folder: Path, tmp_path: Path):
@@ -277,9 +301,16 @@ def test_what_cannot_teach_is_refused(whole: tuple[SystemRun, LeccrProcessor], f
     longer.tokenizer.model_max_length, longer.max_length = 64, 64
     with pytest.raises(ValueError, match=r"texts of max_length 64 tokens, got .* at most 48; lower max_length"):
         load_teacher(folder / "teacher", longer)
+    cleaning = copy.deepcopy(processor)
+    cleaning.clean_captions = True
+    with pytest.raises(ValueError, match=r"teacher must read captions as this run does, .* with clean_captions false"):
+        load_teacher(folder / "teacher", cleaning)
     tiny_model().save_pretrained(tmp_path / "leccr")
     with pytest.raises(ValueError, match=r"teacher must be a model of type 'cl2cm_text', got .* of type 'leccr'"):
         load_teacher(tmp_path / "leccr", processor)
+    settings = {"base_model": str(tmp_path / "leccr"), "teacher": "x", "system": "cl2cm", "target_languages": ["de"]}
+    with pytest.raises(ValueError, match=r"base_model must be a model of type 'cl2cm', .* set system: leccr"):
+        build_model(build_recipe({**settings, "use_cpu": True}).model, processor.tokenizer)
     with pytest.raises(OSError, match="teacher 'owner/none' is no folder here"):
         load_teacher("owner/none", processor)
 

@@ -334,7 +334,7 @@ def build_recipe(settings: dict[str, Any]) -> Recipe:
     check_metric(training, data.evaluation_languages or data.target_languages)
     if isinstance(training.resume_from_checkpoint, str):
         check_is_checkpoint(training.resume_from_checkpoint)
-    system.loss_class.from_dict(training.loss)
+    losses = system.loss_class.from_dict(training.loss)
     # With default towers: fields that contradict each other, of a control above all, show before hours of training.
     config = system.config_class(**model.model)
     if model.base_model is None:
@@ -344,7 +344,7 @@ def build_recipe(settings: dict[str, Any]) -> Recipe:
         training.tower_training, training.lora, training.learning_rate_multipliers, reads_image=config.reads_image
     )
     check_base(filled, [entry.name for entry in dataclasses.fields(ModelArguments)])
-    check_stages(model)
+    check_stages(model, reads_teacher=losses.reads_teacher)
     if data.description_states is not None and model.base_model is None:
         check_encoder_is_frozen(config)
     return Recipe(model, data, training, filled, config, _first_stage(filled))

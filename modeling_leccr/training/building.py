@@ -227,16 +227,22 @@ def load_teacher(name: str | Path, processor: LeccrProcessor) -> CrossLingualMod
         processor: of the second stage, whose tokens the teacher reads too.
 
     Raises:
-        ValueError: it is something else, or reads other tokens or shorter texts.
+        ValueError: it is something else, or reads other tokens, other captions or shorter texts.
         OSError: it is neither here nor on the Hub.
     """
     with _explained_absence(teacher=str(name)):
         teacher: CrossLingualModel = _trained_model(str(name), CrossLingualModel, "teacher")
-        tokenizer = LeccrProcessor.from_pretrained(name).tokenizer
+        reads_with = LeccrProcessor.from_pretrained(name)
+    tokenizer = reads_with.tokenizer
     if tokenizer.get_vocab() != processor.tokenizer.get_vocab():
         raise ValueError(
             f"teacher must read with the tokenizer of this run, got {str(name)!r} with {len(tokenizer)} tokens where "
             f"the run has {len(processor.tokenizer)}, not all the same; train both stages with one text tower."
+        )
+    if reads_with.clean_captions != processor.clean_captions:
+        raise ValueError(
+            f"teacher must read captions as this run does, got {str(name)!r} with clean_captions "
+            f"{str(reads_with.clean_captions).lower()}; set the same here."
         )
     if tokenizer.model_max_length < processor.max_length:
         raise ValueError(
@@ -250,7 +256,9 @@ def _trained_model(name: str, model_class: Any, setting: str) -> Any:
     wanted = model_class.config_class.model_type
     found = PreTrainedConfig.get_config_dict(name)[0].get("model_type", wanted)
     if found != wanted:
-        raise ValueError(f"{setting} must be a model of type {wanted!r}, got {name!r} of type {found!r}.")
+        fitting = [title for title, system in SYSTEMS.items() if system.config_class.model_type == found]
+        hint = f" To go on from it, set system: {fitting[0]}." if fitting and setting == "base_model" else ""
+        raise ValueError(f"{setting} must be a model of type {wanted!r}, got {name!r} of type {found!r}.{hint}")
     model = model_class.from_pretrained(name, dtype=torch.float32)  # bf16 weights would lose small steps
     if has_adapter(model):
         raise ValueError(

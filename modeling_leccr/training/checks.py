@@ -168,16 +168,23 @@ def check_base(settings: Mapping[str, Any], names: Collection[str]) -> None:
         )
 
 
-def check_stages(model: "ModelArguments") -> None:
+def check_stages(model: "ModelArguments", *, reads_teacher: bool) -> None:
     """Refuse settings of training in two stages that contradict each other.
 
     Args:
         model: of the recipe.
+        reads_teacher: whether a term of the losses does.
 
     Raises:
-        ValueError: the stages differ in what one takes over from the other, or a trained model is to go on without its
-            teacher.
+        ValueError: nothing is learned from the teacher, the stages differ in what one takes over from the other, or a
+            trained model is to go on without its teacher.
     """
+    if model.system == "cl2cm" and not (reads_teacher or model.init_from_teacher):
+        raise ValueError(
+            "no term of the losses reads the teacher, so that the first stage would be for nothing; raise "
+            "loss.relational_transfer or loss.feature_distillation, or train two streams without a teacher, as "
+            "configs/baseline_scenes.yaml does."
+        )
     if model.init_from_teacher and {"text_tower", "model"} & set(model.cross_lingual):
         raise ValueError(
             "init_from_teacher needs both stages to have the same text tower and the same choices of the model, got "

@@ -252,7 +252,7 @@ def start_from_teacher(model: Cl2cmModel, teacher: CrossLingualModel) -> None:
         if wrong := [name for name, (wanted, found) in shapes.items() if wanted != found]:
             raise ValueError(
                 f"init_from_teacher needs a teacher with the same text tower and embed_dim, got other shapes in {part} "
-                f"({wrong[:3]}); set the same text_tower and embed_dim, or leave init_from_teacher out."
+                f"({wrong[:3]}); set the same text_tower, max_length and embed_dim, or leave init_from_teacher out."
             )
         own.load_state_dict(weights)
 

@@ -69,7 +69,7 @@ class LeccrTrainer(HubPushes, MonitoredTrainer, ResumableTrainer):
         augmentation: applied to training images, each with the draw of its row.
         description_states: read in place of the descriptions of the pairs; for a frozen description encoder.
         teacher: network whose embeddings of the pairs come with each batch, for a model that learns from them. It is
-            asked in evaluation mode, and is in no checkpoint.
+            asked in evaluation mode, if a term of the losses reads them, and is in no checkpoint.
         record: what is known of the run; each checkpoint gets it with its own validation metrics.
 
     Raises:
@@ -127,7 +127,8 @@ class LeccrTrainer(HubPushes, MonitoredTrainer, ResumableTrainer):
         self.model_accepts_loss_kwargs = False
         system = system_of(model.config)
         self.criterion = system.criterion_class(system.loss_class.from_dict(args.loss))
-        self.teacher = None if teacher is None else teacher.eval().to(args.device)
+        asked = teacher if self.criterion.config.reads_teacher else None
+        self.teacher = None if asked is None else asked.eval().to(args.device)
         self.languages = list(languages)
         launch = {
             "num_processes": args.world_size,
