@@ -31,7 +31,7 @@ from processing.records import SOURCE_LANGUAGE, caption_column
 from retrieval.encode import encode_items, encode_texts
 from retrieval.evaluation import retrieval_ranks
 from retrieval.ranks import RetrievalRanks
-from retrieval.slot_readings import mean_slot_cosines, read_slots
+from retrieval.slot_readings import mean_of_different, mean_slot_cosines, read_slots
 
 Values = dict[str, float]
 RANKS = "ranks"
@@ -135,25 +135,19 @@ def _ranks(
 
 def slot_cosine(model: LeccrModel, processor: LeccrProcessor, split: Any, recipe: Recipe) -> Values:
     """Mean cosine between different slots of an item, before the interaction: with the weights at the start of the
-    training, and with those at its end. 1 says that all slots of an item are one."""
+    training, and with those at its end. See `mean_of_different`."""
     set_seed(recipe.training.seed)
     start = build_model(recipe.model, processor.tokenizer).eval()
     return {
-        "slot cosine at the start": mean_cosine_of_different_slots(start, processor, split),
-        "slot cosine after training": mean_cosine_of_different_slots(model, processor, split),
+        "slot cosine at the start": mean_cosine(start, processor, split),
+        "slot cosine after training": mean_cosine(model, processor, split),
     }
 
 
-def mean_cosine_of_different_slots(model: LeccrModel, processor: LeccrProcessor, split: Any) -> float:
-    """Mean over the items of a split and over pairs of different slots.
-
-    Raises:
-        ValueError: the model has one slot alone.
-    """
-    if model.config.num_slots < 2:
-        raise ValueError("num_slots is 1; a cosine between slots needs two of them.")
-    cosines = mean_slot_cosines(torch.stack([reading.slots for reading in read_slots(model, processor, split)]))
-    return float(cosines[~torch.eye(len(cosines), dtype=torch.bool)].mean())
+def mean_cosine(model: LeccrModel, processor: LeccrProcessor, split: Any) -> float:
+    """Mean cosine between different slots of an item, over the items of a split."""
+    readings = read_slots(model, processor, split)
+    return mean_of_different(mean_slot_cosines(torch.stack([reading.slots for reading in readings])))
 
 
 def logit_scale(model: LeccrModel, processor: LeccrProcessor, split: Any, recipe: Recipe) -> Values:

@@ -56,7 +56,7 @@ from reporting.slot_pictures import draw_slot_shares, draw_slot_similarity, slot
 from retrieval.encode import encode_texts
 from retrieval.evaluation import read_captions
 from retrieval.items import read_image
-from retrieval.slot_readings import SlotReading, mean_slot_cosines, read_slots, winning_slots
+from retrieval.slot_readings import SlotReading, mean_of_different, mean_slot_cosines, read_slots, winning_slots
 
 NAME = "check_slots"
 VARIANT = "base"  # as in benchmarks.ablations, so that the two share a training
@@ -160,11 +160,6 @@ def attention_overlap(reading: SlotReading) -> float:
     weights = torch.cat([reading.weights, reading.special_weights[:, None]], dim=1)
     pairs = itertools.combinations(weights, 2)
     return fmean(float(torch.minimum(one, other).sum()) for one, other in pairs)
-
-
-def mean_of_different(cosines: Tensor) -> float:
-    """Mean cosine between different slots."""
-    return float(cosines[~torch.eye(len(cosines), dtype=torch.bool)].mean())
 
 
 def largest_share(analysis: SlotAnalysis) -> float:

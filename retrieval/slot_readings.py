@@ -145,6 +145,20 @@ def mean_slot_cosines(slots: Tensor) -> Tensor:
     return (directions @ directions.transpose(-1, -2)).mean(dim=0)
 
 
+def mean_of_different(cosines: Tensor) -> float:
+    """Mean cosine between different slots; 1 says that all slots of an item are one.
+
+    Args:
+        cosines: from `mean_slot_cosines`.
+
+    Raises:
+        ValueError: there is one slot alone.
+    """
+    if len(cosines) < 2:
+        raise ValueError("cosines must be of two slots or more, got those of one, which has no other.")
+    return float(cosines[~torch.eye(len(cosines), dtype=torch.bool)].mean())
+
+
 def winning_slots(slot_embeds: Tensor, text_embeds: Tensor, owners: Tensor) -> Tensor:
     """The slot of its own item with which each text is matched.
 

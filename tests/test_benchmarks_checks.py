@@ -12,7 +12,7 @@ import yaml
 from benchmarks import check_guidance, check_slots, checks, experiments
 from benchmarks.experiments import Result
 from modeling_leccr.training.reading import merged
-from retrieval.slot_readings import SlotReading
+from retrieval.slot_readings import SlotReading, mean_of_different
 from tests.check_parts import document_with, made_up, run_here, toy_base
 
 
@@ -75,7 +75,7 @@ def test_the_check_of_slots_runs_from_training_to_document(tmp_path: Path, monke
     assert start.shape == (2, 2) and not torch.equal(start, trained)
     # Two steps at a small learning rate: the model at the start is that of the same seed.
     torch.testing.assert_close(start, trained, atol=0.1, rtol=0)
-    assert f"{check_slots.mean_of_different(start):.3f}" in text
+    assert f"{mean_of_different(start):.3f}" in text
     wins = found["types"]["all queries"]["counts"]["all queries"]
     assert f"wins {100 * max(wins) / 12:.1f} %" in text
     assert sum(found["words_by_kind"].values()) == pytest.approx(1)

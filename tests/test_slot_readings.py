@@ -31,6 +31,7 @@ from retrieval.pictures import GAP, MARGIN
 from retrieval.slot_readings import (
     SlotReading,
     attention_weights,
+    mean_of_different,
     mean_slot_cosines,
     read_slots,
     recorded_attention,
@@ -133,6 +134,10 @@ def test_cosines_and_winners_match_loops():
     cosine = torch.nn.functional.cosine_similarity
     expected = [[sum(float(cosine(item[a], item[b], dim=0)) for item in slots) / 3 for b in range(4)] for a in range(4)]
     torch.testing.assert_close(mean_slot_cosines(slots), torch.tensor(expected))
+    different = [expected[a][b] for a in range(4) for b in range(4) if a != b]
+    assert mean_of_different(mean_slot_cosines(slots)) == pytest.approx(sum(different) / 12, abs=1e-6)
+    with pytest.raises(ValueError, match="two slots or more"):
+        mean_of_different(torch.ones(1, 1))
     by_hand = [
         max(range(4), key=lambda k: float(slots[owner, k] @ text))
         for text, owner in zip(texts, owners.tolist(), strict=True)
