@@ -99,10 +99,11 @@ def read_source_captions(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     column = caption_column(SOURCE_LANGUAGE)
     captions = read_column(rows, column)
     if missing := [position for position, texts in enumerate(captions) if not texts]:
+        split = getattr(rows, "split", None)
+        named = f" of the split '{split}'" if split else ""
         raise ValueError(
-            f"{len(missing)} of {len(captions)} items of the split '{getattr(rows, 'split', None) or 'unnamed'}' have "
-            f"no {column} (first rows: {missing[:3]}), from which this network of texts embeds them; it reads no "
-            f"pictures. Caption them, or take a model of pictures."
+            f"{len(missing)} of {len(captions)} items{named} have no {column} (first rows: {missing[:3]}), from which "
+            f"this network of texts embeds them; it reads no pictures. Caption them, or take a model of pictures."
         )
     return captions
 

@@ -227,7 +227,7 @@ def test_english_captions_do_not_ask_for_themselves(tmp_path: Path):
 def test_an_evaluated_item_without_english_caption_stops_the_first_stage_before_it_trains():
     """Found by the first evaluation, an epoch later, it costs that epoch."""
     splits = {"train": tiny_split(4), "validation": tiny_split(4, caption_en=[["a dog"], [], ["a cat"], ["a boat"]])}
-    with pytest.raises(ValueError, match=r"1 of 4 items of the split .* have no caption_en \(first rows: \[1\]\)"):
+    with pytest.raises(ValueError, match=r"1 of 4 items have no caption_en \(first rows: \[1\]\)"):
         check_texts(tiny_cross_lingual_config(), splits)
     check_texts(tiny_cl2cm_config(), splits)
     check_texts(tiny_cross_lingual_config(), {"train": splits["validation"], "validation": splits["train"]})
