@@ -14,7 +14,7 @@ from reporting.style import INK, MUTED, colour, new_figure, tidy
 BAR_GROUP_WIDTH = 0.8
 CHANCE_COLOUR = "#d55e00"
 CONTROL_COLOURS = ("#9aa5b1", "#cbd2d9", "#7b8794")
-_DIRECTIONS = {"t2i": "text to image", "i2t": "image to text"}
+_DIRECTIONS = {"t2i": "text to {item}", "i2t": "{item} to text"}
 
 
 def draw_recalls(
@@ -25,6 +25,7 @@ def draw_recalls(
     title: str,
     metric: str = "t2i_R@1",
     num_items: int | None = None,
+    item: str = "image",
 ) -> Path:
     """Draw one group of bars a language and one bar a system.
 
@@ -36,6 +37,7 @@ def draw_recalls(
         title: the line above the bars.
         metric: what to draw, `<direction>_R@<k>`.
         num_items: number of candidates; draws the line that chance reaches.
+        item: what texts find.
 
     Raises:
         ValueError: no system has the metric in any of the languages, or a value is not a percentage.
@@ -53,7 +55,7 @@ def draw_recalls(
     axes.set_xticks(range(len(languages)), [query_title(code) for code in languages])
     highest = max(value for row in values.values() for value in row if value is not None)
     axes.set_ylim(0, min(112.0, highest * 1.15 + 2))
-    tidy(axes, title=title, y_label=f"{_direction(metric)}, percent")
+    tidy(axes, title=title, y_label=f"{_direction(metric, item)}, percent")
     axes.tick_params(axis="x", labelsize=10, labelcolor=INK)
     if num_items is not None:
         _draw_chance(axes, 100 * _cutoff(metric) / num_items, num_items=num_items)
@@ -165,9 +167,9 @@ def _draw_chance(axes: Axes, chance: float, *, num_items: int) -> None:
     axes.axhline(chance, color=CHANCE_COLOUR, linewidth=1.2, linestyle="--", label=label, zorder=3)
 
 
-def _direction(metric: str) -> str:
+def _direction(metric: str, item: str = "image") -> str:
     direction, _, recall = metric.partition("_")
-    return f"{_DIRECTIONS.get(direction, direction)} {recall}"
+    return f"{_DIRECTIONS.get(direction, direction).format(item=item)} {recall}"
 
 
 def _cutoff(metric: str) -> int:

@@ -143,7 +143,7 @@ def _draw_recalls(axes: Axes, log_history: LogHistory) -> None:
         text = f" highest SumR {chosen[1]:.0f} "
         axes.text(chosen[0], 0.02, text, transform=axes.get_xaxis_transform(), ha=side, fontsize=8, color=MUTED)
     axes.set_ylim(bottom=0)
-    tidy(axes, title="Validation: text to image, R@1", x_label="step", y_label="percent")
+    tidy(axes, title="Validation: R@1 of texts", x_label="step", y_label="percent")
     axes.legend(fontsize=8, frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.16), labelcolor=INK)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import ImageColor
 
 from modeling_leccr.training.outputs import write_pictures_and_report
@@ -49,10 +50,31 @@ def test_both_axes_of_the_speed_panel_say_what_they_count(tmp_path: Path, monkey
 @pytest.mark.parametrize("controls", [(), ("two streams",)])
 def test_the_comparison_is_called_one_where_there_are_controls(controls: tuple[str, ...], tmp_path: Path):
     """Without controls, a caption that promises them makes a reader look for bars that are not there."""
-    systems = {name: {"test": {**metrics_of_a_system(50.0), "de/num_items": 9.0}} for name in ("LECCR", *controls)}
+    write_run(tmp_path, ("LECCR", *controls))
+    caption = "the system beside its controls" if controls else "text to image R@1 in each language"
+    assert f"![{caption}](comparison.png)" in (tmp_path / "report.md").read_text(encoding="utf-8")
+
+
+def test_pictures_of_a_network_of_texts_do_not_speak_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Its recalls are of English captions, and far higher: taken for those of images, they mislead."""
+    figures: list[Figure] = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path: figures.append(figure) or save(figure, path))
+    write_run(tmp_path, ("cross-lingual network",), item_source="source_captions")
+    report = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert report.startswith("# Cross-lingual network on")
+    assert "![text to English captions R@1 in each language](comparison.png)" in report
+    words = [text.get_text() for figure in figures for text in figure.findobj(Text)]
+    assert any("text to English captions R@1" in text for text in words)
+    assert not [text for text in words if "image" in text]
+
+
+def write_run(folder: Path, names: tuple[str, ...], **protocol: str) -> None:
+    """The pictures and the report of a run with these systems."""
+    systems = {name: {"test": {**metrics_of_a_system(50.0), "de/num_items": 9.0}} for name in names}
     record: dict[str, Any] = {
         "systems": systems,
-        "protocol": {"test": {"split": "test"}},
+        "protocol": {"test": {"split": "test", **protocol}},
         "parameters": {name: {"trained": 1, "all": 2} for name in systems},
         "checkpoint_choice": "best",
         "truncation_rate": 0.0,
@@ -62,10 +84,8 @@ def test_the_comparison_is_called_one_where_there_are_controls(controls: tuple[s
         "environment": {},
         "peak_memory_gib": 1.0,
     }
-    runs: Any = {"LECCR": SimpleNamespace(log_history=log_of_a_run())}
-    write_pictures_and_report(tmp_path, runs, record, split_name="test", languages=["de", "zh"], searches=[])
-    caption = "the system beside its controls" if controls else "text to image R@1 in each language"
-    assert f"![{caption}](comparison.png)" in (tmp_path / "report.md").read_text(encoding="utf-8")
+    runs: Any = {names[0]: SimpleNamespace(log_history=log_of_a_run())}
+    write_pictures_and_report(folder, runs, record, split_name="test", languages=["de", "zh"], searches=[])
 
 
 @pytest.mark.parametrize(

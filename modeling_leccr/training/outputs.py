@@ -208,18 +208,20 @@ def write_pictures_and_report(
     alone = without_descriptions(split_name)
     beside = {f"{name} without descriptions": m[alone] for name, m in record["systems"].items() if alone in m}
     num_items = int(results[title][f"{languages[0]}/num_items"])
+    item = "English captions" if record["protocol"][split_name].get("item_source") == "source_captions" else "image"
     draw_training_curves(run.log_history, folder / "training.png", title=f"{title} training")
     draw_recalls(
         results,
         languages,
         folder / "comparison.png",
-        title=f"Text to image R@1 on {split_name}, {num_items} items",
+        title=f"Text to {item} R@1 on {split_name}, {num_items} items",
         num_items=num_items,
+        item=item,
     )
     files = {
         "training.png": "loss terms, validation recall and learning rate",
         "comparison.png": (
-            "the system beside its controls" if len(results) > 1 else "text to image R@1 in each language"
+            "the system beside its controls" if len(results) > 1 else f"text to {item} R@1 in each language"
         ),
     }
     if searches and (folder / "retrieval.png").is_file():
@@ -231,7 +233,7 @@ def write_pictures_and_report(
         files["adapter"] = "the adapter alone, to be loaded over its base"
     write_report(
         folder / "report.md",
-        title=f"{title} on {Path(record['settings'].get('dataset', 'scenes')).name}",
+        title=f"{title[0].upper()}{title[1:]} on {Path(record['settings'].get('dataset', 'scenes')).name}",
         settings=record["settings"],
         metrics_by_system=results | beside,
         languages=languages,
