@@ -10,7 +10,7 @@ import yaml
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from benchmarks import ablations
+from benchmarks import ablation_tables, ablations
 from benchmarks.ablation_groups import BASE, Group, Variant, changes_of, read_groups, trainings
 from benchmarks.ablation_measures import (
     MEASURES,
@@ -128,6 +128,19 @@ def test_the_findings_want_seeds_that_agree():
         "not told apart: mixed (+100.0), far apart (+300.0), same (+0.0)."
     )
     assert "Of one seed" in (one := rows_of({"ours": [7], "better": [1]}).findings()) and "(+400.0)" not in one
+
+
+def test_pictures_show_the_numbers_of_the_table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """A bar under the name of another variant looks as good as the right one."""
+    drawn: list[Any] = []
+    for name in ("draw_sweeps", "draw_differences"):
+        monkeypatch.setattr(ablation_tables, name, lambda values, *_, **__: drawn.append(values))
+    ranks = {"ours": [7, 20], "better": [1, 1], "broken": []}
+    for settings in ({}, {"axis": "x"}):
+        rows_of(ranks, **settings).draw(tmp_path / "picture.png", "scenes")
+    bars, lines = drawn
+    assert bars == {"ours": (0, 0), "better": (500, pytest.approx(141.42, abs=0.01)), "broken": None}
+    assert lines == {"scenes": {"line": [(0, 100, pytest.approx(141.42, abs=0.01)), (1, 600, 0)]}}
 
 
 @pytest.mark.parametrize("settings", [{}, {"axis": "x"}, {"axis": "x", "logarithmic": True}])

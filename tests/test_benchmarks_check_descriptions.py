@@ -111,6 +111,12 @@ def test_the_table_of_descriptions_has_noise_floor_and_kinds(
         return 400.0 - 100 * settings["scenes"]["description_noise"] + 10 * settings["model"]["description_dropout"]
 
     given = {d: {0: {"true": 400.0, "short": 390.0, "shuffled": 40.0 + d, "empty": 60.0}} for d in (0.0, 0.2)}
+    drawn: dict[str, Any] = {}
+    for name in ("draw_sweeps", "draw_differences"):
+        draw = getattr(check_descriptions, name)
+        monkeypatch.setattr(
+            check_descriptions, name, lambda shown, *a, draw=draw, **b: drawn.update(shown) or draw(shown, *a, **b)
+        )
     monkeypatch.setattr(check_descriptions, "run_experiments", made_up(sum_r))
     monkeypatch.setattr(check_descriptions, "given_descriptions", lambda *_, **__: given)
     document = document_with(tmp_path, "check_descriptions")
@@ -119,6 +125,9 @@ def test_the_table_of_descriptions_has_noise_floor_and_kinds(
     text = document.read_text(encoding="utf-8")
     assert "| 0.25 | 375.0 | 377.0 | 50.0 |" in text and "| 1 | 300.0 | 302.0 | 50.0 |" in text
     assert "| shuffled: that of another item | 40.0 (-360.0) | 40.2 (-359.8) |" in text
+    lines = drawn["Noise in training and at test"]
+    assert lines["LECCR, description dropout 0.2"][2] == (0.25, pytest.approx(377.0), 0.0)
+    assert drawn["shuffled, dropout 0.2"] == (pytest.approx(-359.8), 0.0) and drawn["short, dropout 0"] == (-10.0, 0.0)
     names = ["check_descriptions.png", "check_descriptions_given.png"]
     assert sorted(path.name for path in (tmp_path / "results").iterdir()) == names
     assert all(f"](results/{name})" in text for name in names)

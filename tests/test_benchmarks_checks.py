@@ -41,6 +41,11 @@ def test_the_table_of_guidance_compares_seed_by_seed(
             return -1.0
         return 100.0 + 50 * seed + 10 * noisy * settings["loss"]["guidance"]
 
+    panels: dict[str, Any] = {}
+    draw = check_guidance.draw_sweeps
+    monkeypatch.setattr(
+        check_guidance, "draw_sweeps", lambda shown, *a, **b: panels.update(shown) or draw(shown, *a, **b)
+    )
     monkeypatch.setattr(check_guidance, "run_experiments", made_up(sum_r))
     document = document_with(tmp_path, "check_guidance")
     options = ["--base", str(toy_base(tmp_path)), "--folder", str(tmp_path / "out"), "--write", str(document)]
@@ -51,6 +56,12 @@ def test_the_table_of_guidance_compares_seed_by_seed(
     assert "| 12 | translations | 0.4 | 125.0 ± 35.4 | +1.0 ± 0.0 | failed |" in text
     assert "| 3 | English captions | 0.4 | 125.0 ± 35.4 | +0.0 ± 0.0 | +0.0 ± 0.0 |" in text
     assert "| 12 | translations | 0.2 | 0.75 | 126.5 ± 35.4 | 126.5 ± 35.4 |" in text  # German, Chinese
+    deviation = pytest.approx(35.36, abs=0.01)
+    assert panels["12 training items, noisy translations"]["softened, λ = 0.75"] == [
+        (0.0, 125.0, deviation),
+        (0.2, 126.5, deviation),  # that of 0.4 failed
+    ]
+    assert panels["3 training items, noisy English captions"]["hard targets"][2] == (0.4, 125.0, deviation)
     assert "](results/check_guidance.png)" in text and (tmp_path / "results" / "check_guidance.png").is_file()
     assert "12 items in 2 steps and 3 items in 1 steps; seeds 0, 1" in text and str(tmp_path) not in text
     record = json.loads((tmp_path / "out" / "check_guidance.json").read_text(encoding="utf-8"))
