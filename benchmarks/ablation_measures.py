@@ -5,7 +5,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -15,16 +14,15 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 from tqdm import tqdm
 from transformers import set_seed
-from transformers.utils import logging as transformers_logging
 
 from benchmarks.experiments import VARIABLES
 from benchmarks.pool import run_jobs
+from benchmarks.trained import Trained, open_trained
 from modeling_leccr.losses_leccr import LossConfig
 from modeling_leccr.matching_leccr import global_scores, min_max, slot_scores
 from modeling_leccr.modeling_leccr import LeccrModel
-from modeling_leccr.training.arguments import Recipe, build_recipe
-from modeling_leccr.training.building import build_model, load_splits
-from modeling_leccr.training.run import reported_split
+from modeling_leccr.training.arguments import Recipe
+from modeling_leccr.training.building import build_model
 from processing.files import write_json_atomic
 from processing.processing_leccr import LeccrProcessor
 from processing.records import SOURCE_LANGUAGE, caption_column
@@ -96,37 +94,18 @@ def read_values(job: MeasureJob) -> Values:
 
 def run_measure(job: MeasureJob) -> None:
     """Measure one model and write the result; in a process of `measure_models`."""
-    torch.set_num_threads(1)
-    transformers_logging.disable_progress_bar()
-    recipe = build_recipe(job.settings)
-    split = _reported(json.dumps(job.settings, sort_keys=True))
-    model = LeccrModel.from_pretrained(job.model_folder).eval()
-    processor = LeccrProcessor.from_pretrained(job.model_folder)
+    trained = open_trained(job.settings, job.model_folder)
     job.file.parent.mkdir(exist_ok=True)
     if job.measure == RANKS:
-        languages = recipe.data.evaluation_languages or recipe.data.target_languages
-        write_json_atomic(job.file, _ranks(model, processor, split, languages, job.evaluations or {}))
+        write_json_atomic(job.file, _ranks(trained, job.evaluations or {}))
     else:
-        write_json_atomic(job.file, MEASURES[job.measure](model, processor, split, recipe))
+        measure = MEASURES[job.measure]
+        write_json_atomic(job.file, measure(trained.model, trained.processor, trained.split, trained.recipe))
 
 
-@lru_cache(maxsize=1)
-def _reported(settings: str) -> Any:
-    splits = load_splits(build_recipe(json.loads(settings)).data)
-    return splits[reported_split(splits)]
-
-
-def _ranks(
-    model: LeccrModel,
-    processor: LeccrProcessor,
-    split: Any,
-    languages: Sequence[str],
-    evaluations: Mapping[str, Mapping[str, Any]],
-) -> dict[str, dict[str, list[list[int]]]]:
-    found = {
-        name: retrieval_ranks(model, processor, split, languages, progress=False, **options)
-        for name, options in evaluations.items()
-    }
+def _ranks(trained: Trained, evaluations: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, list[list[int]]]]:
+    asked = trained.model, trained.processor, trained.split, trained.languages
+    found = {name: retrieval_ranks(*asked, progress=False, **options) for name, options in evaluations.items()}
     return {
         name: {language: [ranks.i2t.tolist(), ranks.t2i.tolist()] for language, ranks in by_language.items()}
         for name, by_language in found.items()

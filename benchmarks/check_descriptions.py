@@ -28,19 +28,14 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import torch
-
 from benchmarks import checks
 from benchmarks.compare import read_comparison
 from benchmarks.experiments import VARIABLES, Result, by_variant, run_experiments, spread
 from benchmarks.pool import run_jobs
-from modeling_leccr import LeccrModel
-from modeling_leccr.training.arguments import build_recipe, varied
-from modeling_leccr.training.building import load_splits
+from benchmarks.trained import open_trained
+from modeling_leccr.training.arguments import varied
 from modeling_leccr.training.reading import merged
-from modeling_leccr.training.run import reported_split
 from processing.files import write_json_atomic
-from processing.processing_leccr import LeccrProcessor
 from processing.records import DESCRIPTION_COLUMN
 from reporting.differences import draw_differences
 from reporting.report import markdown_table
@@ -153,22 +148,16 @@ def given_descriptions(jobs: Mapping[tuple[float, int], GivenJob], *, workers: i
 
 def evaluate_given(job: GivenJob) -> None:
     """Evaluate a model with each kind of description, and write the result."""
-    torch.set_num_threads(1)
-    recipe = build_recipe(job.settings)
-    splits = load_splits(recipe.data)
-    split = splits[reported_split(splits)]
-    model = LeccrModel.from_pretrained(job.model_folder).eval()
-    processor = LeccrProcessor.from_pretrained(job.model_folder)
-    languages = recipe.data.evaluation_languages or recipe.data.target_languages
+    trained = open_trained(job.settings, job.model_folder)
     found: dict[str, float | str] = {}
     for kind in GIVEN:
         try:
             ranks = retrieval_ranks(
-                model,
-                processor,
-                with_descriptions(split, kind),
-                languages,
-                scoring=recipe.training.scoring,
+                trained.model,
+                trained.processor,
+                with_descriptions(trained.split, kind),
+                trained.languages,
+                scoring=trained.recipe.training.scoring,
                 use_descriptions=kind != "empty",
                 progress=False,
             )
