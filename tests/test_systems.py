@@ -4,14 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from modeling_leccr.training.arguments import build_recipe, help_text, parse_recipe
-from modeling_leccr.training.run import training_pairs
+from modeling_leccr.training.run import check_texts, control_recipes, training_pairs
 from modeling_leccr.training.systems import SYSTEMS, system_of, varied
 from processing.collator import LeccrCollator
 from tests.tiny import tiny_cl2cm_config, tiny_config, tiny_cross_lingual_config, tiny_processor
-from tests.training_parts import tiny_recipe, tiny_split
+from tests.training_parts import TINY_VISION, tiny_recipe, tiny_split
 
 
 def settings_of(**changes: Any) -> dict[str, Any]:
@@ -166,3 +167,38 @@ def test_a_baseline_reads_of_an_item_what_it_embeds(tmp_path: Path, item_source:
     assert ("description_input_ids" in batch) == ("description" in reads)
     with pytest.raises(ValueError, match=f"lacks the columns .*{reads.pop()}"):
         training_pairs(recipe, split.select_columns(["image_id", "caption_en", "caption_de_mt"]), recipe.config)
+
+
+def test_a_network_of_texts_and_systems_that_find_pictures_are_no_controls_of_each_other(tmp_path: Path):
+    """Its numbers would stand in one table with theirs; and it is trained without the pictures that they need."""
+    beside = build_recipe(tiny_recipe(tmp_path, controls={"texts": {"system": "cross_lingual", "model": {}}}))
+    with pytest.raises(ValueError, match=r"'texts' must find what the main system finds, got .*cross-lingual network"):
+        control_recipes(beside)
+    texts = varied(tiny_recipe(tmp_path, system="cl2cm", model={"embed_dim": 16}), {"system": "cross_lingual"})
+    streams = {"system": "leccr", "model": {"item_source": "image", "interaction": "none"}, "vision_tower": TINY_VISION}
+    with pytest.raises(ValueError, match=r"'streams' must find what the main system finds, got two streams"):
+        control_recipes(build_recipe({**texts, "controls": {"streams": streams}}))
+    hot = {"hot": {"loss": {"alignment_temperature": 0.5}}}
+    assert control_recipes(build_recipe({**texts, "controls": hot}))["hot"].title == "cross-lingual network"
+
+
+def test_captions_that_read_the_same_are_positives_of_the_first_stage():
+    """Cleaned, and cut to a length, different sentences become one embedding, which cannot be pushed from itself."""
+    rows = [
+        {"image_id": str(number), "item_index": number, "source_caption": caption, "target_caption": "ein Hund"}
+        for number, caption in enumerate(["A red ball!", "a red ball", "a white dog", "a red ball lies on the grass"])
+    ]
+    for settings, groups in (({"clean_captions": True}, 3), ({"clean_captions": True, "max_length": 5}, 2), ({}, 4)):
+        collator = LeccrCollator(tiny_processor(**settings), captions_are_items=True)
+        batch = collator(rows)
+        assert len(set(batch["image_ids"].tolist())) == groups
+        assert torch.equal(collator(rows[:2])["image_ids"], batch["image_ids"][:2])  # whatever it is padded to
+
+
+def test_an_evaluated_item_without_english_caption_stops_the_first_stage_before_it_trains():
+    """Found by the first evaluation, an epoch later, it costs that epoch."""
+    splits = {"train": tiny_split(4), "validation": tiny_split(4, caption_en=[["a dog"], [], ["a cat"], ["a boat"]])}
+    with pytest.raises(ValueError, match=r"1 of 4 items have no caption_en \(first rows: \[1\]\)"):
+        check_texts(tiny_cross_lingual_config(), splits)
+    check_texts(tiny_cl2cm_config(), splits)
+    check_texts(tiny_cross_lingual_config(), {"train": splits["validation"], "validation": splits["train"]})

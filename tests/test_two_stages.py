@@ -15,22 +15,19 @@ from modeling_leccr.training import run as run_module
 from modeling_leccr.training.arguments import Recipe, build_recipe
 from modeling_leccr.training.building import build_model, build_processor, load_splits, load_teacher
 from modeling_leccr.training.outputs import write_metrics
-from modeling_leccr.training.run import SystemRun, check_texts, control_recipes, start_from_teacher, train_system
+from modeling_leccr.training.run import SystemRun, control_recipes, start_from_teacher, train_system
 from modeling_leccr.training.systems import varied
 from modeling_leccr.training.trainer import LeccrTrainer
-from processing.collator import LeccrCollator
 from processing.processing_leccr import LeccrProcessor
 from processing.records import DESCRIPTION_COLUMN, IMAGE_COLUMN
 from retrieval.evaluation import evaluation_protocol, retrieval_ranks
 from tests.tiny import (
     tiny_cl2cm,
-    tiny_cl2cm_config,
     tiny_cross_lingual,
-    tiny_cross_lingual_config,
     tiny_model,
     tiny_processor,
 )
-from tests.training_parts import TINY_VISION, tiny_recipe, tiny_split, tiny_trainer, weights_of
+from tests.training_parts import tiny_recipe, tiny_split, tiny_trainer, weights_of
 
 STAGE_2_TERMS = {"source_contrastive", "target_contrastive", "cross_lingual", "relational_transfer"}
 STAGE_1_TERMS = {"cross_lingual", "word_transport", "word_alignment", "marginal_error"}
@@ -177,6 +174,18 @@ def test_a_run_stopped_in_either_stage_ends_as_if_it_had_not(
     assert before in (None, digest(tmp_path / "teacher" / "model.safetensors"))
 
 
+def test_a_checkpoint_of_the_first_stage_is_none_of_the_second(
+    whole: tuple[SystemRun, LeccrProcessor], folder: Path, tmp_path: Path
+):
+    """Found when the second stage begins, it has cost the first."""
+    first, second = (folder / "checkpoints" / name / "checkpoint-2" for name in ("first_stage", "."))
+    with pytest.raises(ValueError, match=r"a checkpoint of CL2CM, got .* of type 'cl2cm_text'; .*checkpoint true"):
+        build_recipe(two_stages(tmp_path, resume_from_checkpoint=str(first)))
+    build_recipe(two_stages(tmp_path, resume_from_checkpoint=str(second)))
+    alone = varied(two_stages(tmp_path), {"system": "cross_lingual", "resume_from_checkpoint": str(first)})
+    assert build_recipe(alone).training.resume_from_checkpoint == str(first)
+
+
 def test_a_teacher_of_other_settings_is_used_with_a_warning(
     whole: tuple[SystemRun, LeccrProcessor], folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
@@ -224,15 +233,6 @@ def test_english_captions_do_not_ask_for_themselves(tmp_path: Path):
     assert set(retrieval_ranks(tiny_cl2cm(), tiny_processor(), split, ["en"], progress=False)) == {"en"}
 
 
-def test_an_evaluated_item_without_english_caption_stops_the_first_stage_before_it_trains():
-    """Found by the first evaluation, an epoch later, it costs that epoch."""
-    splits = {"train": tiny_split(4), "validation": tiny_split(4, caption_en=[["a dog"], [], ["a cat"], ["a boat"]])}
-    with pytest.raises(ValueError, match=r"1 of 4 items have no caption_en \(first rows: \[1\]\)"):
-        check_texts(tiny_cross_lingual_config(), splits)
-    check_texts(tiny_cl2cm_config(), splits)
-    check_texts(tiny_cross_lingual_config(), {"train": splits["validation"], "validation": splits["train"]})
-
-
 def test_equal_captions_of_different_pictures_are_positives_of_the_first_stage(tmp_path: Path):
     """The network reads texts: told apart, two equal sentences are one embedding that is pulled and pushed."""
     captions = [["a dog runs"], ["a dog runs"], ["two cats"], ["a boat"]]
@@ -243,19 +243,6 @@ def test_equal_captions_of_different_pictures_are_positives_of_the_first_stage(t
         assert len(set(batch["image_ids"].tolist())) == groups
         again = trainer.data_collator([{**trainer.train_dataset[i], "draw": 1} for i in range(4)])
         assert torch.equal(batch["image_ids"], again["image_ids"])
-
-
-def test_captions_that_read_the_same_are_positives_of_the_first_stage():
-    """Cleaned, and cut to a length, different sentences become one embedding, which cannot be pushed from itself."""
-    rows = [
-        {"image_id": str(number), "item_index": number, "source_caption": caption, "target_caption": "ein Hund"}
-        for number, caption in enumerate(["A red ball!", "a red ball", "a white dog", "a red ball lies on the grass"])
-    ]
-    for settings, groups in (({"clean_captions": True}, 3), ({"clean_captions": True, "max_length": 5}, 2), ({}, 4)):
-        collator = LeccrCollator(tiny_processor(**settings), captions_are_items=True)
-        batch = collator(rows)
-        assert len(set(batch["image_ids"].tolist())) == groups
-        assert torch.equal(collator(rows[:2])["image_ids"], batch["image_ids"][:2])  # whatever it is padded to
 
 
 def test_one_caption_alone_is_no_batch_for_the_first_stage(tmp_path: Path):
@@ -365,19 +352,6 @@ def test_a_control_may_be_another_system_on_the_same_data(tmp_path: Path):
     taught = control_recipes(leccr)["CL2CM"]
     assert taught.title == "CL2CM" and taught.model.model == {"embed_dim": 16, "visual_dim": 32}
     assert taught.first_stage is not None and taught.first_stage.title == "cross-lingual network"
-
-
-def test_a_network_of_texts_and_systems_that_find_pictures_are_no_controls_of_each_other(tmp_path: Path):
-    """Its numbers would stand in one table with theirs; and it is trained without the pictures that they need."""
-    beside = build_recipe(tiny_recipe(tmp_path, controls={"texts": {"system": "cross_lingual", "model": {}}}))
-    with pytest.raises(ValueError, match=r"'texts' must find what the main system finds, got .*cross-lingual network"):
-        control_recipes(beside)
-    texts = varied(two_stages(tmp_path), {"system": "cross_lingual"})
-    streams = {"system": "leccr", "model": {"item_source": "image", "interaction": "none"}, "vision_tower": TINY_VISION}
-    with pytest.raises(ValueError, match=r"'streams' must find what the main system finds, got two streams"):
-        control_recipes(build_recipe({**texts, "controls": {"streams": streams}}))
-    hot = {"hot": {"loss": {"alignment_temperature": 0.5}}}
-    assert control_recipes(build_recipe({**texts, "controls": hot}))["hot"].title == "cross-lingual network"
 
 
 def test_the_numbers_of_the_teacher_stand_apart(whole: tuple[SystemRun, LeccrProcessor], tmp_path: Path):

@@ -22,6 +22,7 @@ from modeling_leccr.training.checks import (
     check_metric,
     check_precision,
     check_processes,
+    check_same_model,
     check_scoring,
     check_stages,
     check_streaming,
@@ -29,7 +30,7 @@ from modeling_leccr.training.checks import (
 )
 from modeling_leccr.training.optimization import GROUPS, check_multipliers
 from modeling_leccr.training.reading import read_overrides, read_yaml
-from modeling_leccr.training.settings import WITHOUT_EFFECT, check_fixed, check_values, settings_help
+from modeling_leccr.training.settings import WITHOUT_EFFECT, check_fixed, check_section, check_values, settings_help
 from modeling_leccr.training.states import check_encoder_is_frozen
 from modeling_leccr.training.systems import SYSTEMS, TWO_STAGES, System, first_stage, varied, without_meaning
 from processing.hub_upload import check_repo_id
@@ -264,6 +265,7 @@ class Recipe:
         return without_traces(public)
 
 
+_ARGUMENTS = (ModelArguments, DataArguments, LeccrTrainingArguments)
 # Sections whose names nothing further down would check: a typo would train with the default. What `model` and `loss`
 # may hold depends on the system.
 _SECTIONS: dict[str, frozenset[str]] = {
@@ -303,27 +305,9 @@ def build_recipe(settings: dict[str, Any]) -> Recipe:
     Raises:
         ValueError: a name is unknown or a value is not allowed.
     """
-    sections = (ModelArguments, DataArguments, LeccrTrainingArguments)
-    known = {entry.name for section in sections for entry in dataclasses.fields(section) if entry.init}
-    unknown = sorted(set(settings) - (known - WITHOUT_EFFECT))
-    if unknown:
-        raise ValueError(f"unknown settings {unknown} in the recipe; see `python train.py --help`.")
-    if settings.get("base_model"):
-        # From the shell, null takes back what a recipe says of another model.
-        own = {entry.name for entry in dataclasses.fields(ModelArguments)}
-        settings = {name: value for name, value in settings.items() if value is not None or name not in own}
-    # An empty section, or `--controls null` on the command line.
-    filled = {name: {} if value is None and name in _MAY_BE_EMPTY else value for name, value in settings.items()}
-    check_values({"system": filled.get("system", "leccr")}, sections)  # it tells what the other sections may hold
+    filled = _filled(settings)
     system = SYSTEMS[filled.get("system", "leccr")]
-    if idle := without_meaning(filled, filled.get("system", "leccr")):
-        raise ValueError(
-            f"{idle} have no meaning for system: {filled.get('system', 'leccr')}; leave them out, or set the system."
-        )
-    for section, names in {**_SECTIONS, **system.sections}.items():
-        _check_section(section, filled.get(section, {}), names)
-    check_values(filled, sections)
-    parser = HfArgumentParser(sections)  # type: ignore[arg-type]
+    parser = HfArgumentParser(_ARGUMENTS)  # type: ignore[arg-type]
     model, data, training = parser.parse_dict(dict(filled))
     if not data.target_languages:
         raise ValueError("target_languages must name at least one language to train on, got none.")
@@ -337,8 +321,11 @@ def build_recipe(settings: dict[str, Any]) -> Recipe:
     losses = system.loss_class.from_dict(training.loss)
     # With default towers: fields that contradict each other, of a control above all, show before hours of training.
     config = system.config_class(**model.model)
+    recipe = Recipe(model, data, training, filled, config)
+    if isinstance(training.resume_from_checkpoint, str):
+        check_same_model(Path(training.resume_from_checkpoint), config, recipe.title)
     if model.base_model is None:
-        check_scoring(training.scoring, config, system.titles[config.item_source])
+        check_scoring(training.scoring, config, recipe.title)
     check_multipliers(training.learning_rate_multipliers)
     check_parts(
         training.tower_training, training.lora, training.learning_rate_multipliers, reads_image=config.reads_image
@@ -347,7 +334,29 @@ def build_recipe(settings: dict[str, Any]) -> Recipe:
     check_stages(model, reads_teacher=losses.reads_teacher)
     if data.description_states is not None and model.base_model is None:
         check_encoder_is_frozen(config)
-    return Recipe(model, data, training, filled, config, _first_stage(filled))
+    return dataclasses.replace(recipe, first_stage=_first_stage(filled))
+
+
+def _filled(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings with empty sections for null ones; all names and the type of each value are checked."""
+    known = {entry.name for section in _ARGUMENTS for entry in dataclasses.fields(section) if entry.init}
+    unknown = sorted(set(settings) - (known - WITHOUT_EFFECT))
+    if unknown:
+        raise ValueError(f"unknown settings {unknown} in the recipe; see `python train.py --help`.")
+    if settings.get("base_model"):
+        # From the shell, null takes back what a recipe says of another model.
+        own = {entry.name for entry in dataclasses.fields(ModelArguments)}
+        settings = {name: value for name, value in settings.items() if value is not None or name not in own}
+    # An empty section, or `--controls null` on the command line.
+    filled = {name: {} if value is None and name in _MAY_BE_EMPTY else value for name, value in settings.items()}
+    system = filled.get("system", "leccr")
+    check_values({"system": system}, _ARGUMENTS)  # it tells what the other sections may hold
+    if idle := without_meaning(filled, system):
+        raise ValueError(f"{idle} have no meaning for system: {system}; leave them out, or set the system.")
+    for section, names in {**_SECTIONS, **SYSTEMS[system].sections}.items():
+        check_section(section, filled.get(section, {}), names)
+    check_values(filled, _ARGUMENTS)
+    return filled
 
 
 def _first_stage(settings: dict[str, Any]) -> Recipe | None:
@@ -368,14 +377,6 @@ def _without_places(settings: dict[str, Any]) -> dict[str, Any]:
         if isinstance(public[name], str) and Path(public[name]).exists():
             public[name] = Path(public[name]).resolve().name
     return public
-
-
-def _check_section(section: str, values: Any, names: frozenset[str]) -> None:
-    if not isinstance(values, dict):
-        raise ValueError(f"{section} must be a mapping of names to values, got {values!r}.")
-    unknown = sorted(set(values) - names)
-    if unknown:
-        raise ValueError(f"unknown settings {unknown} in {section}; the known ones are {sorted(names)}.")
 
 
 def help_text() -> str:

@@ -3,14 +3,17 @@
 import importlib.util
 import os
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from transformers import PreTrainedConfig
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 from transformers.training_args import OptimizerNames
 from transformers.utils import is_torch_xla_available
 
+from modeling_leccr.model_files import CONFIG_FILE
 from retrieval.metrics import recall_metrics
 from retrieval.ranks import RetrievalRanks
 
@@ -226,6 +229,27 @@ def check_first_stage(changes: Mapping[str, Any], data_names: Collection[str]) -
         raise ValueError(
             f"cross_lingual changes what the first stage learns with, not what both stages share, got {refused}; set "
             f"them for the whole recipe, or train the network by a recipe of its own and name it as teacher."
+        )
+
+
+def check_same_model(checkpoint: Path, config: Any, title: str) -> None:
+    """Refuse to go on from a checkpoint of another system, such as one of the first stage in the second.
+
+    Args:
+        checkpoint: its folder.
+        config: of the model that is trained.
+        title: what that is called.
+
+    Raises:
+        ValueError: the checkpoint holds a model of another type.
+    """
+    if not (checkpoint / CONFIG_FILE).is_file():  # of an adapter
+        return
+    found = PreTrainedConfig.get_config_dict(checkpoint)[0].get("model_type")
+    if found != config.model_type:
+        raise ValueError(
+            f"resume_from_checkpoint must be a checkpoint of {title}, got {checkpoint} of type {found!r}; to go on in "
+            f"whichever stage a run was stopped, say `--resume_from_checkpoint true`."
         )
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from enum import Enum
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -107,6 +107,19 @@ def check_values(settings: Mapping[str, Any], sections: Sequence[type]) -> None:
         if name in _MINIMA and value is not None and value < _MINIMA[name]:
             null = ", or null for none" if NoneType in get_args(hints[name]) else ""
             raise ValueError(f"{name} must be at least {_MINIMA[name]}{null}, got {value}.")
+
+
+def check_section(section: str, values: Any, names: Collection[str]) -> None:
+    """Refuse a section of a recipe with names that nothing reads.
+
+    Raises:
+        ValueError: it has one, or is no mapping.
+    """
+    if not isinstance(values, dict):
+        raise ValueError(f"{section} must be a mapping of names to values, got {values!r}.")
+    unknown = sorted(set(values) - set(names))
+    if unknown:
+        raise ValueError(f"unknown settings {unknown} in {section}; the known ones are {sorted(names)}.")
 
 
 def check_fixed(args: TrainingArguments) -> None:
