@@ -127,6 +127,13 @@ def test_the_findings_want_seeds_that_agree():
         "Better: better (+400.0); worse: worse (-200.0); "
         "not told apart: mixed (+100.0), far apart (+300.0), same (+0.0)."
     )
+    # Better for five items and worse for seven, in both seeds alike: other items may turn it round.
+    i2t = torch.tensor([1] * 5 + [20] * 7)
+    lucky = {"de": RetrievalRanks(i2t, i2t.repeat_interleave(2))}
+    rows = rows_of({"ours": [7, 7], "lucky": [1, 1]})
+    rows.rows[1].ranks.update({0: lucky, 1: lucky})
+    items = {"de": [item for item in range(12) for _ in range(2)]}
+    assert Rows(rows.group, rows.rows, items).findings().endswith("not told apart: lucky (+50.0).")
     assert "Of one seed" in (one := rows_of({"ours": [7], "better": [1]}).findings()) and "(+400.0)" not in one
 
 

@@ -98,6 +98,8 @@ def test_a_system_that_failed_is_said_to(
     )
     (difference,) = [line for line in printed.splitlines() if line.startswith("| LECCR − two streams")]
     assert difference.split("|")[4].startswith(f" {ours - theirs:+.1f} (")  # of the seed that both have
+    facts = json.loads((toy.parent / "results of" / "compare_toy.json").read_text(encoding="utf-8"))
+    assert facts["differences"]["LECCR - two streams"]["mean"]["difference"] == pytest.approx(ours - theirs)
     for file in (toy.parent / "results of").glob("two_streams-seed0*"):
         file.unlink()
     failing |= {("two streams", 0)}
