@@ -47,7 +47,7 @@ def run_processes(
         ProcessesFailedError: one failed, which ends the others too, or the time is over; with the end of what they
             printed.
     """
-    context = get_context(method)
+    context: Any = get_context(method)  # the stubs know of no `Process` where the method is not fixed
     logs = [folder / f"log-{world_size}-{rank}.txt" for rank in range(world_size)]
     # Of this call alone: in the file of a group that was killed a later one would meet the dead.
     with tempfile.TemporaryDirectory(dir=folder, prefix="meeting-") as meeting:
