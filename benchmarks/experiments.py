@@ -286,7 +286,7 @@ def _shared_data(recipe: Recipe) -> tuple[dict[str, Any], LeccrProcessor]:
     images = None if isinstance(model.vision_tower, dict) else model.vision_tower
     named = (model.base_model, model.teacher, tokenizer, images)
     # The first stage of CL2CM alone reads no pictures.
-    read_images = recipe.config.item_source != "source_captions"
+    read_images = not recipe.config.captions_are_items
     reading = (*named, model.image_size, model.max_length, model.clean_captions, read_images)
     key = json.dumps([asdict(recipe.data), reading], sort_keys=True)
     if key not in _shared:

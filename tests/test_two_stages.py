@@ -45,7 +45,7 @@ def two_stages(folder: Path, **changes: Any) -> dict[str, Any]:
 
 
 def trained(recipe: Recipe, folder: Path) -> tuple[SystemRun, LeccrProcessor]:
-    splits = load_splits(recipe.data, read_images=recipe.config.item_source != "source_captions")
+    splits = load_splits(recipe.data, read_images=not recipe.config.captions_are_items)
     processor = build_processor(recipe.model, splits["train"], recipe.data.target_languages)
     return train_system(recipe, splits, processor, folder / "checkpoints", parts_folder=folder), processor
 
