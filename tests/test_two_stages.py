@@ -26,6 +26,7 @@ from tests.tiny import (
     tiny_cross_lingual,
     tiny_model,
     tiny_processor,
+    tiny_text_config,
 )
 from tests.training_parts import tiny_recipe, tiny_split, tiny_trainer, weights_of
 
@@ -267,6 +268,15 @@ def test_a_text_tower_from_scratch_can_start_as_the_teachers(whole: tuple[System
     )
     with pytest.raises(ValueError, match=r"other shapes in text_projection .*the same text_tower, max_length and"):
         start_from_teacher(tiny_cl2cm(embed_dim=8), tiny_cross_lingual())
+
+
+def test_weights_are_taken_over_only_where_they_mean_the_same():
+    """Other pooling, or other heads of attention, fit by their shapes, and are noise."""
+    heads = {"text_config": {**tiny_text_config().to_dict(), "num_attention_heads": 4}}
+    for fields, name in (({"text_pooling": "mean"}, "text_pooling"), (heads, "num_attention_heads")):
+        with pytest.raises(ValueError, match=rf"init_from_teacher needs .* got another {name} than the teacher's"):
+            start_from_teacher(tiny_cl2cm(**fields), tiny_cross_lingual())
+    start_from_teacher(tiny_cl2cm(), tiny_cross_lingual())
 
 
 def test_a_teacher_that_no_term_reads_is_not_asked(tmp_path: Path):

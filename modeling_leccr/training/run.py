@@ -242,8 +242,14 @@ def start_from_teacher(model: Cl2cmModel, teacher: CrossLingualModel) -> None:
     """Give the text tower and its projection the weights of the teacher's, in place.
 
     Raises:
-        ValueError: they have other shapes.
+        ValueError: they have other shapes, or the same numbers would mean something else.
     """
+    for name, (own, others) in _reading_of(model, teacher).items():
+        if own != others:
+            raise ValueError(
+                f"init_from_teacher needs a teacher whose text tower reads as that of this model, got another {name} "
+                f"than the teacher's {others!r} ({own!r}); set the same, or leave init_from_teacher out."
+            )
     for part in ("text_model", "text_projection"):
         own, weights = model.get_submodule(part), teacher.get_submodule(part).state_dict()
         shapes = {
@@ -255,6 +261,13 @@ def start_from_teacher(model: Cl2cmModel, teacher: CrossLingualModel) -> None:
                 f"({wrong[:3]}); set the same text_tower, max_length and embed_dim, or leave init_from_teacher out."
             )
         own.load_state_dict(weights)
+
+
+def _reading_of(*models: Any) -> dict[str, list[Any]]:
+    """What weights of one shape mean something else with: name -> its value in each model."""
+    towers = ("model_type", "num_attention_heads", "hidden_act")
+    found = {name: [getattr(model.config.text_config, name, None) for model in models] for name in towers}
+    return {"text_pooling": [model.config.text_pooling for model in models], **found}
 
 
 def _prepare_base(model: Any, processor: LeccrProcessor, args: LeccrTrainingArguments, base_folder: Path) -> None:
