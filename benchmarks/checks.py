@@ -116,9 +116,10 @@ def finish(
     failed = {f"{result.variant}, seed {result.seed}": result.error for result in results if result.error}
     seconds = statistics.fmean(result.seconds for result in done) if done else float("nan")
     environments = _different([result.environment for result in done])
+    seeds = f"seed{'s' * (len(options.seeds) > 1)} {', '.join(map(str, options.seeds))}"
     origin = (
-        f"From `{options.command}`: {data}; seeds {', '.join(map(str, options.seeds))}, "
-        f"{len(done)} trainings of {seconds:.0f} s on average, one thread each; {_machines(environments)}."
+        f"From `{options.command}`: {data}; {seeds}; {len(done)} training{'s' * (len(done) > 1)} of {seconds:.0f} s on "
+        f"average, one thread each; {_machines(environments)}."
     )
     if failed:
         origin += f" Failed, so that what is said of them is of fewer seeds or none: {'; '.join(failed)}."
