@@ -28,5 +28,7 @@ def work(job: tuple[Path, str]) -> None:
 
 def main(folder: str) -> None:
     """A command with one job that ends and two that do not, for a test that ends the command."""
+    # A shell starts what it runs in the background with interrupts ignored, and Python keeps that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     jobs = [(Path(folder), what) for what in ("short", "stay-1", "stay-2")]
     list(run_jobs(work, jobs, workers=2, variables={"OMP_NUM_THREADS": "1"}))
