@@ -98,7 +98,7 @@ class Rows:
             "reference" if own else signed(row.differences(self.reference)),
             ABSENT if interval is None else signed_interval(interval),
             *(spread(list(row.metric(f"{direction}_R@1").values())) for direction in _DIRECTIONS),
-            *(spread(row.measured[column], digits=3) if column in row.measured else ABSENT for column in columns),
+            *(spread(row.measured[column], digits=4) if column in row.measured else ABSENT for column in columns),
         ]
 
     def draw(self, place: Path, data: str) -> None:
