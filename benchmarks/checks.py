@@ -116,10 +116,10 @@ def finish(
     failed = {f"{result.variant}, seed {result.seed}": result.error for result in results if result.error}
     seconds = statistics.fmean(result.seconds for result in done) if done else float("nan")
     environments = _different([result.environment for result in done])
-    seeds = f"seed{'s' * (len(options.seeds) > 1)} {', '.join(map(str, options.seeds))}"
+    seeds = f"{'seed' if len(options.seeds) == 1 else 'seeds'} {', '.join(map(str, options.seeds))}"
     origin = (
-        f"From `{options.command}`: {data}; {seeds}; {len(done)} training{'s' * (len(done) > 1)} of {seconds:.0f} s on "
-        f"average, one thread each; {_machines(environments)}."
+        f"From `{options.command}`: {data}; {seeds}; {counted(len(done), 'training')} of {seconds:.0f} s on average, "
+        f"one thread each; {_machines(environments)}."
     )
     if failed:
         origin += f" Failed, so that what is said of them is of fewer seeds or none: {'; '.join(failed)}."
@@ -152,6 +152,11 @@ def _machines(environments: Sequence[Mapping[str, Any]]) -> str:
         for one in environments
     ]
     return "; ".join(dict.fromkeys(found)) or "no machine"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number and what it counts, in the plural where it is not one."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def statistics_of(values: Sequence[float]) -> tuple[float, float]:

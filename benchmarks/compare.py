@@ -195,7 +195,7 @@ def text_of(
     split = first.protocol["split"]
     parts = [
         f"Recalls in percent on {split} ({_joined(items)} items, {_joined(texts)} captions a language), SumR their sum "
-        f"(0 to 600); mean ± standard deviation over {num_seeds} seeds of the training.",
+        f"(0 to 600); mean ± standard deviation over {checks.counted(num_seeds, 'seed')} of the training.",
         recall_table(groups, titles, num_seeds),
     ]
     if comparison.extra_languages:
@@ -243,7 +243,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         for system, results in groups.items()
     }
     picture = checks.picture_place(options, f"{name}.png")
-    title = f"{_dataset_of(comparison)}: SumR, mean ± standard deviation over {len(options.seeds)} seeds"
+    title = (
+        f"{_dataset_of(comparison)}: SumR, mean ± standard deviation over {checks.counted(len(options.seeds), 'seed')}"
+    )
     draw_seeds(sums, titles, picture, title=title, y_label="SumR (0 to 600)")
     text = text_of(comparison, groups, titles, differences, len(options.seeds))
     checks.finish(
