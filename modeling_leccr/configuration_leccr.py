@@ -18,6 +18,8 @@ OFFICIAL_CHOICES: dict[str, Any] = {
     "description_encoder_in_eval_mode": False,
     "max_logit_scale": None,
 }
+# The same of its video form.
+OFFICIAL_VIDEO_CHOICES: dict[str, Any] = {"project_features": False, "frame_positions": "none"}
 
 
 @strict
@@ -29,21 +31,21 @@ class LeccrConfig(TwoStreamConfig):
     ones of the released code.
 
     Args:
-        vision_config: configuration (or its dictionary with `model_type`) of any vision encoder of transformers.
-            Not used when `item_source` is `"description"`.
+        vision_config, vision_input, image_pooling, feature_dim, project_features, num_frame_layers, frame_positions:
+            see `TwoStreamConfig`. Not used when `item_source` is `"description"`.
         text_config: configuration of any text encoder of transformers; multilingual where queries are.
         item_source: what an item is embedded from. `"image_and_description"` is LECCR; `"image"` is the two-stream
-            baseline without slots; `"description"` compares captions with the description alone.
+            baseline without slots; `"description"` compares captions with the description alone. A video counts as an
+            image here.
         embed_dim: width of the space in which items and captions are compared.
         slot_dim: width of the visual tokens after projection, of the slots and of the blocks between them.
         num_slots: semantic slots an item.
         num_slot_layers: cross-attention blocks from the description to the slots.
         num_interaction_layers: cross-attention blocks between slots and visual tokens.
-        num_attention_heads: heads of these blocks.
-        dropout: dropout of these blocks.
+        num_attention_heads: heads of these blocks, and of those over the frames of a video.
+        dropout: dropout of these blocks, likewise.
         interaction: `"v2s"` visual tokens attend to slots, `"s2v"` slots attend to visual tokens, `"dual"` both,
             `"co_attention"` self-attention over both, `"none"` neither.
-        image_pooling: `"cls"` reads the class token, `"mean"` averages the tokens.
         text_pooling: the same for captions; `"mean"` leaves padding out. Published: `"cls"`, which suits BERT; an
             encoder from scratch or one trained with mean pooling learns faster with `"mean"`.
         global_weight: weight a of the global score in the fused score a * global + (1 - a) * best slot.
@@ -70,15 +72,14 @@ class LeccrConfig(TwoStreamConfig):
         "interaction": INTERACTIONS,
         "description_encoder": DESCRIPTION_ENCODERS,
     }
-    sizes = (*TwoStreamConfig.sizes, "slot_dim", "num_slot_layers", "num_interaction_layers", "num_attention_heads")
+    sizes = (*TwoStreamConfig.sizes, "slot_dim", "num_slot_layers", "num_interaction_layers")
+    visual_width_field = "slot_dim"
 
     item_source: str = "image_and_description"
     slot_dim: int = 512
     num_slots: int = 4
     num_slot_layers: int = 3
     num_interaction_layers: int = 2
-    num_attention_heads: int = 8
-    dropout: float | int = 0.1
     interaction: str = "dual"
     global_weight: float | int = 0.8
     description_dropout: float | int = 0.0
@@ -96,10 +97,13 @@ class LeccrConfig(TwoStreamConfig):
         Raises:
             ValueError: a keyword argument contradicts one of these choices.
         """
-        contradicted = {name: kwargs[name] for name in OFFICIAL_CHOICES if name in kwargs}
+        fixed = dict(OFFICIAL_CHOICES)
+        if kwargs.get("vision_input") == "features":
+            fixed |= OFFICIAL_VIDEO_CHOICES
+        contradicted = {name: kwargs[name] for name in fixed if name in kwargs}
         if contradicted:
             raise ValueError(f"the official preset fixes {sorted(contradicted)}; use LeccrConfig(...) to set them.")
-        return cls(**OFFICIAL_CHOICES, **kwargs)
+        return cls(**fixed, **kwargs)
 
     @property
     def needs_description(self) -> bool:
@@ -146,7 +150,7 @@ class LeccrConfig(TwoStreamConfig):
                 f"num_slots must be at least 1, got {self.num_slots}; "
                 f"for a model without slots set item_source='image' and interaction='none'."
             )
-        for name in ("dropout", "description_dropout", "global_weight"):
+        for name in ("description_dropout", "global_weight"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}.")
         if not 0 <= self.slot_init_std < math.inf:  # refuses NaN as well

@@ -10,6 +10,8 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
 POOLINGS = ("cls", "mean")
+VISION_INPUTS = ("image", "frames", "features")
+FRAME_POSITIONS = ("sinusoidal", "none")
 
 # The first output token of these vision encoders is a class token; every other encoder puts a patch there.
 VISION_TOWERS_WITH_CLS = frozenset(
@@ -97,13 +99,23 @@ class TextStreamConfig(PreTrainedConfig):
 
     @property
     def reads_image(self) -> bool:
-        """Whether items are embedded from their image (alone or with the description)."""
+        """Whether items are embedded from their image or video (alone or with the description)."""
         return self.item_source in ("image", "image_and_description")
 
     @property
     def reads_description(self) -> bool:
         """Whether items are embedded from their description (alone or with the image)."""
         return self.item_source in ("description", "image_and_description")
+
+    @property
+    def has_frames(self) -> bool:
+        """Whether an item is a video: some frames, or features of them, under a mask."""
+        return False
+
+    @property
+    def has_vision_tower(self) -> bool:
+        """Whether pixels are read; features of frames were made by somebody else's tower."""
+        return self.reads_image
 
     @property
     def needs_description(self) -> bool:
@@ -160,37 +172,106 @@ class TextStreamConfig(PreTrainedConfig):
 @strict
 class TwoStreamConfig(TextStreamConfig):
     r"""
-    A stream of images beside the text stream.
+    A stream of images or videos beside the text stream.
 
     Args: those of `TextStreamConfig`, and
-        vision_config: configuration (or its dictionary with `model_type`) of any vision encoder of transformers.
-        image_pooling: `"cls"` reads the class token, `"mean"` averages the tokens.
+        vision_config: configuration (or its dictionary with `model_type`) of any vision encoder of transformers. Not
+            used when `vision_input` is `"features"`.
+        vision_input: what the stream reads. `"image"`: one picture, each patch a visual token. `"frames"`: frames of a
+            video through the vision encoder, each frame a visual token. `"features"`: the same from frame features
+            that were extracted before.
+        image_pooling: `"cls"` reads the class token, `"mean"` averages the tokens; of a video, those of each frame.
+            Frames are always averaged.
+        feature_dim: width of the frame features; with `vision_input="features"` alone.
+        project_features: map frame features to the width of the visual tokens first. Official: no; then that width is
+            `feature_dim`.
+        num_frame_layers: attention blocks over the frames of a video.
+        frame_positions: `"sinusoidal"` adds the place of each frame in time to its token, `"none"` leaves the frames
+            without order. Official: `"none"`.
+        num_attention_heads: heads of these blocks (and of LECCR's between slots and visual tokens).
+        dropout: dropout of these blocks, likewise.
     """
 
     sub_configs_defaults = {  # noqa: RUF012
         "vision_config": SubConfigSpec(config_class=AutoConfig, model_type="clip_vision_model"),
         "text_config": SubConfigSpec(config_class=AutoConfig, model_type="bert"),
     }
-    choices = TextStreamConfig.choices | {"image_pooling": POOLINGS}
+    choices = TextStreamConfig.choices | {
+        "image_pooling": POOLINGS,
+        "vision_input": VISION_INPUTS,
+        "frame_positions": FRAME_POSITIONS,
+    }
+    sizes = (*TextStreamConfig.sizes, "num_frame_layers", "num_attention_heads")
+    # Name of the field with the width of the visual tokens after projection.
+    visual_width_field: ClassVar[str] = "visual_dim"
 
     vision_config: dict | PreTrainedConfig | None = None
+    vision_input: str = "image"
     image_pooling: str = "cls"
+    feature_dim: int | None = None
+    project_features: bool = True
+    num_frame_layers: int = 1
+    frame_positions: str = "sinusoidal"
+    num_attention_heads: int = 8
+    dropout: float | int = 0.1
 
     @property
     def item_source(self) -> str:
         """What an item is embedded from."""
         return "image"
 
+    @property
+    def visual_width(self) -> int:
+        """Width of the visual tokens after projection, and of the blocks that read them."""
+        return getattr(self, self.visual_width_field)
+
+    @property
+    def has_frames(self) -> bool:
+        """Whether an item is a video: some frames, or features of them, under a mask."""
+        return self.reads_image and self.vision_input != "image"
+
+    @property
+    def has_vision_tower(self) -> bool:
+        """Whether pixels are read; features of frames were made by somebody else's tower."""
+        return self.reads_image and self.vision_input != "features"
+
     def validate_architecture(self) -> None:
         """As of the parent.
 
         Raises:
-            ValueError: a field is out of range, or the vision tower has no class token to pool by.
+            ValueError: a field is out of range, the vision tower has no class token to pool by, or what is said of
+                videos does not fit together.
         """
         super().validate_architecture()
+        if not 0 <= self.dropout <= 1:
+            raise ValueError(f"dropout must lie in [0, 1], got {self.dropout}.")
+        self._check_video()
         tower = getattr(self.vision_config, "model_type", None)
-        if self.reads_image and self.image_pooling == "cls" and tower not in VISION_TOWERS_WITH_CLS:
+        if self.has_vision_tower and self.image_pooling == "cls" and tower not in VISION_TOWERS_WITH_CLS:
             raise ValueError(
                 f"image_pooling='cls' needs a vision tower with a class token, got {tower!r} "
                 f"(with one: {sorted(VISION_TOWERS_WITH_CLS)}); use image_pooling='mean'."
+            )
+
+    def _check_video(self) -> None:
+        reads_features = self.vision_input == "features"
+        if self.vision_input != "image" and not self.reads_image:
+            raise ValueError(
+                f"vision_input={self.vision_input!r} needs items that are seen, got item_source={self.item_source!r}; "
+                f"leave it out."
+            )
+        if reads_features != (self.feature_dim is not None) or (self.feature_dim or 1) < 1:
+            raise ValueError(
+                f"feature_dim must be the width of the frame features with vision_input='features', and None without, "
+                f"got {self.feature_dim} with {self.vision_input!r}."
+            )
+        if not self.project_features and self.feature_dim != self.visual_width:
+            raise ValueError(
+                f"project_features=False needs features as wide as the visual tokens, got feature_dim="
+                f"{self.feature_dim} and {self.visual_width_field}={self.visual_width}; set the same width."
+            )
+        if self.has_frames and self.visual_width % self.num_attention_heads:
+            raise ValueError(
+                f"{self.visual_width_field} must be a multiple of num_attention_heads, got {self.visual_width} and "
+                f"{self.num_attention_heads}."
             )

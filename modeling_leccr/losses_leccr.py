@@ -26,6 +26,7 @@ from .objectives_leccr import (
     source_contrastive,
     target_contrastive,
 )
+from .pooling_leccr import masked_mean
 
 
 @dataclass(frozen=True)
@@ -180,9 +181,14 @@ def guidance_divergence(
     return kl_div(log_softmax(student, dim=1), teacher_log_probs, reduction="batchmean", log_target=True)
 
 
-def mean_direction(states: Tensor) -> Tensor:
-    """Mean over the tokens of their unit vectors: (batch, tokens, width) -> (batch, width)."""
-    return normalize(states, dim=-1).mean(dim=1)
+def mean_direction(states: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean over the tokens of their unit vectors: (batch, tokens, width) -> (batch, width).
+
+    Args:
+        states: (batch, tokens, width).
+        mask: (batch, tokens), 1 = keep; None keeps all.
+    """
+    return masked_mean(normalize(states, dim=-1), mask)
 
 
 def mean_slot_similarity(slots: Tensor) -> Tensor:
@@ -251,7 +257,7 @@ class LeccrCriterion(Criterion[MatchingBatch]):
         if output.slot_embeds is not None:
             batch.slot_embeds = output.slot_embeds
             batch.slot_summary = self.mean_direction(output.slot_states.float())
-            batch.patch_summary = self.mean_direction(output.patch_states.float())
+            batch.patch_summary = self.mean_direction(output.patch_states.float(), output.patch_mask)
             batch.slot_similarity = mean_slot_similarity(output.slots.float())
         return batch
 

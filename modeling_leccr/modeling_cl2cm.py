@@ -109,10 +109,12 @@ class Cl2cmModel(TwoStreamModel):
     @can_return_tuple
     def forward(
         self,
-        pixel_values: Tensor,
+        pixel_values: Tensor | None = None,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         *,
+        frame_features: Tensor | None = None,
+        frame_mask: Tensor | None = None,
         source_input_ids: Tensor | None = None,
         source_attention_mask: Tensor | None = None,
         target_input_ids: Tensor | None = None,
@@ -135,7 +137,9 @@ class Cl2cmModel(TwoStreamModel):
             which the losses are computed.
         """
         asked = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
-        items = self.get_image_features(pixel_values, **asked, return_dict=True)
+        items = self.get_image_features(
+            pixel_values, frame_features=frame_features, frame_mask=frame_mask, **asked, return_dict=True
+        )
         output = Cl2cmOutput(image_embeds=items.pooler_output, logit_scale=self.logit_scale())
         if source_input_ids is not None:
             output.source_embeds, output.target_embeds = self._pair_embeds(

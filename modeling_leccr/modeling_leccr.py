@@ -27,7 +27,6 @@ class LeccrModel(TwoStreamModel):
 
     config_class = LeccrConfig
     base_model_prefix = "leccr"
-    visual_width = "slot_dim"
     _no_split_modules = ["CrossAttentionBlock"]  # noqa: RUF012
 
     def __init__(self, config: LeccrConfig) -> None:
@@ -73,14 +72,17 @@ class LeccrModel(TwoStreamModel):
         description_input_ids: Tensor | None = None,
         description_attention_mask: Tensor | None = None,
         *,
+        frame_features: Tensor | None = None,
+        frame_mask: Tensor | None = None,
         description_states: Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | list[int] | None = None,
     ) -> LeccrImageFeatures:
-        """Embed items: images with their descriptions.
+        """Embed items: images or videos with their descriptions.
 
         Args:
-            pixel_values: (batch, channels, height, width). Not read when `item_source` is "description".
+            pixel_values, frame_features, frame_mask: see `TwoStreamModel.get_image_features`. Not read when
+                `item_source` is "description".
             description_input_ids: (batch, description_length), or None for items without descriptions.
             description_attention_mask: (batch, description_length), 1 = keep; a row of zeros has no description.
             description_states: (batch, description_length, text_dim) of `get_description_states`, instead of
@@ -92,17 +94,16 @@ class LeccrModel(TwoStreamModel):
             `LeccrImageFeatures`.
 
         Raises:
-            ValueError: an image or a description that the model needs is missing, or descriptions come both as ids
-                and as states, or their states do not fit the model.
+            ValueError: an image or a description that the model needs is missing or of another shape, a video has no
+                frames, or descriptions come both as ids and as states, or their states do not fit the model.
         """
         asked = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
         if not self.config.reads_image:
             return self._description_features(description_input_ids, description_attention_mask, asked)
-        if pixel_values is None:
-            raise ValueError(f"item_source={self.config.item_source!r} embeds images, but pixel_values is None.")
-        patch_states, layers = self._patch_states(pixel_values, **asked)
+        patch_states, patch_mask, layers = self._visual_states(pixel_values, frame_features, frame_mask, **asked)
+        layers["patch_mask"] = patch_mask
         if not self.config.has_slots:
-            return LeccrImageFeatures(patch_states, self._image_embeds(patch_states), **layers)
+            return LeccrImageFeatures(patch_states, self._image_embeds(patch_states, patch_mask), **layers)
         if description_states is None:
             description_states = self._description_states(description_input_ids, description_attention_mask)
         else:
@@ -111,12 +112,12 @@ class LeccrModel(TwoStreamModel):
         if description_states is not None and description_attention_mask is None:
             description_attention_mask = description_states.new_ones(description_states.shape[:2], dtype=torch.long)
         slots = self.semantic_slots(description_states, description_attention_mask, patch_states.shape[0])
-        class_token_only = self.config.image_pooling == "cls"
-        enhanced, enhanced_slots = self.interaction(patch_states, slots, first_token_only=class_token_only)
+        class_token_only = self.config.image_pooling == "cls" and not self.config.has_frames
+        enhanced, enhanced_slots = self.interaction(patch_states, slots, patch_mask, first_token_only=class_token_only)
         slot_embeds = self.slot_projection(enhanced_slots).float()
         return LeccrImageFeatures(
             last_hidden_state=patch_states,
-            pooler_output=self._image_embeds(enhanced),
+            pooler_output=self._image_embeds(enhanced, patch_mask),
             slot_embeds=normalize(slot_embeds, dim=-1) if self.config.normalize_slots else slot_embeds,
             slots=slots,
             **layers,
@@ -142,6 +143,8 @@ class LeccrModel(TwoStreamModel):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         *,
+        frame_features: Tensor | None = None,
+        frame_mask: Tensor | None = None,
         description_input_ids: Tensor | None = None,
         description_attention_mask: Tensor | None = None,
         description_states: Tensor | None = None,
@@ -167,6 +170,8 @@ class LeccrModel(TwoStreamModel):
             pixel_values,
             description_input_ids,
             description_attention_mask,
+            frame_features=frame_features,
+            frame_mask=frame_mask,
             description_states=description_states,
             **asked,
             return_dict=True,
@@ -182,6 +187,7 @@ class LeccrModel(TwoStreamModel):
                 output.slots = items.slots
                 output.slot_states = self.slot_vision_slots(items.slots)
                 output.patch_states = self.slot_vision_patches(items.last_hidden_state)
+                output.patch_mask = items.patch_mask
         self._add_logits(output, items, input_ids, attention_mask, inputs_embeds, **asked)
         return LeccrOutput(**output)  # in the order of the fields, which a tuple keeps: logits first, as from CLIP
 

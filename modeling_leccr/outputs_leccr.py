@@ -13,7 +13,8 @@ class LeccrImageFeatures(BaseModelOutputWithPooling):
 
     `pooler_output` (batch, embed_dim) is the image embedding, unit norm; `slot_embeds` (batch, num_slots, embed_dim)
     are its slots in the same space, or None without slots; `last_hidden_state` (batch, num_patches, slot_dim) are the
-    projected visual tokens and `slots` (batch, num_slots, slot_dim) the slots, both before the interaction.
+    projected visual tokens, of a video one a frame, and `slots` (batch, num_slots, slot_dim) the slots, both before the
+    interaction. `patch_mask` (batch, num_frames) tells the frames of a video from padding; None for images.
     `hidden_states` and `attentions` are those of the vision tower, when asked for.
     """
 
@@ -22,6 +23,7 @@ class LeccrImageFeatures(BaseModelOutputWithPooling):
     pooler_output: Tensor = None  # type: ignore[assignment]
     slot_embeds: Tensor | None = None
     slots: Tensor | None = None
+    patch_mask: Tensor | None = None
 
 
 @dataclass
@@ -40,6 +42,7 @@ class LeccrOutput(ModelOutput):
         slots: (batch, num_slots, slot_dim) before the interaction, for `slot_diversity`.
         slot_states: (batch, num_slots, slot_dim) slots through the head of `slot_vision`.
         patch_states: (batch, num_patches, slot_dim) visual tokens through the head of `slot_vision`.
+        patch_mask: (batch, num_frames), 1 = keep, of a video; None for images.
         text_model_output: what `get_text_features` gives for `input_ids`; only when `output_hidden_states` or
             `output_attentions` is asked for.
         vision_model_output: what `get_image_features` gives, likewise.
@@ -56,5 +59,6 @@ class LeccrOutput(ModelOutput):
     slots: Tensor | None = None
     slot_states: Tensor | None = None
     patch_states: Tensor | None = None
+    patch_mask: Tensor | None = None
     text_model_output: BaseModelOutputWithPooling | None = None
     vision_model_output: LeccrImageFeatures | None = None

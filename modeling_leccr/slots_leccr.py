@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout as apply_dropout
+from torch.nn.functional import pad
 from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -46,7 +47,7 @@ class CrossAttentionBlock(GradientCheckpointingLayer):
 
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__()
-        width = config.slot_dim
+        width = config.visual_width
         self.config = config
         self.num_heads = config.num_attention_heads
         self.dropout = float(config.dropout)
@@ -64,12 +65,12 @@ class CrossAttentionBlock(GradientCheckpointingLayer):
         """Let each query read from the memory.
 
         Args:
-            queries: (batch, num_queries, slot_dim).
-            memory: (batch, memory_length, slot_dim).
+            queries: (batch, num_queries, width), of the visual tokens and slots.
+            memory: (batch, memory_length, width).
             memory_mask: (batch, memory_length), 1 = keep; None keeps all.
 
         Returns:
-            (batch, num_queries, slot_dim).
+            (batch, num_queries, width).
         """
         attended = self._attend(queries, memory, memory_mask)
         hidden = apply_dropout(self.activation(self.up_proj(attended)), p=self.dropout, training=self.training)
@@ -186,12 +187,20 @@ class VisualSemanticInteraction(nn.Module):
         depth = config.num_interaction_layers if config.interaction in interactions else 0
         return nn.ModuleList(CrossAttentionBlock(config) for _ in range(depth))
 
-    def forward(self, patch_states: Tensor, slots: Tensor, *, first_token_only: bool = False) -> tuple[Tensor, Tensor]:
-        """Exchange information between an image and its slots.
+    def forward(
+        self,
+        patch_states: Tensor,
+        slots: Tensor,
+        patch_mask: Tensor | None = None,
+        *,
+        first_token_only: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """Exchange information between an image or video and its slots.
 
         Args:
-            patch_states: (batch, num_patches, slot_dim) visual tokens.
+            patch_states: (batch, num_patches, slot_dim) visual tokens; of a video one a frame.
             slots: (batch, num_slots, slot_dim).
+            patch_mask: (batch, num_patches), 1 = keep; None keeps all.
             first_token_only: return the first visual token alone. A block treats query positions independently, so
                 class-token pooling needs no other row, and the result of that row is the same.
 
@@ -202,14 +211,15 @@ class VisualSemanticInteraction(nn.Module):
         visual = patch_states[:, :1] if first_token_only else patch_states
         if self.interaction == "co_attention":
             joint = torch.cat([patch_states, slots], dim=1)
+            joint_mask = None if patch_mask is None else pad(patch_mask, (0, slots.shape[1]), value=1)
             for layer in self.joint_layers:
-                joint = layer(joint, joint)
+                joint = layer(joint, joint, joint_mask)
             return joint[:, : visual.shape[1]], joint[:, num_patches:]
         enhanced_slots = slots
         for layer in self.visual_layers:
             visual = layer(visual, slots)
         for layer in self.slot_layers:
-            enhanced_slots = layer(enhanced_slots, patch_states)
+            enhanced_slots = layer(enhanced_slots, patch_states, patch_mask)
         return visual, enhanced_slots
 
 

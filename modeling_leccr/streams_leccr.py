@@ -11,9 +11,11 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import can_return_tuple
 
 from .configuration_streams_leccr import TextStreamConfig, TwoStreamConfig
+from .frames_leccr import FrameEncoder
 from .matching_leccr import fused_scores
 from .outputs_leccr import LeccrImageFeatures
 from .packing_leccr import text_outputs, text_states
+from .pooling_leccr import masked_mean
 from .pretrained_leccr import LogitScale, StreamPreTrainedModel
 from .towers_leccr import build_tower, load_text_tower, load_vision_tower, output_width, tower_config, vision_outputs
 
@@ -101,34 +103,32 @@ class TextStreamModel(StreamPreTrainedModel):
         return list(self._text_embeds(states, attention_mask).chunk(len(texts)))
 
     def _text_embeds(self, states: Tensor, attention_mask: Tensor | None) -> Tensor:
-        if self.config.text_pooling == "cls":
-            pooled = states[:, 0]
-        elif attention_mask is None:
-            pooled = states.mean(dim=1)
-        else:
-            mask = attention_mask.to(states.dtype).unsqueeze(-1)
-            pooled = (states * mask).sum(dim=1) / mask.sum(dim=1).clamp_min(1)
+        pooled = states[:, 0] if self.config.text_pooling == "cls" else masked_mean(states, attention_mask)
         return normalize(self.text_projection(pooled).float(), dim=-1)
 
 
 class TwoStreamModel(TextStreamModel):
-    """A vision tower beside the text tower: images in the space of the captions."""
-
-    # Field of the configuration: width of the visual tokens after projection.
-    visual_width = "visual_dim"
+    """A stream of images or videos beside the text tower, in the space of the captions."""
 
     def __init__(self, config: TwoStreamConfig) -> None:
         super().__init__(config)
-        if config.reads_image:
-            vision_config, width = cast(PreTrainedConfig, config.vision_config), getattr(config, self.visual_width)
+        if not config.reads_image:
+            return
+        width, token_width = config.visual_width, config.feature_dim
+        if config.has_vision_tower:
+            vision_config = cast(PreTrainedConfig, config.vision_config)
             self.vision_model = build_tower(vision_config)
-            self.visual_projection = nn.Linear(output_width(vision_config), width, bias=False)
-            self.image_projection = nn.Linear(width, config.embed_dim)
+            token_width = output_width(vision_config)
+        if config.project_features:
+            self.visual_projection = nn.Linear(cast(int, token_width), width, bias=False)
+        if config.has_frames:
+            self.frame_encoder = FrameEncoder(config)
+        self.image_projection = nn.Linear(width, config.embed_dim)
 
     @classmethod
     def from_towers(
         cls,
-        vision: str | os.PathLike,
+        vision: str | os.PathLike | None,
         text: str | os.PathLike,
         *,
         image_size: int | None = None,
@@ -139,6 +139,7 @@ class TwoStreamModel(TextStreamModel):
 
         Args:
             vision: Hub id or folder of a vision encoder, or of a dual encoder such as CLIP whose vision half is taken.
+                None for a model of frame features.
             text: Hub id or folder of a text encoder.
             image_size: pixels a side, when not the size of the checkpoint; its position grid is resized.
             tower_kwargs: arguments of both `from_pretrained` calls, such as `revision`, `token`, `cache_dir`.
@@ -150,51 +151,86 @@ class TwoStreamModel(TextStreamModel):
             OSError: a tower cannot be found.
         """
         tower_kwargs = tower_kwargs or {}
-        vision_config = tower_config(vision, "vision_config", tower_kwargs)
-        text_config = tower_config(text, "text_config", tower_kwargs)
-        if image_size is not None:
-            vision_config.image_size = image_size
-        if (width := getattr(vision_config, "projection_dim", None)) is not None:
-            config_kwargs.setdefault(cls.visual_width, width)
         config_class: Any = cls.config_class
-        model: Any = cls(config_class(vision_config=vision_config, text_config=text_config, **config_kwargs))
+        if vision is not None:
+            vision_config = tower_config(vision, "vision_config", tower_kwargs)
+            if image_size is not None:
+                vision_config.image_size = image_size
+            if (width := getattr(vision_config, "projection_dim", None)) is not None:
+                config_kwargs.setdefault(config_class.visual_width_field, width)
+            config_kwargs["vision_config"] = vision_config
+        text_config = tower_config(text, "text_config", tower_kwargs)
+        model: Any = cls(config_class(text_config=text_config, **config_kwargs))
+        if vision is None and model.config.has_vision_tower:
+            raise ValueError("vision must name a vision encoder, got None; only vision_input='features' has none.")
         model._load_towers(vision, text, tower_kwargs)
         return model
 
-    def _load_towers(self, vision: str | os.PathLike, text: str | os.PathLike, tower_kwargs: dict[str, Any]) -> None:
+    def _load_towers(
+        self, vision: str | os.PathLike | None, text: str | os.PathLike, tower_kwargs: dict[str, Any]
+    ) -> None:
         load_text_tower(self.text_model, text, tower_kwargs)
-        if self.config.reads_image:
+        if self.config.has_vision_tower and vision is not None:
             load_vision_tower(self.vision_model, self.visual_projection, vision, tower_kwargs)
 
     @can_return_tuple
     def get_image_features(
         self,
-        pixel_values: Tensor,
+        pixel_values: Tensor | None = None,
         *,
+        frame_features: Tensor | None = None,
+        frame_mask: Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | list[int] | None = None,
     ) -> LeccrImageFeatures:
-        """Embed images.
+        """Embed images or videos, whichever `config.vision_input` names.
 
         Args:
-            pixel_values: (batch, channels, height, width).
+            pixel_values: (batch, channels, height, width); of frames (batch, num_frames, channels, height, width).
+            frame_features: (batch, num_frames, feature_dim).
+            frame_mask: (batch, num_frames), 1 = keep, of frames or their features; None keeps all.
             output_attentions, output_hidden_states: return those of the vision tower; None leaves it to its
                 configuration.
 
         Returns:
             `LeccrImageFeatures` without slots.
-        """
-        patch_states, layers = self._patch_states(
-            pixel_values, output_attentions=output_attentions, output_hidden_states=output_hidden_states
-        )
-        return LeccrImageFeatures(patch_states, self._image_embeds(patch_states), **layers)
 
-    def _patch_states(self, pixel_values: Tensor, **asked: Any) -> tuple[Tensor, dict[str, Any]]:
-        """Projected visual tokens (batch, num_patches, width), and what else was asked for of the tower."""
+        Raises:
+            ValueError: what the model reads is missing or of another shape, or a video has no frames.
+        """
+        asked = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
+        patch_states, patch_mask, layers = self._visual_states(pixel_values, frame_features, frame_mask, **asked)
+        embeds = self._image_embeds(patch_states, patch_mask)
+        return LeccrImageFeatures(patch_states, embeds, patch_mask=patch_mask, **layers)
+
+    def _visual_states(
+        self, pixel_values: Tensor | None, frame_features: Tensor | None, frame_mask: Tensor | None, **asked: Any
+    ) -> tuple[Tensor, Tensor | None, dict[str, Any]]:
+        """Visual tokens (batch, num_patches or num_frames, width), their mask, and what was asked for of the tower."""
+        config = cast(TwoStreamConfig, self.config)
+        inputs = frame_features if config.vision_input == "features" else pixel_values
+        check_visual_inputs(config, inputs, frame_mask)
+        visual = cast(Tensor, inputs)
+        if not config.has_frames:
+            tokens, layers = self._tower_tokens(visual, **asked)
+            return self.visual_projection(tokens), None, layers
+        mask = visual.new_ones(visual.shape[:2], dtype=torch.long) if frame_mask is None else frame_mask
+        states, layers = visual.to(self.image_projection.weight.dtype), {}
+        if config.vision_input == "frames":
+            # Padding does not go through the tower: it would take time, and move the statistics of a batch norm.
+            real = mask.bool()
+            tokens, layers = self._tower_tokens(visual[real], **asked)
+            pooled = tokens[:, 0] if config.image_pooling == "cls" else tokens.mean(dim=1)
+            states = pooled.new_zeros(*mask.shape, pooled.shape[-1]).index_put((real,), pooled)
+        if config.project_features:
+            states = self.visual_projection(states)
+        return self.frame_encoder(states, mask), mask, layers
+
+    def _tower_tokens(self, pixel_values: Tensor, **asked: Any) -> tuple[Tensor, dict[str, Any]]:
         outputs = vision_outputs(self.vision_model, pixel_values, **asked)
         # Convolutional towers have no attentions.
         layers = {"hidden_states": outputs.hidden_states, "attentions": getattr(outputs, "attentions", None)}
-        return self.visual_projection(outputs.last_hidden_state), layers
+        return outputs.last_hidden_state, layers
 
     def _add_logits(
         self,
@@ -221,9 +257,47 @@ class TwoStreamModel(TextStreamModel):
         output.text_embeds, output.logits_per_text = text_embeds, output.logits_per_image.T
         output.text_model_output = _if_recorded(texts)
 
-    def _image_embeds(self, patch_states: Tensor) -> Tensor:
-        pooled = patch_states[:, 0] if self.config.image_pooling == "cls" else patch_states.mean(dim=1)
+    def _image_embeds(self, patch_states: Tensor, patch_mask: Tensor | None) -> Tensor:
+        class_token_only = self.config.image_pooling == "cls" and not self.config.has_frames
+        pooled = patch_states[:, 0] if class_token_only else masked_mean(patch_states, patch_mask)
         return normalize(self.image_projection(pooled).float(), dim=-1)
+
+
+def check_visual_inputs(config: TwoStreamConfig, inputs: Tensor | None, frame_mask: Tensor | None) -> None:
+    """Refuse visual inputs that the model cannot read.
+
+    Args:
+        config: of the model.
+        inputs: the frame features where `config.vision_input` names them, else the pixel values.
+        frame_mask: (batch, num_frames) or None.
+
+    Raises:
+        ValueError: they are missing or of another shape than `config.vision_input` takes, or a video has no frames.
+    """
+    name = "frame_features" if config.vision_input == "features" else "pixel_values"
+    shape = {
+        "image": "(batch, channels, height, width)",
+        "frames": "(batch, num_frames, channels, height, width)",
+        "features": f"(batch, num_frames, {config.feature_dim})",
+    }[config.vision_input]
+    if inputs is None:
+        raise ValueError(f"vision_input={config.vision_input!r} reads {name} {shape}, but it is None.")
+    wrong_width = config.vision_input == "features" and inputs.shape[-1] != config.feature_dim
+    if inputs.ndim != shape.count(",") + 1 or wrong_width:
+        raise ValueError(
+            f"vision_input={config.vision_input!r} reads {name} {shape}, got {tuple(inputs.shape)}; give what the "
+            f"model's own processor makes of your files."
+        )
+    if frame_mask is None:
+        return
+    if not config.has_frames or frame_mask.shape != inputs.shape[:2]:
+        raise ValueError(
+            f"frame_mask must be (batch, num_frames) beside the frames of videos, got {tuple(frame_mask.shape)} with "
+            f"{name} {tuple(inputs.shape)}."
+        )
+    if not torch.compiler.is_compiling() and not bool(frame_mask.any(dim=-1).all()):
+        empty = (~frame_mask.bool().any(dim=-1)).nonzero().flatten().tolist()
+        raise ValueError(f"each video must have a frame, got none in rows {empty[:3]} of the batch; leave them out.")
 
 
 def _if_recorded(features: Any) -> Any:

@@ -265,7 +265,9 @@ def test_configurations_say_what_a_system_reads() -> None:
         assert not config.has_slots and config.global_weight == 1.0 and "item_source" not in config.to_dict()
     text_fields = {"embed_dim", "text_pooling", "initial_temperature", "max_logit_scale"}
     assert CrossLingualConfig.choosable() == text_fields
-    assert Cl2cmConfig.choosable() == text_fields | {"image_pooling", "visual_dim"}
+    frame_fields = {"vision_input", "feature_dim", "project_features", "num_frame_layers", "frame_positions"}
+    block_fields = {"num_attention_heads", "dropout"}
+    assert Cl2cmConfig.choosable() == text_fields | frame_fields | block_fields | {"image_pooling", "visual_dim"}
 
 
 @pytest.mark.parametrize("make", KINDS, ids=variant_id)

@@ -1,0 +1,16 @@
+"""From the tokens of a text, a picture or a video to one vector."""
+
+from torch import Tensor
+
+
+def masked_mean(states: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean over the tokens that are there: (batch, tokens, width) -> (batch, width).
+
+    Args:
+        states: (batch, tokens, width).
+        mask: (batch, tokens), 1 = keep; None keeps all.
+    """
+    if mask is None:
+        return states.mean(dim=1)
+    kept = mask.to(states.dtype).unsqueeze(-1)
+    return (states * kept).sum(dim=1) / kept.sum(dim=1).clamp_min(1)
