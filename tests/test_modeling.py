@@ -199,7 +199,7 @@ def test_a_missing_image_is_refused(item_source: str) -> None:
     """A clear word instead of an error inside a convolution."""
     items = tiny_items()
     items.pop("pixel_values")
-    with pytest.raises(ValueError, match="reads pixel_values .* it is None"):
+    with pytest.raises(ValueError, match=r"reads pixel_values .* it is None"):
         tiny_model(item_source=item_source).get_image_features(**items)
 
 
