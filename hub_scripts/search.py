@@ -13,7 +13,7 @@ from typing import get_args
 
 from hub_scripts.model_options import add_model_arguments, add_split_arguments, load_model
 from processing.files import atomic_write, write_json_atomic
-from retrieval.evaluation import Scoring
+from retrieval.evaluation import ItemScoring
 from retrieval.index import ItemIndex, is_index
 from retrieval.items import open_items, pictures_of, read_image
 from retrieval.pictures import contact_sheet
@@ -34,7 +34,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--description-file", help="JSON lines with image_id and description, for a folder of pictures")
     parser.add_argument("--skip-corrupt", action="store_true", help="leave out pictures that cannot be read")
     parser.add_argument("--no-descriptions", action="store_true", help="leave descriptions out")
-    parser.add_argument("--scoring", choices=get_args(Scoring), default="fused", help="(default: %(default)s)")
+    parser.add_argument("--scoring", choices=get_args(ItemScoring), default="fused", help="(default: %(default)s)")
     parser.add_argument("--global-weight", type=float, help="share of the image embedding in fused scores")
     parser.add_argument("--batch-size", type=int, default=64, help="items encoded at a time (default: %(default)s)")
     parser.add_argument("--save-index", metavar="FOLDER", help="keep the encoded items for later searches")

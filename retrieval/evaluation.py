@@ -11,11 +11,15 @@ from modeling_leccr.matching_leccr import composite_vectors
 from processing.records import SOURCE_LANGUAGE, check_columns, query_column
 from retrieval.encode import encode_items, encode_texts
 from retrieval.metrics import recall_metrics
-from retrieval.ranks import DEFAULT_CHUNK_SIZE, RetrievalRanks, rank_texts_and_items
+from retrieval.ranks import DEFAULT_CHUNK_SIZE, RetrievalRanks, rank_texts_and_items, score_spread
 
 logger = logging.getLogger(__name__)
 
-Scoring = Literal["fused", "global", "slots"]
+# What an index can rank by: the score of an item and a text that does not depend on other items and texts.
+ItemScoring = Literal["fused", "global", "slots"]
+Scoring = Literal[ItemScoring, "min_max"]
+# Of the image embedding under `min_max`, where the weight of a model, which is one of cosines, means nothing. Official.
+MIN_MAX_GLOBAL_WEIGHT = 0.9
 TIE_RULE = "pessimistic: a tie counts against the model; ranks start at 1"
 
 
@@ -91,8 +95,11 @@ def retrieval_ranks(
         split: a `datasets.Dataset` in the schema, see processing/records.py.
         languages: codes such as `de`; the captions come from `caption_<language>`. `de_mt` asks with the machine
             translations instead, and says so in the name of its metrics.
-        scoring: `fused` (global and slots), `global` (image embedding alone) or `slots` (best slot alone).
-        global_weight: share of the image embedding in `fused`; None takes the model's own.
+        scoring: `fused` (global and slots), `global` (image embedding alone), `slots` (best slot alone), or `min_max`:
+            as the released code ranks videos, see `min_max_weight`. There each score depends on all other items and
+            texts of the split, so that neither is it a score of an index nor comparable between splits.
+        global_weight: share of the image embedding in `fused` (None takes the model's own) and in `min_max` (None takes
+            the released 0.9).
         use_descriptions: False evaluates as for pictures that nobody described.
         batch_size: items, and a quarter of the texts, in one forward pass.
         chunk_size: see `rank_texts_and_items`.
@@ -121,17 +128,35 @@ def retrieval_ranks(
         progress=progress,
         shared=shared,
     )
-    weight = model.config.global_weight if global_weight is None else global_weight
-    composites = item_composites(image_embeds, slot_embeds, scoring=scoring, global_weight=weight)
+    weight = chosen_weight(model.config, scoring, global_weight)
     ranks: dict[str, RetrievalRanks] = {}
     for language, (texts, text_to_item) in captions.items():
         text_embeds = encode_texts(model, processor, texts, 4 * batch_size, progress=progress, shared=shared)
         # All items, but for translations: one whose translations were all refused has no text to be found by.
         asked = text_to_item.unique()
-        candidates = composites if len(asked) == len(split) else composites[asked.to(composites.device)]
+        images, slots = image_embeds, slot_embeds
+        if len(asked) < len(split):
+            images, slots = images[asked], None if slots is None else slots[asked]
+        composites = _composites_of(images, slots, text_embeds, scoring, weight, chunk_size)
         owners = torch.searchsorted(asked, text_to_item)
-        ranks[language] = rank_texts_and_items(candidates, text_embeds, owners, chunk_size=chunk_size)
+        ranks[language] = rank_texts_and_items(composites, text_embeds, owners, chunk_size=chunk_size)
     return ranks
+
+
+def _composites_of(
+    image_embeds: Tensor,
+    slot_embeds: Tensor | None,
+    text_embeds: Tensor,
+    scoring: Scoring,
+    global_weight: float,
+    chunk_size: int,
+) -> Tensor:
+    """The vectors that rank the items for these texts; only `min_max` looks at the texts."""
+    if scoring != "min_max":
+        return item_composites(image_embeds, slot_embeds, scoring=scoring, global_weight=global_weight)
+    if slot_embeds is not None:
+        global_weight = min_max_weight(image_embeds, slot_embeds, text_embeds, global_weight, chunk_size=chunk_size)
+    return item_composites(image_embeds, slot_embeds, scoring="fused", global_weight=global_weight)
 
 
 def evaluation_protocol(
@@ -163,11 +188,12 @@ def evaluation_protocol(
         }
         if len(per_item) < len(split):
             counts[language]["items_without_translation_left_out"] = len(split) - len(per_item)
-    weight = model.config.global_weight if global_weight is None else global_weight
+    weight = chosen_weight(model.config, scoring, global_weight)
     return {
         "split": split_name or _name_of(split),
         "scoring": scoring,
-        "global_weight": weight if scoring == "fused" else None,
+        "global_weight": weight if scoring in ("fused", "min_max") else None,
+        **({"scores_depend_on": "all items and texts of the split"} if scoring == "min_max" else {}),
         "item_source": model.config.item_source,
         "descriptions": use_descriptions and model.config.reads_description,
         "directions": ["i2t", "t2i"],
@@ -224,8 +250,52 @@ def read_captions(split: Any, language: str) -> tuple[list[str], Tensor]:
     return texts, torch.tensor(owners)
 
 
+def chosen_weight(config: Any, scoring: Scoring, global_weight: float | None) -> float:
+    """Share of the image embedding: the one asked for, or the one that a scoring has by default."""
+    if global_weight is not None:
+        return global_weight
+    return MIN_MAX_GLOBAL_WEIGHT if scoring == "min_max" else config.global_weight
+
+
+def min_max_weight(
+    image_embeds: Tensor,
+    slot_embeds: Tensor,
+    text_embeds: Tensor,
+    global_weight: float,
+    *,
+    chunk_size: int = DEFAULT_CHUNK_SIZE,
+) -> float:
+    """The weight with which the fused score ranks as the min-max score of the released video script does.
+
+    Official: a * mm(g) + (1 - a) * mm(l), where mm stretches the matrix of the global scores g, and that of the best
+    slots l, of all items with all texts to [0, 1]. Both stretchings are linear, so the sum is, but for a constant,
+    a positive multiple of b * g + (1 - b) * l with b : (1 - b) = a / spread(g) : (1 - a) / spread(l).
+
+    Args:
+        image_embeds: (num_items, embed_dim), all candidates.
+        slot_embeds: (num_items, num_slots, embed_dim), of any norm.
+        text_embeds: (num_texts, embed_dim), all texts of the evaluation.
+        global_weight: a, 0 to 1.
+        chunk_size: see `rank_texts_and_items`.
+
+    Returns:
+        b, 0 to 1; it changes with any item or text that is added. A half without any spread gets no weight.
+
+    Raises:
+        ValueError: `global_weight` is out of range, or as `score_spread`.
+    """
+    if not 0 <= global_weight <= 1:
+        raise ValueError(f"global_weight must lie in [0, 1], got {global_weight}.")
+    global_spread = score_spread(image_embeds.unsqueeze(1), text_embeds, chunk_size=chunk_size)
+    slot_spread = score_spread(slot_embeds, text_embeds, chunk_size=chunk_size)
+    global_part = global_weight / global_spread if global_spread else 0.0
+    slot_part = (1 - global_weight) / slot_spread if slot_spread else 0.0
+    total = global_part + slot_part
+    return global_part / total if total else global_weight
+
+
 def item_composites(
-    image_embeds: Tensor, slot_embeds: Tensor | None, *, scoring: Scoring, global_weight: float
+    image_embeds: Tensor, slot_embeds: Tensor | None, *, scoring: ItemScoring, global_weight: float
 ) -> Tensor:
     """The vectors of each item whose best dot product with a text is the score asked for.
 
@@ -241,8 +311,11 @@ def item_composites(
     Raises:
         ValueError: `scoring` is unknown, or `slots` for a model without slots.
     """
-    if scoring not in get_args(Scoring):
-        raise ValueError(f"scoring must be one of {list(get_args(Scoring))}, got {scoring!r}.")
+    if scoring not in get_args(ItemScoring):
+        raise ValueError(
+            f"scoring must be one of {list(get_args(ItemScoring))}, got {scoring!r}; 'min_max' belongs to the "
+            f"evaluation of a whole split, because each of its scores depends on all items and texts."
+        )
     if scoring == "slots" and slot_embeds is None:
         raise ValueError("scoring is 'slots' but this model has no slots; use 'global'.")
     if scoring == "global" or slot_embeds is None:

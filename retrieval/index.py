@@ -12,7 +12,7 @@ from torch import Tensor
 
 from processing.files import atomic_folder
 from retrieval.encode import encode_items, encode_texts
-from retrieval.evaluation import Scoring, item_composites
+from retrieval.evaluation import ItemScoring, item_composites
 from retrieval.items import read_ids
 from retrieval.ranks import check_finite
 
@@ -55,7 +55,7 @@ class ItemIndex:
         processor: Any,
         rows: Sequence[Mapping[str, Any]],
         *,
-        scoring: Scoring = "fused",
+        scoring: ItemScoring = "fused",
         global_weight: float | None = None,
         use_descriptions: bool = True,
         batch_size: int = 64,
@@ -66,8 +66,8 @@ class ItemIndex:
 
         Args:
             rows: rows of the schema, with `image_id`, `image` and `description` as far as the model needs them.
-            scoring: see `evaluate_retrieval`; it is fixed in the vectors.
-            global_weight: see `evaluate_retrieval`.
+            scoring: see `item_composites`; it is fixed in the vectors.
+            global_weight: share of the image embedding in `fused`; None takes the model's own.
             use_descriptions: False leaves descriptions out.
             batch_size: items in one forward pass.
             progress: show a bar.

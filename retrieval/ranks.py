@@ -62,6 +62,36 @@ def rank_texts_and_items(
     owners = _checked_owners(text_to_item, composites.shape[0], text_embeds.shape[0]).to(text_embeds.device)
     check_finite(composites, "composites")
     check_finite(text_embeds, "text_embeds")
+    score_block = _score_block(composites, text_embeds)
+    margin = _rounding_margin(composites, text_embeds)
+    text_scores = correct_scores(composites, text_embeds, owners, chunk_size)
+    return _count_ranks(score_block, owners, text_scores - margin, composites.shape[0], chunk_size)
+
+
+def score_spread(composites: Tensor, text_embeds: Tensor, *, chunk_size: int = DEFAULT_CHUNK_SIZE) -> float:
+    """Distance from the lowest to the highest score of all items with all texts, with memory bounded by the chunk.
+
+    Args: as `rank_texts_and_items`.
+
+    Returns:
+        0 where the scores differ by no more than rounding.
+
+    Raises:
+        ValueError: `chunk_size` is below 1, there is no score, or a vector is not finite.
+    """
+    _check_chunk_size(chunk_size)
+    if not len(composites) or not len(text_embeds):
+        raise ValueError(f"scores need items and texts, got {len(composites)} and {len(text_embeds)}.")
+    check_finite(composites, "composites")
+    check_finite(text_embeds, "text_embeds")
+    score_block = _score_block(composites, text_embeds)
+    ranges = [torch.aminmax(score_block(*part)) for part in _blocks(len(composites), len(text_embeds), chunk_size)]
+    spread = float(max(high for _, high in ranges) - min(low for low, _ in ranges))
+    return spread if spread > _rounding_margin(composites, text_embeds) else 0.0
+
+
+def _score_block(composites: Tensor, text_embeds: Tensor) -> ScoreBlock:
+    """How to compute a block of the score matrix, as in `rank_texts_and_items`."""
     vectors = composites.float().transpose(0, 1).contiguous()  # (K, num_items, D)
     texts = text_embeds.float().T.contiguous()  # (D, num_texts)
 
@@ -71,10 +101,12 @@ def rank_texts_and_items(
             torch.maximum(scores, vectors[k, item_slice] @ texts[:, text_slice], out=scores)
         return scores
 
-    longest_pair = vectors.norm(dim=-1).max() * texts.norm(dim=0).max()
-    margin = ROUNDING_MARGIN * float(longest_pair)
-    text_scores = correct_scores(composites, text_embeds, owners, chunk_size)
-    return _count_ranks(score_block, owners, text_scores - margin, composites.shape[0], chunk_size)
+    return score_block
+
+
+def _rounding_margin(composites: Tensor, text_embeds: Tensor) -> float:
+    longest_pair = composites.float().norm(dim=-1).max() * text_embeds.float().norm(dim=-1).max()
+    return ROUNDING_MARGIN * float(longest_pair)
 
 
 def ranks_from_scores(scores: Tensor, text_to_item: Tensor, *, chunk_size: int = DEFAULT_CHUNK_SIZE) -> RetrievalRanks:

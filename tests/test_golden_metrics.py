@@ -6,8 +6,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from modeling_leccr.matching_leccr import min_max
+from retrieval.evaluation import MIN_MAX_GLOBAL_WEIGHT, item_composites, min_max_weight
 from retrieval.metrics import recall_metrics
-from retrieval.ranks import ranks_from_scores
+from retrieval.ranks import rank_texts_and_items, ranks_from_scores
 from tests.reference import ranks_by_loops
 
 DIRECTIONS = {"i2t": "txt", "t2i": "img"}
@@ -82,3 +84,62 @@ def test_golden_nan_scores_are_an_error(golden_cases):
         with pytest.raises(ValueError, match="NaN"):
             ranks_from_scores(scores, owners)
             pytest.fail(name)
+
+
+VIDEO_SCORES = "eval.video_scores_i2t_one"
+
+
+@pytest.fixture(scope="module")
+def video_scores(golden_dir):
+    """Scores of the released video script: its weight of the global half -> (num_items, num_texts)."""
+    tensors = load_file(golden_dir / "eval.safetensors")
+    if VIDEO_SCORES not in tensors:
+        pytest.skip(f"{golden_dir} has no evaluation of videos")
+    found = {
+        float(name.removeprefix(f"{VIDEO_SCORES}_alpha") or MIN_MAX_GLOBAL_WEIGHT): scores
+        for name, scores in tensors.items()
+        if name.startswith(f"{VIDEO_SCORES}_alpha")
+    }
+    return found | {MIN_MAX_GLOBAL_WEIGHT: tensors[VIDEO_SCORES]}
+
+
+def as_vectors(scores):
+    """Items and texts whose dot products are the scores."""
+    return scores, torch.eye(scores.shape[1])
+
+
+def test_the_released_video_scores_are_stretched_over_the_whole_matrix(video_scores):
+    """Stretched for each query they would rank the items of a query alike, but not the captions of an item."""
+    assert {0.0, 0.5, 0.9, 1.0} <= set(video_scores)
+    only_slots, only_global = video_scores[0.0], video_scores[1.0]
+    for weight, scores in video_scores.items():
+        # The released script ranks by minus a distance, hence the 1.
+        expected = weight * min_max(only_global) + (1 - weight) * min_max(only_slots) - 1
+        torch.testing.assert_close(scores, expected, atol=1e-6, rtol=0)
+    assert only_global.amax(dim=0).min() < -1e-3 and only_global.amax(dim=1).min() < -1e-3
+
+
+@pytest.mark.parametrize("scale", [1.0, 20.0])
+def test_min_max_ranks_equal_those_of_the_released_video_script(video_scores, scale):
+    """Slots that are not of unit norm have other scores than the image embedding; the weight makes up for it."""
+    image_embeds, text_embeds = as_vectors(video_scores[1.0])
+    slot_embeds = scale * video_scores[0.0].unsqueeze(1)
+    owners = torch.arange(len(text_embeds))
+    for weight, scores in video_scores.items():
+        chosen = min_max_weight(image_embeds, slot_embeds, text_embeds, weight, chunk_size=4)
+        composites = item_composites(image_embeds, slot_embeds, scoring="fused", global_weight=chosen)
+        ours = composites[:, 0] @ text_embeds.T
+        torch.testing.assert_close(min_max(ours), min_max(scores), atol=1e-5, rtol=0)
+        ranks = rank_texts_and_items(composites, text_embeds, owners)
+        expected = ranks_from_scores(scores, owners)
+        assert torch.equal(ranks.i2t, expected.i2t) and torch.equal(ranks.t2i, expected.t2i), weight
+
+
+def test_min_max_recalls_equal_the_recorded_ones(golden_dir, video_scores):
+    """R@k of the released evaluation at its own weight."""
+    recorded = json.loads((golden_dir / "eval.json").read_text())["video_metrics_one"]
+    scores = video_scores[MIN_MAX_GLOBAL_WEIGHT]
+    metrics = recall_metrics(ranks_from_scores(scores, torch.arange(scores.shape[1])))
+    for ours, official in DIRECTIONS.items():
+        for cutoff in (1, 5, 10):
+            assert metrics[f"{ours}_R@{cutoff}"] == pytest.approx(recorded[f"{official}_r{cutoff}"], abs=1e-9)

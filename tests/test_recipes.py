@@ -143,7 +143,7 @@ def test_merging_leaves_its_arguments_as_they_are():
         ("loss: {guidance: 1.5}", r"loss.guidance must lie in \[0, 1\], got 1.5"),
         ("loss: {slot_contrastive: -0.1}", "loss.slot_contrastive must not be negative, got -0.1"),
         ("loss: {teacher_temperature: 0}", "loss.teacher_temperature must be positive, got 0"),
-        ("scoring: global_slots", r"scoring must be one of \['fused', 'global', 'slots'\], got 'global_slots'"),
+        ("scoring: global_slots", r"scoring must be one of \['fused', 'global', 'slots', 'min_max'\], got 'global_slots'"),
         ("target_languages: []", "target_languages must name at least one language"),
         ("target_languages: de", r"target_languages must be a list such as \[a, b\], got 'de'"),
         ("evaluation_languages: de", r"evaluation_languages must be a list such as \[a, b\], got 'de'"),

@@ -13,13 +13,15 @@ from retrieval.evaluation import (
     evaluate_retrieval,
     evaluation_protocol,
     item_composites,
+    min_max_weight,
     read_captions,
     retrieval_ranks,
 )
+from retrieval.index import ItemIndex
 from retrieval.items import read_image
 from retrieval.metrics import recall_metrics
 from retrieval.ranks import RetrievalRanks
-from tests.reference import ranks_by_loops
+from tests.reference import min_max_by_loops, ranks_by_loops
 from tests.tiny import SENTENCES, tiny_cross_lingual, tiny_image, tiny_model, tiny_processor
 from tests.training_parts import tiny_split
 
@@ -144,7 +146,7 @@ def test_evaluation_equals_the_loops_in_each_language_and_scoring():
     """The chunked path with composite vectors must give the recalls of the plain score definitions."""
     model, processor, split = lively_model(), tiny_processor(), make_split()
     images, slots = encode_items(model, processor, split, **QUIET)
-    for scoring in ("fused", "global", "slots"):
+    for scoring in ("fused", "global", "slots", "min_max"):
         metrics = evaluate_retrieval(model, processor, split, ["de", "en"], scoring=scoring, chunk_size=3, **QUIET)
         for language in ("de", "en"):
             texts, owners = read_captions(split, language)
@@ -153,6 +155,9 @@ def test_evaluation_equals_the_loops_in_each_language_and_scoring():
                 "fused": lambda e: fused_scores(images, slots, e, model.config.global_weight),
                 "global": lambda e: global_scores(images, e),
                 "slots": lambda e: slot_scores(slots, e),
+                "min_max": lambda e: (
+                    0.9 * min_max_by_loops(global_scores(images, e)) + 0.1 * min_max_by_loops(slot_scores(slots, e))
+                ),
             }[scoring](embeds)
             # The tiny model repeats captions, so ties are real; they stay within the rounding margin.
             i2t, t2i = ranks_by_loops((scores * 1e5).round(), owners)
@@ -160,6 +165,65 @@ def test_evaluation_equals_the_loops_in_each_language_and_scoring():
             assert {key: metrics[key] for key in expected} == pytest.approx(expected)
             assert metrics[f"{language}/num_texts"] == len(texts)
         assert metrics["mean/sum_r"] == pytest.approx((metrics["de/sum_r"] + metrics["en/sum_r"]) / 2)
+
+
+def test_min_max_scores_of_translations_are_stretched_over_their_candidates_alone():
+    """An item that nobody can find would else change the ranks of the others."""
+    model, processor = lively_model(), tiny_processor()
+    split = make_split().remove_columns("caption_de")
+    captions = [[None] if i == 3 else [SENTENCES[i][1]] for i in range(8)]
+    split = split.add_column("caption_de_mt", captions)
+    settings = {"scoring": "min_max", "global_weight": 0.3, **QUIET}
+    ranks = retrieval_ranks(model, processor, split, ["de_mt"], **settings)["de_mt"]
+    rest = split.select([0, 1, 2, 4, 5, 6, 7])
+    images, slots = encode_items(model, processor, rest, **QUIET)
+    embeds = encode_texts(model, processor, [texts[0] for texts in rest["caption_de_mt"]], **QUIET)
+    scores = 0.3 * min_max_by_loops(global_scores(images, embeds)) + 0.7 * min_max_by_loops(slot_scores(slots, embeds))
+    i2t, t2i = ranks_by_loops((scores * 1e5).round(), torch.arange(7))
+    assert ranks.i2t.tolist() == i2t and ranks.t2i.tolist() == t2i
+    everything = encode_items(model, processor, split, **QUIET)
+    assert min_max_weight(images, slots, embeds, 0.3) != min_max_weight(*everything, embeds, 0.3)
+
+
+def test_min_max_gives_no_weight_to_scores_that_differ_by_rounding_alone():
+    """Stretched to [0, 1], the last bits of a collapsed half would rank the items."""
+    texts = torch.nn.functional.normalize(torch.randn(6, 8), dim=-1)
+    same = torch.nn.functional.normalize(torch.ones(5, 8), dim=-1)
+    flat = torch.nn.functional.normalize(torch.ones(6, 8), dim=-1)
+    slots = torch.nn.functional.normalize(torch.randn(5, 2, 8), dim=-1)
+    noisy = same + 1e-8 * torch.randn(5, 8)
+    assert min_max_weight(noisy, slots, flat, 0.9) == 0.0
+    assert min_max_weight(slots[:, 0], same.unsqueeze(1), flat, 0.1) == 1.0
+    assert min_max_weight(noisy, noisy.unsqueeze(1), flat, 0.4) == 0.4
+    assert 0 < min_max_weight(slots[:, 0], slots, texts, 0.5) < 1
+
+
+def test_min_max_reads_the_slots_at_the_scale_they_have():
+    """Raw slot embeddings of the official form are many times longer than an image embedding."""
+    images, slots, texts = torch.randn(5, 8), torch.randn(5, 2, 8), torch.randn(6, 8)
+    weight = min_max_weight(images, slots, texts, 0.5, chunk_size=2)
+    odds, odds_of_long_slots = (w / (1 - w) for w in (weight, min_max_weight(images, 10 * slots, texts, 0.5)))
+    assert odds_of_long_slots == pytest.approx(10 * odds, rel=1e-4)
+    with pytest.raises(ValueError, match=r"global_weight must lie in \[0, 1\], got 1.5"):
+        min_max_weight(images, slots, texts, 1.5)
+
+
+def test_min_max_belongs_to_an_evaluation_and_not_to_an_index():
+    """An index does not know the queries that would be asked, so its scores cannot be stretched over them."""
+    model, processor, split = tiny_model(), tiny_processor(), make_split()
+    with pytest.raises(ValueError, match=r"scoring must be one of \['fused', 'global', 'slots'\], got 'min_max'; "):
+        ItemIndex.build(model, processor, split, scoring="min_max", progress=False)
+    protocol = evaluation_protocol(model, split, ["de"], scoring="min_max")
+    assert (protocol["scoring"], protocol["global_weight"]) == ("min_max", 0.9)
+    assert protocol["scores_depend_on"] == "all items and texts of the split"
+    assert "scores_depend_on" not in evaluation_protocol(model, split, ["de"])
+
+
+def test_min_max_is_the_global_score_where_there_are_no_slots():
+    """As `fused` is."""
+    model, processor, split = tiny_model(item_source="image"), tiny_processor(), make_split()
+    of = {s: retrieval_ranks(model, processor, split, ["de"], scoring=s, **QUIET)["de"] for s in ("global", "min_max")}
+    assert torch.equal(of["global"].t2i, of["min_max"].t2i) and torch.equal(of["global"].i2t, of["min_max"].i2t)
 
 
 def test_ranks_come_in_the_order_of_the_split_and_of_its_captions():
