@@ -11,7 +11,6 @@ from PIL import Image
 
 from processing.chat_server import MAX_PICTURE_SIDE
 from processing.description_answers import cut_to_sentences, is_empty, is_refusal, tidy_captions, tidy_description
-from processing.frames import sample_frames
 from processing.generation import (
     EMPTY_FLAG,
     ERROR_FLAG,
@@ -38,6 +37,7 @@ from processing.records import (
     flag_column,
     schema_features,
 )
+from processing.video_frames_leccr import FrameSampling, sample_frames
 
 logger = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ class _Media:
             return ()
         try:
             if self._column == VIDEO_COLUMN:
-                pictures = sample_frames(stored, self._num_frames)
+                pictures = sample_frames(stored, FrameSampling(self._num_frames))
             else:
                 pictures = [self._decoder.decode_example(stored)]
         except DECODING_ERRORS as error:

