@@ -1,7 +1,9 @@
 """Frame features in one file or in many: the right rows, the sizes checked, nothing run, little held in memory."""
 
+import ast
 import multiprocessing
 import pickle
+import random
 from pathlib import Path
 
 import numpy as np
@@ -168,6 +170,24 @@ def test_the_table_is_read_as_python_writes_it(tmp_path: Path):
     assert list(read_frame_table(path)) == [("a", ["a_0", "it's"]), ("b", []), ("c", ["é", "x\\y"])]
     path.write_text("{}")
     assert list(read_frame_table(path)) == []
+
+
+def test_the_table_agrees_with_the_parser_of_python(tmp_path: Path):
+    """Ids without escapes never reach the parser; quotes, brackets and a leading u must survive that."""
+    draw = random.Random(0)
+    signs = ["u", "'", '"', "[", "]", ",", ":", " ", "a", "é", "\\", "}", "\t"]
+    table = {
+        f"v{number}{''.join(draw.choices(signs[:8], k=3))}": [
+            "".join(draw.choices(signs, k=draw.randrange(5))) for _ in range(draw.randrange(4))
+        ]
+        for number in range(300)
+    }
+    path = tmp_path / "video2frames.txt"
+    path.write_text(str(table), encoding="utf-8")
+    assert dict(read_frame_table(path)) == ast.literal_eval(path.read_text(encoding="utf-8")) == table
+    path.write_bytes(b"{'a': ['b\rc']}")
+    with pytest.raises(ValueError, match="no literal"):
+        list(read_frame_table(path))
 
 
 def test_a_table_that_is_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

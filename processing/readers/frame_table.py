@@ -11,6 +11,7 @@ from processing.readers.base import check_name, iter_lines
 MAX_BYTES = 1 << 30
 _STRING = r"""u?(?:'(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*")"""
 _ENTRY = re.compile(rf"({_STRING})\s*:\s*(\[(?:\s*{_STRING}\s*,)*(?:\s*{_STRING})?\s*\])\s*(?:,\s*|(?=\}}))")
+_QUOTED = re.compile(_STRING)
 _OPEN, _CLOSE = re.compile(r"\s*\{\s*"), re.compile(r"\}\s*")
 _SHOWN = 40
 
@@ -37,7 +38,7 @@ def read_frame_table(path: str | Path) -> Iterator[tuple[str, list[str]]]:
     seen: set[str] = set()
     # Entry by entry: a syntax tree of the whole file costs about a kilobyte for each frame id.
     while opening and (entry := _ENTRY.match(text, position)):
-        video, frames = _literal(f"({entry[1]}, {entry[2]})", source, text, position)
+        video, frames = _read_entry(entry, source)
         if video in seen or not video.isprintable():
             raise ValueError(f"{_place(source, text, position)}: the video {video!r} occurs twice or has no name.")
         check_name(video, source=str(source))
@@ -52,13 +53,18 @@ def read_frame_table(path: str | Path) -> Iterator[tuple[str, list[str]]]:
         )
 
 
-def _literal(text: str, source: Path, whole: str, position: int) -> tuple[str, list[str]]:
+def _read_entry(entry: re.Match[str], source: Path) -> tuple[str, list[str]]:
+    if "\\" not in entry[0] and "\r" not in entry[0]:
+        # What stands between the quotes is the text itself; Python's parser would take far longer to find it.
+        video, *frames = [quoted.removeprefix("u")[1:-1] for quoted in _QUOTED.findall(entry[0])]
+        return video, frames
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Of escapes such as "\d", which Python keeps as they are.
-            return ast.literal_eval(text)
+            return ast.literal_eval(f"({entry[1]}, {entry[2]})")
     except (SyntaxError, ValueError) as error:
-        raise ValueError(f"{_place(source, whole, position)}: {text[:_SHOWN]!r} is no literal ({error}).") from error
+        place = _place(source, entry.string, entry.start())
+        raise ValueError(f"{place}: {entry[0][:_SHOWN]!r} is no literal ({error}).") from error
 
 
 def _place(source: Path, text: str, position: int) -> str:
