@@ -234,7 +234,7 @@ def test_one_step_moves_heads_by_their_multiplier(text: str):
         ),
         (
             {"vision_training": "lora", "model": {"item_source": "description", "interaction": "none"}},
-            "vision_training must be left out where no picture is read",
+            "vision_training must be left out where neither pictures nor frames are read",
         ),
         ({"base_model": "owner/leccr"}, r"base_model brings its towers.*'vision_tower'.* would do nothing"),
     ],

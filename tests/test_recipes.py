@@ -135,7 +135,7 @@ def test_merging_leaves_its_arguments_as_they_are():
         ("learning_rate_multipliers: {heads: fast}", r"takes positive factors for .*, got {'heads': 'fast'}"),
         (
             "learning_rate_multipliers: {vision: 2}\nmodel: {item_source: description, interaction: none}",
-            "no factor for 'vision' where no picture is read",
+            "no factor for 'vision' where neither pictures nor frames are read",
         ),
         ("shuffle_buffer: 100", "shuffle_buffer needs streaming, got 100 without it"),
         ("loss: 0.5", "loss must be a mapping of names to values, got 0.5"),
@@ -143,7 +143,7 @@ def test_merging_leaves_its_arguments_as_they_are():
         ("loss: {guidance: 1.5}", r"loss.guidance must lie in \[0, 1\], got 1.5"),
         ("loss: {slot_contrastive: -0.1}", "loss.slot_contrastive must not be negative, got -0.1"),
         ("loss: {teacher_temperature: 0}", "loss.teacher_temperature must be positive, got 0"),
-        ("scoring: global_slots", r"scoring must be one of \['fused', 'global', 'slots', 'min_max'\], got 'global_slots'"),
+        ("scoring: slot", r"scoring must be one of \['fused', 'global', 'slots', 'min_max'\], got 'slot'"),
         ("target_languages: []", "target_languages must name at least one language"),
         ("target_languages: de", r"target_languages must be a list such as \[a, b\], got 'de'"),
         ("evaluation_languages: de", r"evaluation_languages must be a list such as \[a, b\], got 'de'"),

@@ -53,7 +53,7 @@ def test_every_system_is_a_choice_of_the_recipe_and_in_its_help():
     for name in SYSTEMS:
         assert build_recipe(settings_of(system=name)).model.system == name
     words = " ".join(help_text().split())
-    assert "With system cl2cm: embed_dim, image_pooling" in words and "visual_dim" in words
+    assert "With system cl2cm: dropout, embed_dim, feature_dim" in words and "visual_dim" in words
     assert "With system cl2cm: feature_distillation" in words and "transport_epsilon" in words
 
 

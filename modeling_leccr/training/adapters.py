@@ -54,7 +54,7 @@ whole = model.merge_and_unload()  # without adapter: saved and searched like any
 
 
 def check_parts(
-    training: Mapping[str, str], lora: Mapping[str, Any], multipliers: Collection[str], *, reads_image: bool
+    training: Mapping[str, str], lora: Mapping[str, Any], multipliers: Collection[str], *, has_vision_tower: bool
 ) -> None:
     """Refuse settings that would do nothing.
 
@@ -62,25 +62,25 @@ def check_parts(
         training: "vision_training" and "text_training" -> "full", "lora" or "frozen".
         lora: fields of LoraConfig.
         multipliers: the groups with a learning rate of their own.
-        reads_image: whether the model has a vision tower.
+        has_vision_tower: whether the model has one: of frame features and of texts there is none.
 
     Raises:
         ValueError: a setting concerns a part that is absent or is not trained, or peft is missing.
     """
-    if not reads_image and training["vision_training"] != "full":
+    if not has_vision_tower and training["vision_training"] != "full":
         raise ValueError(
-            f"vision_training must be left out where no picture is read, for there is no vision tower; got "
-            f"{training['vision_training']!r}."
+            f"vision_training must be left out where neither pictures nor frames are read, for there is no vision "
+            f"tower; got {training['vision_training']!r}."
         )
     adapted = [name for name, how in training.items() if how == "lora"]
     if lora and not adapted:
         raise ValueError(f"lora ({sorted(lora)}) needs vision_training: lora or text_training: lora; got neither.")
     if adapted and not is_peft_available():
         raise ValueError(f"{adapted[0]}: lora needs the package peft; install it with `pip install peft`.")
-    if not reads_image and "vision" in multipliers:
+    if not has_vision_tower and "vision" in multipliers:
         raise ValueError(
-            "learning_rate_multipliers must have no factor for 'vision' where no picture is read, for there is no "
-            "vision tower; leave it out."
+            "learning_rate_multipliers must have no factor for 'vision' where neither pictures nor frames are read, "
+            "for there is no vision tower; leave it out."
         )
     for name, how in training.items():
         if how == "frozen" and (group := name.removesuffix("_training")) in multipliers:
@@ -105,7 +105,7 @@ def prepare_parts(model: TextStreamModel, training: Mapping[str, str], lora: Map
     Raises:
         ValueError: a tower is absent, or has none of the matrices.
     """
-    check_parts(training, lora, (), reads_image=model.config.reads_image)
+    check_parts(training, lora, (), has_vision_tower=model.config.has_vision_tower)
     parts = {tower: training[name] for name, tower in TOWERS.items() if hasattr(model, tower)}
     if adapted := [tower for tower, how in parts.items() if how == "lora"]:
         from peft import LoraConfig

@@ -1,7 +1,6 @@
 """A recipe: what a YAML file and the command line say about model, data and training."""
 
 import dataclasses
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,15 +26,22 @@ from modeling_leccr.training.checks import (
     check_stages,
     check_streaming,
     check_trackers,
+    check_visual_settings,
 )
 from modeling_leccr.training.optimization import GROUPS, check_multipliers
 from modeling_leccr.training.reading import read_overrides, read_yaml
-from modeling_leccr.training.settings import WITHOUT_EFFECT, check_fixed, check_section, check_values, settings_help
+from modeling_leccr.training.settings import (
+    WITHOUT_EFFECT,
+    check_fixed,
+    check_section,
+    check_values,
+    public_settings,
+    settings_help,
+)
 from modeling_leccr.training.states import check_encoder_is_frozen
 from modeling_leccr.training.systems import SYSTEMS, TWO_STAGES, System, first_stage, varied, without_meaning
 from processing.hub_upload import check_repo_id
 from processing.scenes import ScenesConfig
-from processing.traces import without_traces
 from retrieval.evaluation import Scoring
 
 _RENAMED = {
@@ -83,6 +89,8 @@ class ModelArguments:
         metadata={"help": "Start the text tower of cl2cm as the teacher's; for towers from scratch."},
     )
     image_size: int = field(default=224, metadata={"help": "Pixels a side."})
+    num_frames: int | None = field(default=None, metadata={"help": "Most frames of a video; of clips by default 12."})
+    frame_rate: float | None = field(default=None, metadata={"help": "Frames for each second of a clip."})
     vocab_size: int = field(default=8000, metadata={"help": "Of a tokenizer that is trained here."})
     max_length: int = field(default=200, metadata={"help": "Tokens of a caption or description; longer are cut."})
     clean_captions: bool = field(default=False, metadata={"help": "Lower-case, strip punctuation, cut at 30 words."})
@@ -92,11 +100,15 @@ class ModelArguments:
 class DataArguments:
     """What it is trained and evaluated on."""
 
-    dataset: str = field(default="scenes", metadata={"help": "'scenes' (embedded), a folder or a Hub id."})
+    dataset: str = field(
+        default="scenes", metadata={"help": "'scenes' or 'scenes_video' (embedded), a folder or a Hub id."}
+    )
     dataset_config: str | None = field(default=None, metadata={"help": "Configuration of a data set with several."})
     images: str | None = field(
         default=None, metadata={"help": "Folder or data set of pictures, joined with a data set of texts by id."}
     )
+    videos: str | None = field(default=None, metadata={"help": "Folder of clips, likewise."})
+    features: str | None = field(default=None, metadata={"help": "Folder of features of frames, likewise."})
     scenes: dict[str, Any] = field(default_factory=dict, metadata={"help": "The embedded data set (ScenesConfig)."})
     target_languages: list[str] = field(
         default_factory=list, metadata={"help": "Trained on, from machine translation."}
@@ -110,10 +122,10 @@ class DataArguments:
     test_split: str | None = field(default=None, metadata={"help": "Split that is reported once, after training."})
     train_items: int | None = field(default=None, metadata={"help": "Only the first so many items, for a quick look."})
     corrupt_images: Literal["error", "skip"] = field(
-        default="error", metadata={"help": "'error' names the item; 'skip' drops and counts."}
+        default="error", metadata={"help": "Of clips and features too: 'error' names the item; 'skip' drops it."}
     )
     augmentation: dict[str, Any] = field(
-        default_factory=dict, metadata={"help": "Random crops of training pictures; empty: none."}
+        default_factory=dict, metadata={"help": "Random crops of training pictures or clips; empty: none."}
     )
     streaming: bool = field(
         default=False,
@@ -184,7 +196,7 @@ class LeccrTrainingArguments(TrainingArguments):
         default=None, metadata={"help": "Evaluations without a better validation metric after which training ends."}
     )
     scoring: Scoring = field(
-        default="fused", metadata={"help": "Score of validation and test: fused, global or slots."}
+        default="fused", metadata={"help": "Score of validation and test: fused, global, slots or min_max."}
     )
     controls: dict[str, dict[str, Any]] = field(
         default_factory=dict,
@@ -234,7 +246,8 @@ class Recipe:
 
     Args:
         settings: what was said, for the record.
-        config: of the model, with default towers; of a `base_model` it is not known yet.
+        config: of the model, with default towers, and with any `feature_dim` where that is left to the data; of a
+            `base_model` it is not known yet.
         first_stage: the recipe of the network that this one learns from, where it is trained before.
     """
 
@@ -256,13 +269,8 @@ class Recipe:
         return self.system.titles[self.config.item_source]
 
     def public_settings(self) -> dict[str, Any]:
-        """The settings as they may be published: no folder of this machine, no token, no place of the results."""
-        public = _without_places(self.settings)
-        if changes := public.get("cross_lingual"):
-            public["cross_lingual"] = _without_places(changes)
-        if controls := public.get("controls"):
-            public["controls"] = {name: _without_places(changes) for name, changes in controls.items()}
-        return without_traces(public)
+        """The settings as they may be published."""
+        return public_settings(self.settings)
 
 
 _ARGUMENTS = (ModelArguments, DataArguments, LeccrTrainingArguments)
@@ -274,11 +282,7 @@ _SECTIONS: dict[str, frozenset[str]] = {
     "learning_rate_multipliers": frozenset(GROUPS),
     "lora": LORA_FIELDS,
 }
-
-
-_PLACES = frozenset({"dataset", "images", "description_states", "vision_tower", "text_tower", "base_model", "teacher"})
 _MAY_BE_EMPTY = frozenset({*_SECTIONS, *SYSTEMS["leccr"].sections, "controls", "cross_lingual"})
-_PRIVATE_SETTINGS = re.compile(r"output_dir|logging_dir|run_name|resume_from_checkpoint|push_to_hub|hub_.*|.*_token")
 
 
 def parse_recipe(arguments: Sequence[str]) -> Recipe:
@@ -320,15 +324,19 @@ def build_recipe(settings: dict[str, Any]) -> Recipe:
         check_is_checkpoint(training.resume_from_checkpoint)
     losses = system.loss_class.from_dict(training.loss)
     # With default towers: fields that contradict each other, of a control above all, show before hours of training.
-    config = system.config_class(**model.model)
+    config = system.configured(model.model)
     recipe = Recipe(model, data, training, filled, config)
     if isinstance(training.resume_from_checkpoint, str):
         check_same_model(Path(training.resume_from_checkpoint), config, recipe.title)
     if model.base_model is None:
         check_scoring(training.scoring, config, recipe.title)
+        check_visual_settings(model, data, config)
     check_multipliers(training.learning_rate_multipliers)
     check_parts(
-        training.tower_training, training.lora, training.learning_rate_multipliers, reads_image=config.reads_image
+        training.tower_training,
+        training.lora,
+        training.learning_rate_multipliers,
+        has_vision_tower=config.has_vision_tower,
     )
     check_base(filled, [entry.name for entry in dataclasses.fields(ModelArguments)])
     check_stages(model, reads_teacher=losses.reads_teacher)
@@ -368,15 +376,6 @@ def _first_stage(settings: dict[str, Any]) -> Recipe | None:
         return build_recipe(first_stage(settings))
     except ValueError as error:
         raise ValueError(f"the first stage of this recipe (cross_lingual) cannot be trained: {error}") from error
-
-
-def _without_places(settings: dict[str, Any]) -> dict[str, Any]:
-    public = {name: value for name, value in settings.items() if not _PRIVATE_SETTINGS.fullmatch(name)}
-    for name in _PLACES & public.keys():
-        # A relative folder looks like a name on the Hub, and is nobody's business.
-        if isinstance(public[name], str) and Path(public[name]).exists():
-            public[name] = Path(public[name]).resolve().name
-    return public
 
 
 def help_text() -> str:

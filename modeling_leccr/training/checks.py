@@ -1,6 +1,7 @@
 """Settings that exclude or need each other, or that this machine cannot do: refused before anything is built."""
 
 import importlib.util
+import math
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 # accelerate takes these for the whole process from the first training in it.
 PROCESS_SETTINGS = frozenset({"bf16", "fp16", "use_cpu"})
+EMBEDDED = ("scenes", "scenes_video")  # data sets that are made here
 
 
 def check_trackers(trackers: Sequence[str]) -> None:
@@ -128,6 +130,36 @@ def check_scoring(scoring: str, config: Any, title: str) -> None:
     """
     if scoring == "slots" and not config.has_slots:
         raise ValueError(f"scoring must be fused or global for {title}, which has no slots, got {scoring!r}.")
+
+
+def check_visual_settings(model: "ModelArguments", data: "DataArguments", config: Any) -> None:
+    """Refuse settings of pictures, clips or frame features for a model that reads another of these.
+
+    Args:
+        model: of the recipe.
+        data: likewise.
+        config: of the model.
+
+    Raises:
+        ValueError: there is one, or it has no value that can be meant.
+    """
+    if model.frame_rate is not None and not 0 < model.frame_rate < math.inf:
+        raise ValueError(f"frame_rate must be a positive number of frames a second, or null, got {model.frame_rate}.")
+    if not config.reads_image:  # a control of texts alone shares the data of its main system
+        return
+    readers = {"images": ("image",), "videos": ("frames",), "features": ("features",)}
+    given = {name: inputs for name, inputs in readers.items() if getattr(data, name) is not None}
+    if model.num_frames is not None:
+        given["num_frames"] = ("frames", "features")
+    if model.frame_rate is not None:
+        given["frame_rate"] = ("frames",)
+    if data.augmentation:
+        given["augmentation"] = ("image", "frames")
+    if idle := [name for name, inputs in given.items() if config.vision_input not in inputs]:
+        raise ValueError(
+            f"{idle[0]} has no meaning for model.vision_input: {config.vision_input}, only for "
+            f"{' or '.join(given[idle[0]])}; leave it out (`--{idle[0]} null`), or set vision_input."
+        )
 
 
 def check_gradient_cache(args: "LeccrTrainingArguments") -> None:
@@ -269,11 +301,12 @@ def check_streaming(data: "DataArguments", training: "LeccrTrainingArguments") -
     }
     if "epoch" in strategies.values():
         raise ValueError(f"streaming has no epochs after which to evaluate or save, got {strategies}; say steps or no.")
-    if data.dataset == "scenes":
+    if data.dataset in EMBEDDED:
         raise ValueError("streaming reads parquet files, and the embedded data set has none; leave streaming out.")
-    refused = {name: getattr(data, name) for name in ("images", "train_items") if getattr(data, name) is not None}
+    names = ("images", "videos", "features", "train_items")
+    refused = {name: getattr(data, name) for name in names if getattr(data, name) is not None}
     if refused:
         raise ValueError(
             f"streaming does not go with {refused}: rows are read once, in the order of their files; write the "
-            f"pictures or the items wanted into the parquet files."
+            f"pictures, clips or features and the items wanted into the parquet files."
         )

@@ -1,13 +1,17 @@
 """The settings of a recipe as such: their types, those that would do nothing, and the text of `--help`."""
 
 import dataclasses
+import re
 import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from enum import Enum
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from transformers import TrainingArguments
+
+from processing.traces import without_traces
 
 # Fields of TrainingArguments that nothing here reads: the losses, the evaluation and the pushes are our own, and a loss
 # that is not finite ends the run.
@@ -58,6 +62,7 @@ _MINIMA = {
     "image_size": 1,
     "vocab_size": 1,
     "max_length": 1,
+    "num_frames": 1,
     "train_items": 1,
     "shuffle_buffer": 1,
     "per_device_train_batch_size": 2,
@@ -77,7 +82,7 @@ _OFTEN_CHANGED = {
     "bf16": "Compute in bfloat16 where it is safe.",
     "gradient_checkpointing": "Recompute activations in the backward pass: less memory, more time.",
     "torch_compile": "Compile the model before training.",
-    "dataloader_num_workers": "Processes that read and augment pictures ahead.",
+    "dataloader_num_workers": "Processes that read and augment pictures or clips ahead.",
     "seed": "Of weights, order, augmentation and dropout.",
     "resume_from_checkpoint": "true: go on from the newest intact checkpoint; or the folder of one.",
     "push_to_hub": "Push the model at the end; needs hub_model_id.",
@@ -86,6 +91,11 @@ _OFTEN_CHANGED = {
     "use_cpu": "Train on the CPU even where there is an accelerator.",
     "disable_tqdm": "Log lines instead of progress bars.",
 }
+_PLACES = frozenset(
+    {"dataset", "images", "videos", "features", "description_states", "vision_tower", "text_tower", "base_model"}
+    | {"teacher"}
+)
+_PRIVATE_SETTINGS = re.compile(r"output_dir|logging_dir|run_name|resume_from_checkpoint|push_to_hub|hub_.*|.*_token")
 _SCALARS: dict[Any, tuple[type, ...]] = {int: (int,), float: (int, float), str: (str,), NoneType: (NoneType,)}
 
 
@@ -132,6 +142,25 @@ def check_fixed(args: TrainingArguments) -> None:
         found = getattr(args, name)
         if found != value:
             raise ValueError(f"{name} must be {_shown(value)}, got {_shown(found)}: {reason}.")
+
+
+def public_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings as they may be published: no folder of this machine, no token, no place of the results."""
+    public = _without_places(settings)
+    if changes := public.get("cross_lingual"):
+        public["cross_lingual"] = _without_places(changes)
+    if controls := public.get("controls"):
+        public["controls"] = {name: _without_places(changes) for name, changes in controls.items()}
+    return without_traces(public)
+
+
+def _without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
+    public = {name: value for name, value in settings.items() if not _PRIVATE_SETTINGS.fullmatch(name)}
+    for name in _PLACES & public.keys():
+        # A relative folder looks like a name on the Hub, and is nobody's business.
+        if isinstance(public[name], str) and Path(public[name]).exists():
+            public[name] = Path(public[name]).resolve().name
+    return public
 
 
 def settings_help(sections: Mapping[str, type], usage: str, names: Mapping[str, str]) -> str:

@@ -41,6 +41,22 @@ class System:
         loss_names = frozenset(entry.name for entry in dataclasses.fields(self.loss_class))
         return {"model": self.config_class.choosable(), "loss": loss_names}
 
+    def configured(self, fields: Mapping[str, Any]) -> Any:
+        """A configuration with default towers, to see whether the fields fit each other; a width of frame features
+        that is left to the data is any that fits.
+
+        Args:
+            fields: the section `model` of a recipe.
+
+        Raises:
+            ValueError: they do not fit, or a value is not allowed.
+        """
+        if not leaves_width_to_data(fields):
+            return self.config_class(**fields)
+        width_field = self.config_class.visual_width_field
+        width = fields.get(width_field, getattr(self.config_class, width_field))
+        return self.config_class(**{**fields, "feature_dim": width})
+
 
 SYSTEMS: dict[str, System] = {
     "leccr": System(
@@ -75,9 +91,10 @@ _MEANT_FOR: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("teacher", "cross_lingual", "init_from_teacher"), (TWO_STAGES,)),
     "description_states": ("leccr",),
     **dict.fromkeys(
-        ("vision_tower", "image_size", "vision_training", "images", "corrupt_images", "augmentation"),
+        ("vision_tower", "image_size", "num_frames", "frame_rate", "vision_training", "images", "videos", "features"),
         ("leccr", TWO_STAGES),
     ),
+    **dict.fromkeys(("corrupt_images", "augmentation"), ("leccr", TWO_STAGES)),
 }
 # A model of one system is no start for another, has other losses, and is pushed under another name.
 _NEVER_SHARED = frozenset({"base_model", "loss", "controls", "push_to_hub", "hub_model_id"})
@@ -86,6 +103,11 @@ _NEVER_SHARED = frozenset({"base_model", "loss", "controls", "push_to_hub", "hub
 def system_of(config: Any) -> System:
     """The system of a model, by its configuration."""
     return next(system for system in SYSTEMS.values() if isinstance(config, system.config_class))
+
+
+def leaves_width_to_data(fields: Mapping[str, Any]) -> bool:
+    """Whether the section `model` of a recipe reads frame features without saying how wide they are."""
+    return fields.get("vision_input") == "features" and fields.get("feature_dim") is None
 
 
 def without_meaning(settings: Mapping[str, Any], system: str) -> list[str]:
