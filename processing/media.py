@@ -13,7 +13,6 @@ from processing.records import (
     FILE_COLUMN,
     ID_COLUMN,
     IMAGE_COLUMN,
-    MEDIA_COLUMNS,
     VIDEO_COLUMN,
     VIDEO_ID_COLUMN,
     check_columns,
@@ -134,17 +133,17 @@ def attach_images(
         ValueError: a column is missing, an id fits several pictures, or not one row has a picture.
     """
     if not isinstance(images, str | Path):
-        return _attach(rows, _picture_tables(images), ID_COLUMN, NO_IMAGE)
+        return attach_found(rows, _picture_tables(images), ID_COLUMN, NO_IMAGE)
     if not Path(images).is_dir() or is_data_set(Path(images)):
-        return _attach(rows, _picture_tables(open_splits(images)), ID_COLUMN, NO_IMAGE)
+        return attach_found(rows, _picture_tables(open_splits(images)), ID_COLUMN, NO_IMAGE)
     folder = MediaFolder(images)
-    return _attach(rows, lambda split: folder, ID_COLUMN, NO_IMAGE)
+    return attach_found(rows, lambda split: folder, ID_COLUMN, NO_IMAGE)
 
 
 def attach_videos(rows: Rows, videos: str | Path) -> tuple[Rows, MissingReport]:
     """As `attach_images`, for rows with `video_id`; the column `video` holds the path of the clip."""
     folder = MediaFolder(videos, VIDEO_SUFFIXES)
-    return _attach(rows, lambda split: folder, VIDEO_ID_COLUMN, NO_VIDEO)
+    return attach_found(rows, lambda split: folder, VIDEO_ID_COLUMN, NO_VIDEO)
 
 
 class _PictureTable:
@@ -199,11 +198,30 @@ def _without_suffix(name: str) -> str:
     return path.with_suffix("").as_posix() if path.suffix.lower() in PICTURE_SUFFIXES else name
 
 
-def _attach(rows: Any, source_of: Callable[[str], Any], id_column: str, reason: str) -> Any:
+def attach_found(
+    rows: Any, source_of: Callable[[str], Any], id_column: str, reason: str, *, name_column: str = FILE_COLUMN
+) -> Any:
+    """Join rows with what a source finds of them, in place of what they had of that kind.
+
+    Args:
+        rows: a split or all splits.
+        source_of: where the rows of a split, given by its name, are looked up. Its `find` gives what belongs to an id,
+            or None; its `column` gives a split of one column with what was found.
+        id_column: of the rows.
+        reason: noted of a row of which nothing is found; see `MissingReport`.
+        name_column: asked for instead of the id in rows that have it.
+
+    Returns:
+        The rows of which something was found, and the report.
+
+    Raises:
+        ValueError: a column is missing, or nothing was found of all rows.
+    """
     missing = MissingReport()
     splits = rows if isinstance(rows, Mapping) else {_name_of(rows): rows}
     joined = {
-        name: _attach_split(split, source_of(name), id_column, name, reason, missing) for name, split in splits.items()
+        name: _attach_split(split, source_of(name), (id_column, name_column), name, reason, missing)
+        for name, split in splits.items()
     }
     if not any(len(split) for split in joined.values()):
         raise ValueError(
@@ -213,9 +231,12 @@ def _attach(rows: Any, source_of: Callable[[str], Any], id_column: str, reason: 
     return (datasets.DatasetDict(joined) if isinstance(rows, Mapping) else next(iter(joined.values()))), missing
 
 
-def _attach_split(split: Any, source: Any, id_column: str, name: str, reason: str, missing: MissingReport) -> Any:
+def _attach_split(
+    split: Any, source: Any, columns: tuple[str, str], name: str, reason: str, missing: MissingReport
+) -> Any:
+    id_column, name_column = columns
     check_columns(split.column_names, [id_column], split=name)
-    names = split[FILE_COLUMN] if FILE_COLUMN in split.column_names else split[id_column]
+    names = split[name_column] if name_column in split.column_names else split[id_column]
     kept: list[int] = []
     found: list[Any] = []
     for position, (item_id, file_name) in enumerate(zip(split[id_column], names, strict=True)):
@@ -225,8 +246,8 @@ def _attach_split(split: Any, source: Any, id_column: str, name: str, reason: st
         else:
             kept.append(position)
             found.append(match)
-    texts = split.remove_columns([column for column in MEDIA_COLUMNS if column in split.column_names]).select(kept)
     files = source.column(found)
+    texts = split.remove_columns([column for column in files.column_names if column in split.column_names]).select(kept)
     if not kept:
         # `concatenate_datasets` drops the columns of a table without rows.
         features = datasets.Features({**texts.features, **files.features})

@@ -1,4 +1,4 @@
-"""LeccrProcessor: pictures, captions and descriptions of pictures in, the batch keys of the model out."""
+"""LeccrProcessor: pictures or videos, captions and descriptions in, the batch keys of the model out."""
 
 import os
 import re
@@ -9,15 +9,14 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor
 from transformers.feature_extraction_utils import BatchFeature
-from transformers.image_utils import load_image
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, TextKwargs, Unpack
+
+from .video_frames_leccr import FrameSampling, sample_frames, sample_positions
+from .visual_inputs_leccr import frame_features, pad_frames, rgb_image
 
 MIN_VOCABULARY = 10  # beside the special tokens; the letters of any script are more
 DEFAULT_MAX_LENGTH = 200  # tokens; the cut of the released evaluation code
 
-_ADDRESSES = ("http://", "https://", "data:image/")  # what `load_image` knows; a text like these is no path
-_FETCH_SECONDS = 30.0  # without a limit, a server that answers nothing would hold up the program for ever
-_SHOWN = 200  # characters of a path or an address in a message; a picture may be written out in its address
 _PUNCTUATION = re.compile(r"[,.'!?\"()*#:;~/-]")
 _REPEATED_SPACE = re.compile(r"\s{2,}")
 
@@ -49,7 +48,7 @@ class LeccrTextKwargs(TextKwargs, total=False):
     """Those of the tokenizer, and one for tools that know images and texts but no descriptions.
 
     Attributes:
-        describes_images: read `text` as the descriptions of `images`, where both are given.
+        describes_images: read `text` as the descriptions of `images` (or videos, or features), where both are given.
     """
 
     describes_images: bool
@@ -62,7 +61,7 @@ class LeccrProcessorKwargs(ProcessingKwargs, total=False):
 
 
 class LeccrProcessor(ProcessorMixin):
-    """Turns pictures, captions and descriptions into the tensors that the model takes.
+    """Turns pictures or videos, captions and descriptions into the tensors that the model takes.
 
     The settings and both parts are saved together, so that a reloaded processor gives the same tensors; also where
     another back end for images (torchvision or PIL, which resize differently) is installed.
@@ -75,7 +74,10 @@ class LeccrProcessor(ProcessorMixin):
         clean_captions: pass captions (not descriptions) through `clean_caption`. Off by default: wrong for
             languages without spaces, and pretrained text towers know punctuation.
         max_words: the word limit of `clean_caption`, without effect unless `clean_captions`; None is no limit.
-        padding: "longest" (of the batch) or "max_length" (one fixed shape, for export and compilation).
+        padding: "longest" (of the batch) or "max_length" (one fixed shape of texts, for export and compilation).
+        num_frames: frames that are sampled of a video at most, and features of frames that are kept at most. None
+            takes what `FrameSampling` takes of a video, and all features.
+        frame_rate: frames that are sampled of a second of a video, `num_frames` being the most; None: no limit.
 
     Attributes:
         num_texts: captions and descriptions tokenized so far, in this process (a data loader's workers count
@@ -97,6 +99,8 @@ class LeccrProcessor(ProcessorMixin):
         clean_captions: bool = False,
         max_words: int | None = 30,
         padding: str = "longest",
+        num_frames: int | None = None,
+        frame_rate: float | None = None,
     ) -> None:
         super().__init__(image_processor, tokenizer)
         longest = int(tokenizer.model_max_length)
@@ -120,10 +124,16 @@ class LeccrProcessor(ProcessorMixin):
                 f"tokenizer must know more than its special tokens, got {num_words} others; its tokenizer.json is "
                 f"missing or damaged: copy or download it again."
             )
+        if frame_rate is not None and num_frames is None:
+            raise ValueError(f"frame_rate needs num_frames, the most frames of a video, got {frame_rate} alone.")
+        if num_frames is not None:
+            FrameSampling(num_frames, frame_rate)  # checks both
         self.max_length = max_length
         self.clean_captions = clean_captions
         self.max_words = max_words
         self.padding = padding
+        self.num_frames = num_frames
+        self.frame_rate = frame_rate
         self.num_texts = 0
         self.num_truncated = 0
 
@@ -133,50 +143,64 @@ class LeccrProcessor(ProcessorMixin):
         return self.num_truncated / self.num_texts if self.num_texts else 0.0
 
     @property
+    def sampling(self) -> FrameSampling | None:
+        """Which frames, or features of frames, are taken of a video; None without `num_frames`."""
+        return None if self.num_frames is None else FrameSampling(self.num_frames, self.frame_rate)
+
+    @property
     def model_input_names(self) -> list[str]:
         """The keys that a call can return."""
         texts = ["input_ids", "attention_mask", "description_input_ids", "description_attention_mask"]
-        return [*self.image_processor.model_input_names, *texts]
+        return [*self.image_processor.model_input_names, *texts, "frame_features", "frame_mask"]
 
     def __call__(
         self,
         images: Any = None,
         text: str | Sequence[str] | None = None,
         descriptions: str | Sequence[str | None] | None = None,
+        videos: Any = None,
+        features: Any = None,
         **kwargs: Unpack[LeccrProcessorKwargs],
     ) -> BatchFeature:
-        """Pictures, captions and descriptions → tensors; each group is optional and padded on its own.
+        """Pictures or videos, captions and descriptions → tensors; each group is optional and padded on its own.
 
         Args:
             images: a PIL image, the path or URL of one, or a list of them (arrays pass through); converted to RGB,
                 camera rotation applied. Nothing else is opened or fetched: a text is never taken for a path.
             text: captions or queries; any number of them.
-            descriptions: what an MLLM wrote about each image; None or an empty text is a missing description.
+            descriptions: what an MLLM wrote about each image or video; None or an empty text is a missing one.
+            videos: instead of images, the path of a clip or of a folder of its frames, the bytes of a clip, a list of
+                PIL images or an array (num_frames, height, width, 3) of uint8; or a list of them. What is longer than
+                `num_frames` is sampled. Reading clips needs PyAV.
+            features: instead of images, features of the frames of a video, (num_frames, dim), as an array, a tensor or
+                the path of a `.npy` file; or a list of them, in which lists of numbers do too.
             **kwargs: as of any transformers processor, checked: `return_tensors` (default "pt"), `padding`,
                 `truncation`, `max_length`, ..., `text_kwargs`, `images_kwargs`.
 
         Returns:
-            `pixel_values` (num_images, channels, height, width); `input_ids`, `attention_mask` (num_texts, length);
-            `description_input_ids`, `description_attention_mask` (num_descriptions, length), where the mask of a
-            missing description is all zero.
+            `pixel_values` (num_images, channels, height, width), of videos (num_videos, num_frames, channels, height,
+            width) with `frame_mask` (num_videos, num_frames), or `frame_features` (num_videos, num_frames, dim) with
+            that mask, which is 0 where the zeros behind a shorter video are; `input_ids`, `attention_mask`
+            (num_texts, length); `description_input_ids`, `description_attention_mask` (num_descriptions, length), where
+            the mask of a missing description is all zero.
 
         Raises:
-            ValueError: no input at all, an image that is missing, unreachable or unreadable, an empty caption, or
-                descriptions and images differ in number; the message names the index.
+            ValueError: no input at all, two of images, videos and features, one of them that is missing, unreachable or
+                unreadable, an empty caption, or descriptions and images differ in number; the message names the index.
             TypeError: an unknown keyword argument, or an input of the wrong type.
         """
-        if images is None and text is None and descriptions is None:
-            raise ValueError("give the processor at least one of images, text, descriptions; got none.")
+        given = {"images": images, "videos": videos, "features": features}
+        visual = {name: _as_items(values, name) for name, values in given.items() if values is not None}
+        if len(visual) > 1:
+            raise ValueError(f"give the processor one of images, videos and features; got {sorted(visual)}.")
+        if not visual and text is None and descriptions is None:
+            raise ValueError("give the processor images, videos, features, text or descriptions; got none of them.")
         merged = self._checked_kwargs(dict(kwargs))
-        batch: dict[str, Any] = {}
-        num_images = None
-        if images is not None:
-            image_list = [_rgb_image(image, i) for i, image in enumerate(_as_list(images, "images"))]
-            num_images = len(image_list)
-            batch["pixel_values"] = self.image_processor(image_list, **merged["images_kwargs"])["pixel_values"]
+        num_items = next((len(values) for values in visual.values()), None)
+        batch = self._encode_visual(visual, merged["images_kwargs"])
         text_kwargs = merged["text_kwargs"]
         tensor_type = text_kwargs.pop("return_tensors")
-        if text_kwargs.pop("describes_images", False) and images is not None and text is not None:
+        if text_kwargs.pop("describes_images", False) and visual and text is not None:
             if descriptions is not None:
                 raise ValueError("with describes_images the text is the descriptions; give no descriptions beside it.")
             text, descriptions = None, text
@@ -184,14 +208,52 @@ class LeccrProcessor(ProcessorMixin):
             batch |= self._encode_captions(_as_list(text, "text"), text_kwargs)
         if descriptions is not None:
             rows = _as_list(descriptions, "descriptions")
-            if num_images is not None and len(rows) != num_images:
+            if num_items is not None and len(rows) != num_items:
                 raise ValueError(
                     f"descriptions must be one for each image (None where it is missing), "
-                    f"got {len(rows)} for {num_images} images."
+                    f"got {len(rows)} for {num_items} {next(iter(visual))}."
                 )
             encoded = self._encode_descriptions(rows, text_kwargs)
             batch |= {f"description_{key}": value for key, value in encoded.items()}
         return BatchFeature(batch, tensor_type=tensor_type)
+
+    def _encode_visual(self, visual: dict[str, list[Any]], images_kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Tensors of pictures, of frames or of features, whichever is given."""
+        if "images" in visual:
+            images = [rgb_image(image, f"images[{i}]") for i, image in enumerate(visual["images"])]
+            return {"pixel_values": self.image_processor(images, **images_kwargs)["pixel_values"]}
+        if "videos" in visual:
+            frames = [self._frames_of(video, f"videos[{i}]") for i, video in enumerate(visual["videos"])]
+            # All at once: an image processor has an overhead for each call.
+            pictures = [picture for pictures in frames for picture in pictures]
+            pixels = self.image_processor(pictures, **{**images_kwargs, "return_tensors": "pt"})["pixel_values"]
+            padded, mask = pad_frames(pixels.split([len(pictures) for pictures in frames]))
+            return {"pixel_values": padded, "frame_mask": mask}
+        if "features" in visual:
+            items = [self._features_of(item, f"features[{i}]") for i, item in enumerate(visual["features"])]
+            if len({item.shape[1] for item in items}) > 1:
+                widths = [item.shape[1] for item in items]
+                raise ValueError(f"features must be of one width, got {widths}; keep those of different models apart.")
+            padded, mask = pad_frames(items)
+            return {"frame_features": padded, "frame_mask": mask}
+        return {}
+
+    def _frames_of(self, video: Any, name: str) -> list[Image.Image]:
+        try:
+            frames = sample_frames(video, self.sampling or FrameSampling())
+        except TypeError as error:
+            found = type(video).__name__
+            raise TypeError(f"{name} must be a path, bytes, pictures or an array, got {found}.") from error
+        except (ValueError, OSError) as error:
+            raise ValueError(f"{name} must be a readable video: {error}") from error
+        if not frames:
+            raise ValueError(f"{name} must hold at least one frame, got none; remove it.")
+        return frames
+
+    def _features_of(self, item: Any, name: str) -> torch.Tensor:
+        features = frame_features(item, name)
+        kept = range(len(features)) if self.num_frames is None else sample_positions(len(features), self.num_frames)
+        return features if len(kept) == len(features) else features[list(kept)]
 
     def _checked_kwargs(self, kwargs: dict[str, Any]) -> dict[str, dict[str, Any]]:
         """Sort the keyword arguments of a call by part, with our settings as defaults; a typo is an error."""
@@ -285,34 +347,21 @@ class LeccrProcessor(ProcessorMixin):
         return [image_processor, tokenizer]
 
 
+def _as_items(values: Any, name: str) -> list[Any]:
+    """As `_as_list`, where one video may be a list of pictures and many an array."""
+    if getattr(values, "ndim", None) == {"videos": 5, "features": 3}.get(name, -1):
+        values = list(values)
+    if name == "videos" and isinstance(values, Sequence) and values and isinstance(values[0], Image.Image):
+        values = [values]
+    return _as_list(values, name)
+
+
 def _as_list(values: Any, name: str) -> list[Any]:
     """One value or many → a list with at least one entry."""
-    rows = list(values) if isinstance(values, Sequence) and not isinstance(values, str) else [values]
+    rows = list(values) if isinstance(values, Sequence) and not isinstance(values, str | bytes) else [values]
     if not rows:
         raise ValueError(f"{name} must hold at least one entry, got an empty list.")
     return rows
-
-
-def _rgb_image(image: Any, index: int) -> Any:
-    """An RGB picture, upright; decoding happens here, so that a broken file is reported with its index."""
-    if isinstance(image, torch.Tensor) or type(image).__module__ == "numpy":
-        return image
-    if not isinstance(image, str | Image.Image):
-        raise TypeError(f"images[{index}] must be a PIL image, a path, a URL or an array, got {type(image).__name__}.")
-    name = repr(image[:_SHOWN]) if isinstance(image, str) else "one"
-    # `load_image` would try to read the name of a missing file as base64.
-    if isinstance(image, str) and not image.startswith(_ADDRESSES) and not os.path.isfile(image):
-        raise ValueError(
-            f"images[{index}] must be an image, a path or a URL, got {name}, which is no file; correct it."
-        )
-    try:
-        return load_image(image, timeout=_FETCH_SECONDS)
-    # Pillow and the client that fetches have errors of many kinds, not all of which are OSError or ValueError.
-    except Exception as error:
-        raise ValueError(
-            f"images[{index}] must be a readable image, got {name} that cannot be decoded ({str(error)[:_SHOWN]}); "
-            f"replace or remove it."
-        ) from error
 
 
 __all__ = ["LeccrProcessor", "LeccrProcessorKwargs", "clean_caption"]

@@ -4,6 +4,9 @@
 |---|---|---|
 | `image` | Image | the picture; absent from a data set of texts, which `attach_images` joins with pictures by id |
 | `image_id` | string | unique in its split; `video_id` for videos |
+| `video` | string or Video | instead of `image`: path of a clip or of a folder of its frames, or the clip itself |
+| `features` | string or list of list of float | beside `video` or instead: features of its frames, or where they lie |
+| `start`, `end` | float or null | seconds of the part of the clip that the item is; null: its beginning, its end |
 | `file_name` | string | path of the picture or clip inside its folder, where it is not the id itself |
 | `description` | string or null | what an MLLM wrote about the picture, in English |
 | `caption_<language>` | list of string | human captions, any number, not aligned between languages |
@@ -29,7 +32,9 @@ VIDEO_COLUMN = "video"
 VIDEO_ID_COLUMN = "video_id"
 FILE_COLUMN = "file_name"
 DESCRIPTION_COLUMN = "description"
-MEDIA_COLUMNS = (IMAGE_COLUMN, VIDEO_COLUMN)
+FEATURES_COLUMN = "features"
+START_COLUMN, END_COLUMN = "start", "end"
+MEDIA_COLUMNS = (IMAGE_COLUMN, VIDEO_COLUMN, FEATURES_COLUMN)
 OK_FLAG = "ok"
 TextKind = Literal["human", "partly_generated", "translation", "description"]
 
@@ -118,6 +123,8 @@ def schema_features(column_names: Iterable[str]) -> datasets.Features:
     plain: dict[str, Any] = {
         IMAGE_COLUMN: datasets.Image(),
         VIDEO_COLUMN: text,
+        FEATURES_COLUMN: text,
+        **dict.fromkeys((START_COLUMN, END_COLUMN), datasets.Value("float64")),
         **dict.fromkeys((ID_COLUMN, VIDEO_ID_COLUMN, FILE_COLUMN, DESCRIPTION_COLUMN), text),
     }
     features = {}

@@ -16,7 +16,7 @@ from PIL import Image
 from processing_parts import TEXTS, picture, png_bytes, tiny_processor, tiny_tokenizer
 from transformers import CLIPImageProcessorPil, ProcessorMixin, ViTImageProcessorPil
 
-from processing import processing_leccr
+from processing import visual_inputs_leccr
 from processing.processing_leccr import LeccrProcessor
 from tests.hub_server import hub
 
@@ -50,7 +50,7 @@ def test_a_call_gives_the_batch_keys_of_each_input():
     """Keys differ by input; a missing group must be absent, not empty."""
     processor = tiny_processor(size=8)
     batch = processor(images=[picture(0), picture(1)], text=TEXTS, descriptions=["two dogs", None])
-    assert set(batch) == set(processor.model_input_names)
+    assert {*batch, "frame_features", "frame_mask"} == set(processor.model_input_names)
     assert batch["pixel_values"].shape == (2, 3, 8, 8)
     assert batch["input_ids"].shape[0] == len(TEXTS)
     assert set(processor(text="dogs")) == {"input_ids", "attention_mask"}
@@ -204,7 +204,7 @@ def test_a_picture_that_cannot_be_opened_is_named(tmp_path: Path):
 
 def test_a_server_that_does_not_answer_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The client waits for ever by default, and so would the program."""
-    monkeypatch.setattr(processing_leccr, "_FETCH_SECONDS", 0.2)
+    monkeypatch.setattr(visual_inputs_leccr, "_FETCH_SECONDS", 0.2)
     with hub(tmp_path / "home") as server:
         server.fail("GET /x.png", "stall")
         with pytest.raises(ValueError, match=r"images\[0\] must be a readable image, got .*/x\.png.*timed out"):
@@ -214,7 +214,7 @@ def test_a_server_that_does_not_answer_is_given_up(tmp_path: Path, monkeypatch: 
 def test_wrong_inputs_are_refused():
     """Each of these would otherwise fail far away, or be ignored."""
     processor = tiny_processor()
-    with pytest.raises(ValueError, match="at least one of images, text, descriptions"):
+    with pytest.raises(ValueError, match=r"give the processor images, .* got none"):
         processor()
     with pytest.raises(ValueError, match="text must hold at least one entry"):
         processor(text=[])

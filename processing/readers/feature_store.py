@@ -3,11 +3,14 @@
 Two layouts. `FeatureStore` is the one of NRCCR, dual encoding and their relatives: `feature.bin` (float32, one row a
 frame), `shape.txt` ("rows dim"), `id.txt` (a frame id for each row, separated by white space) and `video2frames.txt`
 (a dict from video to frame ids). `NumpyStore` is a folder with one `.npy` file a video, as VATEX ships I3D features.
-Both have `ids`, `dim`, `missing`, `in` and `frames_of`, may be opened before or after a fork, and can be pickled.
+Both have `ids`, `dim`, `missing`, `in`, `frames_of` and `name_of`, may be opened before or after a fork, and can be
+pickled.
+
+A row names its features by a text in the column `features`: `FOLDER#ID` of a `FeatureStore`, or the path of a `.npy`
+file.
 """
 
 import mmap
-import tokenize
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,10 +19,12 @@ import datasets
 import numpy as np
 from numpy.typing import NDArray
 
+from processing.media import Rows, attach_found
 from processing.missing import MissingReport
 from processing.readers.base import check_name, read_lines
 from processing.readers.frame_table import read_frame_table
-from processing.records import VIDEO_ID_COLUMN
+from processing.records import FEATURES_COLUMN, VIDEO_ID_COLUMN, find_id_column, schema_features
+from processing.visual_inputs_leccr import frame_features, read_numpy
 
 NO_FEATURES, NO_FRAME = "no features", "a frame without features"
 MAX_ID_BYTES = 512
@@ -27,6 +32,9 @@ MAX_ID_BYTES = 512
 # around each one that is touched, so this many bytes read are at most 1 GiB held, and about twice as many in order.
 _BYTES_UNTIL_RELEASE = 64 << 20
 _FLOAT = np.dtype("<f4")
+_MARK = "#"  # between the folder of a store and the id of an item
+# Opened once in a process, or before it was forked: the ids of a large store take seconds to read.
+_STORES: dict[str, "FeatureStore"] = {}
 
 
 class FeatureStore:
@@ -110,6 +118,10 @@ class FeatureStore:
             self._touched = 0
         return features
 
+    def name_of(self, item_id: str) -> str:
+        """The text by which `read_features` finds the item."""
+        return f"{self.folder}{_MARK}{item_id}"
+
     def _matrix(self) -> NDArray[Any]:
         # Mapped at the first read, so that a worker of a data loader maps the file itself.
         if self._map is None:
@@ -175,6 +187,10 @@ class NumpyStore:
             )
         return features.astype(np.float32)
 
+    def name_of(self, item_id: str) -> str:
+        """The text by which `read_features` finds the item."""
+        return str(self._paths[item_id])
+
 
 def open_features(folder: str | Path) -> FeatureStore | NumpyStore:
     """The features of a folder, whichever of the two layouts it has.
@@ -183,6 +199,79 @@ def open_features(folder: str | Path) -> FeatureStore | NumpyStore:
         ValueError: as `FeatureStore` or `NumpyStore`.
     """
     return FeatureStore(folder) if (Path(folder) / "feature.bin").is_file() else NumpyStore(folder)
+
+
+def attach_features(rows: Rows, folder: str | Path) -> tuple[Rows, MissingReport]:
+    """Join rows with features of frames by id; rows without are left out and reported.
+
+    Args:
+        rows: a split or all splits, with `video_id` (or `image_id`).
+        folder: a store of either layout. It is not read here, only looked through.
+
+    Returns:
+        The rows that have features, with their place in the column `features`; and the report: "no features", and "a
+        frame without features" for items that stay in spite of it.
+
+    Raises:
+        ValueError: the store is malformed, or has features of not one row.
+    """
+    store = open_features(folder)
+    if isinstance(store, FeatureStore):
+        _STORES[str(store.folder)] = store  # in place of what lay in this folder before
+    splits = rows if isinstance(rows, Mapping) else {str(rows.split or "unnamed"): rows}
+    id_column = find_id_column(next(iter(splits.values())).column_names)
+    source = _NamedFeatures(store)
+    joined, missing = attach_found(rows, lambda split: source, id_column, NO_FEATURES, name_column=id_column)
+    partial = {item for found in store.missing.ids.get(NO_FRAME, {}).values() for item in found}
+    for name, split in splits.items() if partial else ():
+        for item in split[id_column]:
+            if item in partial:
+                missing.add(NO_FRAME, name, item)
+    return joined, missing
+
+
+class _NamedFeatures:
+    """A store as `attach_found` looks things up."""
+
+    def __init__(self, store: FeatureStore | NumpyStore) -> None:
+        self._store = store
+
+    def find(self, item_id: str) -> str | None:
+        return self._store.name_of(item_id) if item_id in self._store else None
+
+    def column(self, found: list[str]) -> datasets.Dataset:
+        return datasets.Dataset.from_dict({FEATURES_COLUMN: found}, features=schema_features([FEATURES_COLUMN]))
+
+
+def read_features(cell: Any) -> NDArray[np.float32]:
+    """The features of a row.
+
+    Args:
+        cell: of the column `features`: a text as `attach_features` makes it, or the numbers.
+
+    Returns:
+        (num_frames, dim).
+
+    Raises:
+        ValueError: there is no such store, item or file, or the numbers have another form or are not finite.
+    """
+    if isinstance(cell, str) and not cell.endswith(".npy"):
+        folder, item_id = _split_name(cell)
+        if folder not in _STORES:
+            _STORES[folder] = FeatureStore(folder)
+        cell = _STORES[folder].frames_of(item_id)
+    return frame_features(cell, "features").numpy()
+
+
+def _split_name(name: str) -> tuple[str, str]:
+    """The folder and the id of `FOLDER#ID`; either may hold the mark, so that it is parted where there is a store."""
+    places = [place for place, letter in enumerate(name) if letter == _MARK]
+    folder = next((name[:place] for place in places if name[:place] in _STORES), None) or next(
+        (name[:place] for place in places if Path(name[:place], "feature.bin").is_file()), None
+    )
+    if folder is None:
+        raise ValueError(f"features must be FOLDER{_MARK}ID of a store or the path of a .npy file, got {name!r}.")
+    return folder, name[len(folder) + 1 :]
 
 
 def report_features(splits: Mapping[str, datasets.Dataset], folder: str | Path, missing: MissingReport) -> None:
@@ -250,17 +339,5 @@ def _first_double(names: NDArray[np.bytes_]) -> str:
 
 
 def _read_numpy(path: Path) -> NDArray[Any]:
-    """The array of a file as (num_frames, dim), not yet read from disk."""
     check_name(path.stem, source=str(path))
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError, SyntaxError, TypeError, OverflowError, tokenize.TokenError) as error:
-        raise ValueError(f"{path} is not a readable .npy file ({error}); extract its features again.") from error
-    if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
-        raise ValueError(f"{path} must hold one array of floats, got {getattr(array, 'dtype', type(array).__name__)}.")
-    if array.ndim == 3 and array.shape[0] == 1:
-        array = array[0]
-    array = array[None] if array.ndim == 1 else array
-    if array.ndim != 2 or 0 in array.shape:
-        raise ValueError(f"{path} must hold (num_frames, dim), got {array.shape}.")
-    return array
+    return read_numpy(path)
