@@ -1,11 +1,12 @@
-"""Turn a checkpoint of the released LECCR code (`.pth`, image form) into a model folder of this library.
+"""Turn a checkpoint of the released LECCR code (`.pth`, image or video form) into a model folder of this library.
 
     leccr convert_checkpoint --checkpoint checkpoint_best.pth --out models/leccr-multi30k-de
 
 The file is read without running anything in it. Each of its weights is converted, or dropped because the released
-code never reads it; a missing, unknown or mis-shaped one is an error, and then nothing is written. Sizes are read off
-the weights; the text tower gives its tokenizer and its number of attention heads. Prints a report as JSON: the sizes,
-what was dropped and why, and the sha256 of the file. `leccr push_model` sends the folder to the Hub.
+code never reads it; a missing, unknown or mis-shaped one is an error, and then nothing is written. Form and sizes are
+read off the weights; the text tower gives its tokenizer and its number of attention heads. A model of the video form
+reads frame features. Prints a report as JSON: the form, the sizes, what was dropped and why, and the sha256 of the
+file. `leccr push_model` sends the folder to the Hub.
 """
 
 import argparse
@@ -59,7 +60,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--vision-heads",
         type=int,
         metavar="N",
-        help="attention heads of the vision tower (default: one for each 64 channels, as in CLIP)",
+        help="attention heads of the vision tower, image form alone (default: one for each 64 channels, as in CLIP)",
     )
     parser.add_argument(
         "--languages",
@@ -102,6 +103,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "checkpoint": name,
         "sha256": sha256,
         "out": options.out,
+        "form": sizes.form,
         "sizes": asdict(sizes),
         "converted": len(state) - len(dropped),
         "dropped": _by_reason(dropped),
@@ -125,6 +127,8 @@ def load_text_tower(name: str) -> tuple[PreTrainedConfig, PreTrainedTokenizerBas
 def official_processor(sizes: OfficialSizes, tokenizer: PreTrainedTokenizerBase) -> LeccrProcessor:
     """The preprocessing of the released code at test time: square pictures, cleaned captions of at most 30 words.
 
+    Frame features pass through whole; the video form never reads pictures.
+
     Raises:
         ValueError: the tokenizer has tokens that the checkpoint has no embedding for.
     """
@@ -133,10 +137,13 @@ def official_processor(sizes: OfficialSizes, tokenizer: PreTrainedTokenizerBase)
             f"the tokenizer of the text tower has {len(tokenizer)} tokens and the checkpoint embeds "
             f"{sizes.vocab_size}; name the text tower that it was trained from."
         )
-    side = {"height": sizes.image_size, "width": sizes.image_size}
+    sizes_of_pictures = {}
+    if sizes.vision is not None:
+        side = {"height": sizes.vision.image_size, "width": sizes.vision.image_size}
+        sizes_of_pictures = {"size": side, "crop_size": side}
     return LeccrProcessor(
         # CLIP's own means and bicubic resize are the defaults; its centre crop is not part of the released code.
-        CLIPImageProcessorPil(size=side, crop_size=side, do_center_crop=False),
+        CLIPImageProcessorPil(do_center_crop=False, **sizes_of_pictures),
         tokenizer,
         max_length=min(DEFAULT_MAX_LENGTH, int(tokenizer.model_max_length), sizes.max_positions),
         clean_captions=True,

@@ -34,9 +34,10 @@ class FrameEncoder(nn.Module):
         """
         if self.has_positions:
             frame_states = frame_states + frame_positions(frame_states)
+        encoded = frame_states
         for layer in self.layers:
-            frame_states = layer(frame_states, frame_states, frame_mask)
-        return frame_states
+            encoded = layer(encoded, frame_states, frame_mask)  # all read the same memory, as those of slots do
+        return encoded
 
 
 def frame_positions(frame_states: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from transformers import CLIPVisionConfig, PreTrainedConfig
 
 from modeling_leccr.configuration_leccr import LeccrConfig
 
-# Parameters of the released image model that its forward never reads, and what they are.
+# Parameters of the released models that their forward never reads, and what they are.
 _DROPPED = (
     (
         r"clip_encoder\.(transformer\.|token_embedding\.|positional_embedding$|ln_final\.|text_projection$|logit_scale$)",
@@ -20,7 +21,10 @@ _DROPPED = (
     (r"text_encoder\.pooler\.", "pooler of the text tower, which nothing reads"),
     (r"text_encoder\.embeddings\.position_ids$", "row numbers, no weights"),
     (r"itm_head\.", "matching head, which nothing reads"),
-    (r"crossattn(_query|2)?\.layers\.\d+\.norm1\.", "first layer norm of each block, which nothing reads"),
+    (
+        r"(crossattn(_query|2)?|vid_encoder)\.layers\.\d+\.norm1\.",
+        "first layer norm of each block, which nothing reads",
+    ),
 )
 _RENAMED = (
     (r"^text_encoder\.", "text_model."),
@@ -32,6 +36,7 @@ _RENAMED = (
     (r"^cproj\.", "slot_vision_slots."),
     (r"^vproj\.", "slot_vision_patches."),
     (r"^crossattn_query\.", "semantic_slots."),
+    (r"^vid_encoder\.", "frame_encoder."),
     (r"^crossattn\.layers\.", "interaction.visual_layers."),
     (r"^crossattn2\.layers\.", "interaction.slot_layers."),
     (r"\.multihead_attn\.", "."),
@@ -54,7 +59,7 @@ _RENAMED = (
 
 _VISUAL = "clip_encoder.visual"
 _TEXT = "text_encoder"
-_VIDEO_KEYS = "vid_encoder."
+_FRAMES = "vid_encoder"
 _CLIP_HEAD_WIDTH = 64
 _MAX_NAMED = 3
 
@@ -62,14 +67,28 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
-class OfficialSizes:
-    """Every size of a released image model that its weights tell; numbers of attention heads are not among them."""
+class OfficialVisionSizes:
+    """Sizes of the vision tower of a released image model."""
 
     image_size: int
     patch_size: int
-    vision_width: int
-    vision_layers: int
-    vision_intermediate: int
+    width: int
+    layers: int
+    intermediate: int
+
+
+@dataclass(frozen=True)
+class OfficialSizes:
+    """Every size of a released model that its weights tell; numbers of attention heads are not among them.
+
+    Args:
+        vision: of the vision tower, which the video form does not have.
+        num_frame_layers: blocks over the frames, which the image form does not have.
+        slot_dim: width of the slots and of the visual tokens; in the video form, of the frame features.
+    """
+
+    vision: OfficialVisionSizes | None
+    num_frame_layers: int
     vocab_size: int
     max_positions: int
     type_vocab_size: int
@@ -82,6 +101,11 @@ class OfficialSizes:
     num_slot_layers: int
     num_interaction_layers: int
 
+    @property
+    def form(self) -> str:
+        """Which of the released models it is."""
+        return "video" if self.vision is None else "image"
+
 
 def drop_reason(key: str) -> str | None:
     """Why a weight of a released checkpoint is left out, or None for one that is converted."""
@@ -89,26 +113,18 @@ def drop_reason(key: str) -> str | None:
 
 
 def official_sizes(state: Mapping[str, Tensor]) -> OfficialSizes:
-    """Read the sizes of a released image model off its weights.
+    """Read the sizes of a released model off its weights; the blocks over frames tell that it is the video form.
 
     Raises:
-        ValueError: it is the video form, or a weight that tells a size is absent or has another number of axes.
+        ValueError: a weight that tells a size is absent or has another number of axes.
     """
-    if any(key.startswith(_VIDEO_KEYS) for key in state):
-        raise ValueError(
-            f"this is the video form of the model (keys {_VIDEO_KEYS}*), which cannot be converted yet; "
-            f"give a checkpoint of the image form."
-        )
-    vision_width, _, patch_size, _ = _shape(state, f"{_VISUAL}.conv1.weight", 4)
+    has_frames = any(key.startswith(f"{_FRAMES}.") for key in state)
+    vision = None if has_frames else _vision_sizes(state)
     vocab_size, text_width = _shape(state, f"{_TEXT}.embeddings.word_embeddings.weight", 2)
-    num_positions, _ = _shape(state, f"{_VISUAL}.positional_embedding", 2)
     num_slots, _, slot_dim = _shape(state, "queries", 3)
     return OfficialSizes(
-        image_size=patch_size * max(math.isqrt(num_positions - 1), 1),
-        patch_size=patch_size,
-        vision_width=vision_width,
-        vision_layers=_num_layers(state, f"{_VISUAL}.transformer.resblocks"),
-        vision_intermediate=_shape(state, f"{_VISUAL}.transformer.resblocks.0.mlp.c_fc.weight", 2)[0],
+        vision=vision,
+        num_frame_layers=_num_layers(state, f"{_FRAMES}.layers") if has_frames else 0,
         vocab_size=vocab_size,
         max_positions=_shape(state, f"{_TEXT}.embeddings.position_embeddings.weight", 2)[0],
         type_vocab_size=_shape(state, f"{_TEXT}.embeddings.token_type_embeddings.weight", 2)[0],
@@ -123,9 +139,21 @@ def official_sizes(state: Mapping[str, Tensor]) -> OfficialSizes:
     )
 
 
+def _vision_sizes(state: Mapping[str, Tensor]) -> OfficialVisionSizes:
+    width, _, patch_size, _ = _shape(state, f"{_VISUAL}.conv1.weight", 4)
+    num_positions, _ = _shape(state, f"{_VISUAL}.positional_embedding", 2)
+    return OfficialVisionSizes(
+        image_size=patch_size * max(math.isqrt(num_positions - 1), 1),
+        patch_size=patch_size,
+        width=width,
+        layers=_num_layers(state, f"{_VISUAL}.transformer.resblocks"),
+        intermediate=_shape(state, f"{_VISUAL}.transformer.resblocks.0.mlp.c_fc.weight", 2)[0],
+    )
+
+
 def _shape(state: Mapping[str, Tensor], key: str, num_axes: int) -> tuple[int, ...]:
     if key not in state:
-        raise ValueError(f"key {key!r} is missing, so this is no complete checkpoint of the image form.")
+        raise ValueError(f"key {key!r} is missing, so this is no complete checkpoint of the image or the video form.")
     shape = tuple(state[key].shape)
     if len(shape) != num_axes or 0 in shape:
         raise ValueError(f"key {key!r} must have {num_axes} axes, none of them empty, got the shape {shape}.")
@@ -159,8 +187,8 @@ def check_official_state(state: Mapping[str, Tensor], sizes: OfficialSizes) -> N
     found = [f"{len(keys)} {kind} ({_listed(keys)})" for kind, keys in problems.items() if keys]
     if found:
         raise ValueError(
-            f"its keys are not those of the image form: {'; '.join(found)}. Give an unchanged checkpoint of the "
-            f"released image code."
+            f"its keys are not those of the {sizes.form} form: {'; '.join(found)}. Give an unchanged checkpoint of "
+            f"the released {sizes.form} code."
         )
     if not state["temp"] > 0:
         raise ValueError(f"key 'temp' is a temperature and must be above 0, got {float(state['temp'])}.")
@@ -171,13 +199,14 @@ def _listed(keys: list[str]) -> str:
 
 
 def official_shapes(sizes: OfficialSizes) -> Shapes:
-    """Names and shapes of all weights that a released image model of these sizes reads."""
+    """Names and shapes of all weights that a released model of these sizes reads."""
     width, embed_dim, text_width = sizes.slot_dim, sizes.embed_dim, sizes.text_width
     shapes: Shapes = {"queries": (sizes.num_slots, 1, width), "temp": ()}
     shapes |= _linear("caption_proj", width, text_width) | _linear("caption_proj1", embed_dim, width)
     shapes |= _linear("cproj", width, width) | _linear("vproj", width, width)
     shapes |= _linear("text_proj", embed_dim, text_width) | _linear("vision_proj", embed_dim, width)
     depths = {
+        _FRAMES: sizes.num_frame_layers,
         "crossattn_query": sizes.num_slot_layers,
         "crossattn": sizes.num_interaction_layers,
         "crossattn2": sizes.num_interaction_layers,
@@ -185,19 +214,20 @@ def official_shapes(sizes: OfficialSizes) -> Shapes:
     for block in (f"{name}.layers.{layer}" for name, depth in depths.items() for layer in range(depth)):
         shapes |= _attention(f"{block}.multihead_attn", width) | _norm(f"{block}.norm2", width)
         shapes |= _linear(f"{block}.linear1", width, width) | _linear(f"{block}.linear2", width, width)
-    return shapes | _vision_shapes(sizes) | _text_shapes(sizes)
+    vision_shapes = {} if sizes.vision is None else _vision_shapes(sizes.vision, width)
+    return shapes | vision_shapes | _text_shapes(sizes)
 
 
-def _vision_shapes(sizes: OfficialSizes) -> Shapes:
-    width, inner, patch = sizes.vision_width, sizes.vision_intermediate, sizes.patch_size
+def _vision_shapes(sizes: OfficialVisionSizes, slot_dim: int) -> Shapes:
+    width, inner, patch = sizes.width, sizes.intermediate, sizes.patch_size
     shapes: Shapes = {
         f"{_VISUAL}.class_embedding": (width,),
         f"{_VISUAL}.positional_embedding": (1 + (sizes.image_size // patch) ** 2, width),
         f"{_VISUAL}.conv1.weight": (width, 3, patch, patch),
-        f"{_VISUAL}.proj": (width, sizes.slot_dim),
+        f"{_VISUAL}.proj": (width, slot_dim),
     }
     shapes |= _norm(f"{_VISUAL}.ln_pre", width) | _norm(f"{_VISUAL}.ln_post", width)
-    for block in (f"{_VISUAL}.transformer.resblocks.{layer}" for layer in range(sizes.vision_layers)):
+    for block in (f"{_VISUAL}.transformer.resblocks.{layer}" for layer in range(sizes.layers)):
         shapes |= _attention(f"{block}.attn", width) | _norm(f"{block}.ln_1", width) | _norm(f"{block}.ln_2", width)
         shapes |= _linear(f"{block}.mlp.c_fc", inner, width) | _linear(f"{block}.mlp.c_proj", width, inner)
     return shapes
@@ -243,7 +273,8 @@ def official_config(
         vision_heads: attention heads of the vision tower. None takes one for each 64 channels, as all CLIP models do.
 
     Raises:
-        ValueError: `text_config` belongs to another tower, or the width is no multiple of `vision_heads`.
+        ValueError: `text_config` belongs to another tower, the width is no multiple of `vision_heads`, or the video
+            form, which has no vision tower, was given some.
     """
     fields = {
         "vocab_size": sizes.vocab_size,
@@ -263,23 +294,19 @@ def official_config(
             f"the text tower is not the one that the checkpoint was trained with: it has {', '.join(other)}; "
             f"name the right one."
         )
-    heads = max(sizes.vision_width // _CLIP_HEAD_WIDTH, 1) if vision_heads is None else vision_heads
-    if heads < 1 or sizes.vision_width % heads:
+    visual: dict[str, Any]
+    if sizes.vision is not None:
+        visual = {"vision_config": _vision_config(sizes.vision, sizes.slot_dim, vision_heads)}
+    elif vision_heads is None:
+        visual = {"vision_input": "features", "feature_dim": sizes.slot_dim}
+        visual["num_frame_layers"] = sizes.num_frame_layers
+    else:
         raise ValueError(
-            f"the width {sizes.vision_width} of the vision tower must be a multiple of its number of heads, got "
-            f"{heads}; give the number that it was trained with."
+            f"the video form reads frame features and has no vision tower, got {vision_heads} attention heads for it; "
+            f"leave them out."
         )
-    vision_config = CLIPVisionConfig(
-        hidden_size=sizes.vision_width,
-        intermediate_size=sizes.vision_intermediate,
-        num_hidden_layers=sizes.vision_layers,
-        num_attention_heads=heads,
-        image_size=sizes.image_size,
-        patch_size=sizes.patch_size,
-        projection_dim=sizes.slot_dim,
-    )
     return LeccrConfig.official(
-        vision_config=vision_config,
+        **visual,
         text_config=text_config,
         slot_dim=sizes.slot_dim,
         embed_dim=sizes.embed_dim,
@@ -289,8 +316,26 @@ def official_config(
     )
 
 
+def _vision_config(sizes: OfficialVisionSizes, slot_dim: int, heads: int | None) -> CLIPVisionConfig:
+    heads = max(sizes.width // _CLIP_HEAD_WIDTH, 1) if heads is None else heads
+    if heads < 1 or sizes.width % heads:
+        raise ValueError(
+            f"the width {sizes.width} of the vision tower must be a multiple of its number of heads, got {heads}; "
+            f"give the number that it was trained with."
+        )
+    return CLIPVisionConfig(
+        hidden_size=sizes.width,
+        intermediate_size=sizes.intermediate,
+        num_hidden_layers=sizes.layers,
+        num_attention_heads=heads,
+        image_size=sizes.image_size,
+        patch_size=sizes.patch_size,
+        projection_dim=slot_dim,
+    )
+
+
 def convert_official_state(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """Rename, split and reshape the weights of a released image checkpoint.
+    """Rename, split and reshape the weights of a released checkpoint.
 
     Args:
         state: the checkpoint's `["model"]`.

@@ -215,13 +215,16 @@ class TwoStreamModel(TextStreamModel):
             tokens, layers = self._tower_tokens(visual, **asked)
             return self.visual_projection(tokens), None, layers
         mask = visual.new_ones(visual.shape[:2], dtype=torch.long) if frame_mask is None else frame_mask
-        states, layers = visual.to(self.image_projection.weight.dtype), {}
+        real = mask.bool()
         if config.vision_input == "frames":
             # Padding does not go through the tower: it would take time, and move the statistics of a batch norm.
-            real = mask.bool()
             tokens, layers = self._tower_tokens(visual[real], **asked)
             pooled = tokens[:, 0] if config.image_pooling == "cls" else tokens.mean(dim=1)
             states = pooled.new_zeros(*mask.shape, pooled.shape[-1]).index_put((real,), pooled)
+        else:
+            # Whatever the padding holds: a NaN would reach the other frames even at a weight of zero.
+            visual = visual.masked_fill(~real.unsqueeze(-1), 0)
+            states, layers = visual.to(self.image_projection.weight.dtype), {}
         if config.project_features:
             states = self.visual_projection(states)
         return self.frame_encoder(states, mask), mask, layers

@@ -1,4 +1,4 @@
-"""Write a folder of the form of tests/golden from a slow reference of the released image model, with other sizes.
+"""Write a folder of the form of tests/golden from a slow reference of the released models, with other sizes.
 
 `python -m tests.make_golden FOLDER --seed 1`
 
@@ -31,6 +31,8 @@ GEOMETRY = {
     "t_inter": 56,
     "t_maxpos": 30,
 }
+VIDEO = {"width": 32, "layer": 2, "lens": [5, 2, 9, 1, 9, 4, 7]}  # of the frame features
+FORMS = ("image", "video")
 SETTINGS = {
     "weight_caption_loss": 0.2,
     "num_queries": 3,
@@ -46,14 +48,18 @@ IMAGE_IDS = [4, 2, 4, 11, 0, 2, 5]
 LENGTHS = {"s": [5, 9, 3, 6, 8, 4, 7], "t": [6, 4, 10, 3, 5, 9, 8], "d": [12, 25, 9, 16, 5, 20, 11]}
 NUM_EVAL_ITEMS = 6
 CAPTIONS_PER_IMAGE = 3
-NUM_HEADS = 8  # of the blocks between slots and visual tokens
+NUM_HEADS = 8  # of the blocks over frames and between slots and visual tokens
+GLOBAL_WEIGHTS = {"": 0.9, "_alpha0.0": 0.0, "_alpha0.5": 0.5, "_alpha1.0": 1.0}  # of the video evaluation
 
 State = dict[str, Tensor]
 
 
-def random_state(geometry: dict[str, int], settings: dict[str, Any], generator: torch.Generator) -> State:
+def random_state(form: str, generator: torch.Generator) -> State:
     """Random weights under the names of a released checkpoint, those that nothing reads included."""
-    shapes = {**_vision_shapes(geometry), **_text_shapes(geometry), **_slot_shapes(geometry, settings)}
+    is_video = form == "video"
+    visual = _stack_shapes("vid_encoder", VIDEO["layer"], VIDEO["width"]) if is_video else _vision_shapes(GEOMETRY)
+    width = VIDEO["width"] if is_video else GEOMETRY["clip_embed"]
+    shapes = {**visual, **_text_shapes(GEOMETRY), **_slot_shapes(width, SETTINGS)}
     state = {}
     for name, shape in shapes.items():
         is_table = "embedding" in name or name == "queries"
@@ -61,7 +67,7 @@ def random_state(geometry: dict[str, int], settings: dict[str, Any], generator: 
         values = torch.randn(shape, generator=generator) * spread
         is_norm = any(part in name for part in ("ln_", "LayerNorm", "norm")) and name.endswith("weight")
         state[name] = 1 + values / 5 if is_norm else values
-    state["temp"] = torch.tensor(settings["temp"])
+    state["temp"] = torch.tensor(SETTINGS["temp"])
     return state
 
 
@@ -118,21 +124,26 @@ def _text_shapes(geometry: dict[str, int]) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _slot_shapes(geometry: dict[str, int], settings: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    width, embed_dim = geometry["clip_embed"], settings["embed_dim"]
+def _slot_shapes(width: int, settings: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    text_width, embed_dim = GEOMETRY["t_width"], settings["embed_dim"]
     shapes: dict[str, tuple[int, ...]] = {"queries": (settings["num_queries"], 1, width)}
-    shapes |= _affine("caption_proj", width, geometry["t_width"]) | _affine("caption_proj1", embed_dim, width)
+    shapes |= _affine("caption_proj", width, text_width) | _affine("caption_proj1", embed_dim, width)
     shapes |= _affine("cproj", width, width) | _affine("vproj", width, width)
-    shapes |= _affine("text_proj", embed_dim, geometry["t_width"]) | _affine("vision_proj", embed_dim, width)
+    shapes |= _affine("text_proj", embed_dim, text_width) | _affine("vision_proj", embed_dim, width)
     shapes |= _affine("itm_head.0", 6, width)
     interaction = settings["caption_interaction_layer"]
     depths = {"crossattn_query": settings["caption_ca_layer"], "crossattn": interaction, "crossattn2": interaction}
     for name, depth in depths.items():
-        for layer in range(depth):
-            block = f"{name}.layers.{layer}"
-            shapes |= _attention(f"{block}.multihead_attn", width)
-            shapes |= _affine(f"{block}.linear1", width, width) | _affine(f"{block}.linear2", width, width)
-            shapes |= _norm(f"{block}.norm1", width) | _norm(f"{block}.norm2", width)
+        shapes |= _stack_shapes(name, depth, width)
+    return shapes
+
+
+def _stack_shapes(name: str, depth: int, width: int) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {}
+    for block in (f"{name}.layers.{layer}" for layer in range(depth)):
+        shapes |= _attention(f"{block}.multihead_attn", width)
+        shapes |= _affine(f"{block}.linear1", width, width) | _affine(f"{block}.linear2", width, width)
+        shapes |= _norm(f"{block}.norm1", width) | _norm(f"{block}.norm2", width)
     return shapes
 
 
@@ -227,22 +238,37 @@ def _unit(values: Tensor, dim: int = -1) -> Tensor:
     return values / values.square().sum(dim=dim, keepdim=True).sqrt()
 
 
-def embed_items(state: State, images: Tensor, ids: Tensor, mask: Tensor, geometry: dict[str, int]) -> State:
-    """All stages from pictures and descriptions to image and slot embeddings, under the names of the golden files."""
+def embed_items(state: State, inputs: State, form: str) -> State:
+    """All stages from pictures or videos with descriptions to item and slot embeddings, named as in the golden files.
+
+    Args:
+        inputs: `image`, or `video` and `video_mask`; `d_ids`, `d_mask`.
+    """
     stages: State = {}
-    visual = stages["vision_tokens"] = vision_tokens(state, images, geometry["patch"])
-    stages["vision_atts"] = torch.ones(visual.shape[:2], dtype=torch.long)
+    if form == "video":
+        frames, padding = inputs["video"].transpose(0, 1), inputs["video_mask"] == 0
+        visual = _cross_attention(state, "vid_encoder", frames, frames, padding, stages).transpose(0, 1)
+        stages["vision_atts"] = padding
+    else:
+        padding, visual = None, vision_tokens(state, inputs["image"], GEOMETRY["patch"])
+        stages["vision_atts"] = torch.ones(visual.shape[:2], dtype=torch.long)
+    stages["vision_tokens"] = visual
     with torch.no_grad():
-        stages["description_tokens"] = text_tokens(state, ids, mask, geometry["t_heads"])
-    memory = stages["inner.caption_proj"] = _project(state, "caption_proj", stages["description_tokens"])
-    queries = state["queries"].expand(-1, len(images), -1)
-    slots = _cross_attention(state, "crossattn_query", queries, memory.transpose(0, 1), mask == 0, stages)
+        tokens = text_tokens(state, inputs["d_ids"], inputs["d_mask"], GEOMETRY["t_heads"])
+    stages["description_tokens"] = tokens
+    memory = stages["inner.caption_proj"] = _project(state, "caption_proj", tokens)
+    queries = state["queries"].expand(-1, len(visual), -1)
+    slots = _cross_attention(state, "crossattn_query", queries, memory.transpose(0, 1), inputs["d_mask"] == 0, stages)
     stages["slots_before"] = slots
     visual = visual.transpose(0, 1)
     enhanced = _cross_attention(state, "crossattn", visual, slots, None, stages)
     stages["enhanced_vision_tokens_NBD"] = enhanced
-    stages["slots_after"] = _cross_attention(state, "crossattn2", slots, visual, None, stages)
-    stages["image_feat"] = _unit(_project(state, "vision_proj", enhanced[0]))
+    stages["slots_after"] = _cross_attention(state, "crossattn2", slots, visual, padding, stages)
+    pooled = enhanced[0]
+    if padding is not None:
+        rows = zip(enhanced.unbind(dim=1), padding, strict=True)
+        pooled = torch.stack([frames[~padded].mean(dim=0) for frames, padded in rows])
+    stages["image_feat"] = _unit(_project(state, "vision_proj", pooled))
     stages["slot_embeds"] = _project(state, "caption_proj1", stages["slots_after"])
     return stages
 
@@ -297,13 +323,13 @@ def objectives(state: State, stages: State, image_ids: Tensor, settings: dict[st
     return out
 
 
-def forward(state: State, inputs: State, geometry: dict[str, int], settings: dict[str, Any]) -> State:
+def forward(state: State, inputs: State, form: str) -> State:
     """Everything from a batch to the total."""
-    stages = embed_items(state, inputs["image"], inputs["d_ids"], inputs["d_mask"], geometry)
+    stages = embed_items(state, inputs, form)
     for half in ("s", "t"):
-        states, embeds = embed_texts(state, inputs[f"{half}_ids"], inputs[f"{half}_mask"], geometry["t_heads"])
+        states, embeds = embed_texts(state, inputs[f"{half}_ids"], inputs[f"{half}_mask"], GEOMETRY["t_heads"])
         stages |= {f"text_tokens_{half}": states, f"text_feat_{half}": embeds}
-    return {**stages, **objectives(state, stages, inputs["idx"], settings)}
+    return {**stages, **objectives(state, stages, inputs["idx"], SETTINGS)}
 
 
 def resize_bicubic(grid: np.ndarray, size: int) -> np.ndarray:
@@ -333,24 +359,36 @@ def _save(folder: Path, name: str, tensors: State) -> None:
     save_file({key: value.contiguous().clone() for key, value in values.items()}, folder / f"{name}.safetensors")
 
 
-def _write_parity(folder: Path, state: State, inputs: State) -> None:
+def _random_videos(lengths: list[int], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Frame features padded with zeros, as the released loader pads them, and the mask."""
+    mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    features = torch.randn(*mask.shape, VIDEO["width"], generator=generator)
+    return features * mask[..., None], mask
+
+
+def _write_parity(folder: Path, form: str, state: State, inputs: State) -> None:
     """Stages, losses and gradients with the slot queries as they are, and with zeros."""
+    doubled = {name: value.double() if value.is_floating_point() else value for name, value in inputs.items()}
     for suffix in ("", "_zeroq"):
         weights = {name: value.double().requires_grad_() for name, value in state.items()}
         if suffix:
             weights["queries"] = torch.zeros_like(weights["queries"], requires_grad=True)
-        expected = forward(weights, {**inputs, "image": inputs["image"].double()}, GEOMETRY, SETTINGS)
+        expected = forward(weights, doubled, form)
         expected["out.total"].backward()
-        _save(folder, f"image_expected{suffix}", expected)
+        _save(folder, f"{form}_expected{suffix}", expected)
         grads = {name: value.grad for name, value in weights.items() if value.grad is not None}
-        _save(folder, f"image_grads{suffix}", grads)
+        _save(folder, f"{form}_grads{suffix}", grads)
     without_grad = [name for name in state if name not in grads]
-    (folder / "image_params_without_grad.json").write_text(json.dumps(without_grad))
+    (folder / f"{form}_params_without_grad.json").write_text(json.dumps(without_grad))
 
 
-def _write_evaluation(folder: Path, state: State, generator: torch.Generator) -> None:
-    """Scores of items against one caption each and several each, by the image embedding alone, and their recalls."""
-    weights = {name: value.double() for name, value in state.items()}
+def _write_evaluation(folder: Path, states: dict[str, State], generator: torch.Generator) -> None:
+    """Scores of items against one caption each and several each, and their recalls.
+
+    Pictures are ranked by their embedding alone, videos by the sum of both levels, each stretched to [-1, 0] over the
+    whole matrix.
+    """
+    weights = {form: {name: value.double() for name, value in state.items()} for form, state in states.items()}
     images = torch.randn(NUM_EVAL_ITEMS, 3, GEOMETRY["image_res"], GEOMETRY["image_res"], generator=generator)
     texts: dict[str, Any] = {"captions_per_image": CAPTIONS_PER_IMAGE}
     encoded = {}
@@ -363,12 +401,22 @@ def _write_evaluation(folder: Path, state: State, generator: torch.Generator) ->
         ids, mask = encoded[name] = _random_texts(lengths, GEOMETRY["vocab"], generator)
         rows = zip(ids.tolist(), mask.sum(dim=1).tolist(), strict=True)
         texts[name] = [" ".join(map(str, row[:length])) for row, length in rows]
-    items = embed_items(weights, images.double(), *encoded["descriptions"], GEOMETRY)["image_feat"]
-    tensors = {"eval.images": images}
+    videos, video_mask = _random_videos(VIDEO["lens"][:NUM_EVAL_ITEMS], generator)
+    tensors = {"eval.images": images, "eval.videos": videos, "eval.video_mask": video_mask}
+    inputs = {"image": images.double(), "video": videos.double(), "video_mask": video_mask}
+    inputs["d_ids"], inputs["d_mask"] = encoded["descriptions"]
+    items = embed_items(weights["image"], inputs, "image")["image_feat"]
     for kind in ("one", "many"):
-        embeds = embed_texts(weights, *encoded[f"captions_{kind}"], GEOMETRY["t_heads"])[1]
+        embeds = embed_texts(weights["image"], *encoded[f"captions_{kind}"], GEOMETRY["t_heads"])[1]
         scores = tensors[f"eval.image_scores_i2t_{kind}"] = items @ embeds.T
         texts[f"image_metrics_{kind}"] = _recalls(scores, len(embeds) // NUM_EVAL_ITEMS)
+    stages = embed_items(weights["video"], inputs, "video")
+    embeds = embed_texts(weights["video"], *encoded["captions_one"], GEOMETRY["t_heads"])[1]
+    whole = _stretch(stages["image_feat"] @ embeds.T)
+    parts = _stretch(torch.einsum("kid,td->kit", stages["slot_embeds"], embeds).amax(dim=0))
+    for name, share in GLOBAL_WEIGHTS.items():
+        tensors[f"eval.video_scores_i2t_one{name}"] = share * whole + (1 - share) * parts - 1
+    texts["video_metrics_one"] = _recalls(tensors["eval.video_scores_i2t_one"], 1)
     _save(folder, "eval", tensors)
     (folder / "eval.json").write_text(json.dumps(texts))
 
@@ -401,20 +449,22 @@ def _write_schedules(folder: Path, peak: float = 1e-5) -> None:
 
 
 def write_golden(folder: Path, seed: int = 1) -> None:
-    """Fill a folder with the image half of the golden files."""
+    """Fill a folder with all golden files but those of the metrics and of the caption cleaning."""
     folder.mkdir(parents=True, exist_ok=True)
     generator = torch.Generator().manual_seed(seed)
-    config = {"seed": seed, "B": len(IMAGE_IDS), "idx": IMAGE_IDS, "geom": GEOMETRY, "cfg": SETTINGS}
+    config = {"seed": seed, "B": len(IMAGE_IDS), "idx": IMAGE_IDS, "geom": GEOMETRY, "vid": VIDEO, "cfg": SETTINGS}
     (folder / "config.json").write_text(json.dumps(config | {f"len_{half}": row for half, row in LENGTHS.items()}))
-    state = random_state(GEOMETRY, SETTINGS, generator)
+    states = {form: random_state(form, generator) for form in FORMS}
     size = GEOMETRY["image_res"]
     inputs = {"idx": torch.tensor(IMAGE_IDS), "image": torch.randn(len(IMAGE_IDS), 3, size, size, generator=generator)}
+    inputs["video"], inputs["video_mask"] = _random_videos(VIDEO["lens"], generator)
     for half, lengths in LENGTHS.items():
         inputs[f"{half}_ids"], inputs[f"{half}_mask"] = _random_texts(lengths, GEOMETRY["vocab"], generator)
-    _save(folder, "image_state", state)
     _save(folder, "inputs", inputs)
-    _write_parity(folder, state, inputs)
-    _write_evaluation(folder, state, generator)
+    for form, state in states.items():
+        _save(folder, f"{form}_state", state)
+        _write_parity(folder, form, state, inputs)
+    _write_evaluation(folder, states, generator)
     table = torch.randn(1 + 5**2, 12, generator=generator)
     grid = resize_bicubic(table[1:].double().numpy().reshape(5, 5, -1), 8).reshape(64, -1)
     _save(folder, "pos_embed", {"pos_embed_in": table, "pos_embed_out": torch.cat([table[:1], torch.tensor(grid)])})

@@ -28,7 +28,7 @@ from processing.processing_leccr import clean_caption
 from processing.tokenizer import train_tokenizer
 from reporting.markdown import plain
 from reporting.model_record import ModelRecord
-from tests.make_golden import write_golden
+from tests.make_golden import FORMS, write_golden
 from tests.test_golden_model import STATES, build_model, differences, read_json, run_golden_step, text_tower_config
 from tests.tiny import SENTENCES, tiny_image
 from tests.training_parts import weights_of
@@ -39,8 +39,14 @@ QUERY_WEIGHT = "text_encoder.encoder.layer.0.attention.self.query.weight"
 
 @pytest.fixture(scope="module")
 def state(golden_dir: Path) -> State:
-    """Weights under the official names."""
+    """Weights of the image form under the official names."""
     return load_file(golden_dir / "image_state.safetensors")
+
+
+@pytest.fixture(scope="module")
+def video_state(golden_dir: Path) -> State:
+    """The same of the video form."""
+    return load_file(golden_dir / "video_state.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -87,25 +93,26 @@ def save_checkpoint(state: State, path: Path, **entries: Any) -> Path:
     return path
 
 
+@pytest.mark.parametrize("form", FORMS[:1])
 @pytest.mark.parametrize("suffix", STATES)
 @pytest.mark.parametrize("other_sizes", [False, True])
 def test_golden_checkpoint_becomes_a_model_with_the_outputs_of_the_released_code(
-    golden_dir: Path, tmp_path: Path, suffix: str, other_sizes: bool
+    golden_dir: Path, tmp_path: Path, suffix: str, other_sizes: bool, form: str
 ):
     """The whole way through the file, the command and AutoModel: a weight in the wrong place changes some stage."""
     golden = golden_dir
     if other_sizes:
         golden = tmp_path / "golden"
         write_golden(golden, seed=1)
-    state = load_file(golden / "image_state.safetensors")
+    state = load_file(golden / f"{form}_state.safetensors")
     if suffix:
         state["queries"] = torch.zeros_like(state["queries"])
     checkpoint = save_checkpoint(state, tmp_path / "checkpoint.pth")
     tower = text_tower(golden, tmp_path / "tower")
     convert(checkpoint, tmp_path / "model", tower)
     model = AutoModel.from_pretrained(tmp_path / "model")
-    expected = load_file(golden / f"image_expected{suffix}.safetensors")
-    values = run_golden_step(model, golden).values
+    expected = load_file(golden / f"{form}_expected{suffix}.safetensors")
+    values = run_golden_step(model, golden, form).values
     assert sorted(set(expected) - set(values)) == []
     assert differences(values, expected) == {}
 
@@ -183,8 +190,10 @@ def test_the_card_says_that_the_weights_were_converted_and_from_what(converted, 
     assert ModelRecord.read(again) == ModelRecord.read(folder)
 
 
-def test_shapes_are_those_of_the_golden_checkpoint(state: State):
+@pytest.mark.parametrize("form", FORMS)
+def test_shapes_are_those_of_the_golden_checkpoint(golden_dir: Path, form: str):
     """The list of expected keys is what refusals go by; one that is too short lets a lost weight pass."""
+    state = load_file(golden_dir / f"{form}_state.safetensors")
     expected = official_shapes(official_sizes(state))
     dropped = {key for key in state if convert_checkpoint.drop_reason(key) is not None}
     assert expected == {key: tuple(value.shape) for key, value in state.items() if key not in dropped}
@@ -286,9 +295,9 @@ REFUSALS: dict[str, tuple[Callable[[State, Path], Any], str]] = {
     ),
     "temperature": (lambda s, p: save_checkpoint(s | {"temp": torch.tensor(0.0)}, p), "key 'temp' .* above 0"),
     "not_a_tensor": (lambda s, p: save_checkpoint(s | {"queries": [1.0]}, p), r"other values \(\['queries'\]\)"),
-    "video": (
+    "both_forms": (
         lambda s, p: save_checkpoint(s | {"vid_encoder.layers.0.norm2.bias": torch.ones(8)}, p),
-        r"this is the video form of the model",
+        r"not those of the video form: \d+ missing \(vid_encoder\..*unknown \(clip_encoder\.visual\.",
     ),
     "no_model": (lambda s, p: torch.save({"state_dict": s}, p), r"no weights under 'model'.*\['state_dict'\]"),
     "empty_model": (lambda s, p: save_checkpoint({}, p), "none at all"),
@@ -304,6 +313,37 @@ REFUSALS: dict[str, tuple[Callable[[State, Path], Any], str]] = {
     ),
     "absent": (lambda s, p: None, "there is no file"),
 }
+
+
+# The same of the video form.
+VIDEO_REFUSALS: dict[str, tuple[Callable[[State, Path], Any], str]] = {
+    "missing": (
+        lambda s, p: save_checkpoint(without(s, "vid_encoder.layers.0.linear1.bias"), p),
+        r"video form: 1 missing \(vid_encoder\.layers\.0\.linear1\.bias\)\. .*released video code",
+    ),
+    "misshaped": (
+        lambda s, p: save_checkpoint(s | {"vid_encoder.layers.0.norm2.bias": torch.ones(3)}, p),
+        r"1 of another shape \(vid_encoder\.layers\.0\.norm2\.bias is \(3,\) instead of \(\d+,\)\)",
+    ),
+    "unknown": (
+        lambda s, p: save_checkpoint(s | {"vid_proj.weight": torch.ones(1)}, p),
+        r"video form: 1 unknown \(vid_proj\.weight\)",
+    ),
+    "without_frames": (
+        lambda s, p: save_checkpoint({k: v for k, v in s.items() if not k.startswith("vid_encoder.")}, p),
+        r"'clip_encoder\.visual\.conv1\.weight' is missing, .* no complete checkpoint of the image or the video form",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", VIDEO_REFUSALS)
+def test_a_video_file_that_does_not_fit_is_refused_by_name(video_state: State, tower: str, tmp_path: Path, fault: str):
+    """As of the image form."""
+    make, message = VIDEO_REFUSALS[fault]
+    make(video_state, tmp_path / "checkpoint.pth")
+    with pytest.raises(ValueError, match=message):
+        convert(tmp_path / "checkpoint.pth", tmp_path / "model", tower)
+    assert not (tmp_path / "model").exists()
 
 
 @pytest.mark.parametrize("fault", REFUSALS)

@@ -1,11 +1,10 @@
-"""Parity with the released image model: every stage, logit matrix, loss and gradient.
+"""Parity with the released image and video models: every stage, logit matrix, loss and gradient.
 
 The folder is `golden_dir` (LECCR_GOLDEN, or tests/golden); the same comparisons run on a folder that make_golden.py
 writes with other sizes, so no size, seed or layer count of tests/golden is built in here.
 """
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,11 @@ from transformers import BertConfig, get_linear_schedule_with_warmup
 
 from modeling_leccr import LeccrModel, LeccrOutput, losses_leccr
 from modeling_leccr.losses_leccr import LeccrCriterion, LossConfig, MatchingBatch
-from modeling_leccr.matching_leccr import global_scores, slot_scores
+from modeling_leccr.matching_leccr import global_scores, min_max, slot_scores
 from modeling_leccr.official_checkpoint import convert_official_state, official_config, official_sizes
 from modeling_leccr.towers_leccr import resize_position_grid
 from retrieval import ranks_from_scores, recall_metrics
-from tests.make_golden import write_golden
+from tests.make_golden import FORMS, GLOBAL_WEIGHTS, write_golden
 
 ATOL = 2e-5
 GRADIENT_RTOL = 1e-4
@@ -57,7 +56,6 @@ class GoldenRun:
 
     model: LeccrModel
     values: dict[str, Tensor]
-    total: Tensor
 
 
 @pytest.fixture(scope="session", params=["released", "other_sizes"])
@@ -76,13 +74,19 @@ def suffix(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
+@pytest.fixture(scope="session", params=FORMS)
+def form(request: pytest.FixtureRequest) -> str:
+    """Which of the released models."""
+    return request.param
+
+
 @pytest.fixture(scope="session")
-def run(folder: Path, suffix: str) -> GoldenRun:
+def run(folder: Path, suffix: str, form: str) -> GoldenRun:
     """One step of our model, shared by the tests that look at its parts."""
-    model = build_model(folder)
+    model = build_model(folder, form)
     if suffix:
         nn.init.zeros_(model.semantic_slots.slot_queries)
-    return run_golden_step(model, folder)
+    return run_golden_step(model, folder, form)
 
 
 def read_json(folder: Path, name: str) -> Any:
@@ -102,9 +106,9 @@ def text_tower_config(folder: Path) -> BertConfig:
     )
 
 
-def build_model(folder: Path) -> LeccrModel:
-    """The official preset with the weights of image_state."""
-    official = load_file(folder / "image_state.safetensors")
+def build_model(folder: Path, form: str = "image") -> LeccrModel:
+    """The official preset with the weights of image_state or video_state."""
+    official = load_file(folder / f"{form}_state.safetensors")
     model = LeccrModel(official_config(official_sizes(official), text_tower_config(folder)))
     state, _ = convert_official_state(official)
     model.load_state_dict(state, strict=True)
@@ -124,17 +128,24 @@ def build_criterion(folder: Path) -> LeccrCriterion:
     )
 
 
-def run_golden_step(model: LeccrModel, folder: Path) -> GoldenRun:
+def item_inputs(inputs: dict[str, Tensor], form: str) -> dict[str, Tensor]:
+    """What `get_image_features` reads, of inputs.safetensors."""
+    descriptions = {"description_input_ids": inputs["d_ids"], "description_attention_mask": inputs["d_mask"]}
+    if form == "video":
+        return {"frame_features": inputs["video"], "frame_mask": inputs["video_mask"], **descriptions}
+    return {"pixel_values": inputs["image"], **descriptions}
+
+
+def run_golden_step(model: LeccrModel, folder: Path, form: str = "image") -> GoldenRun:
     criterion = build_criterion(folder)
     inputs = load_file(folder / "inputs.safetensors")
-    descriptions = {"description_input_ids": inputs["d_ids"], "description_attention_mask": inputs["d_mask"]}
+    items = item_inputs(inputs, form)
     output = model(
-        inputs["image"],
+        **items,
         source_input_ids=inputs["s_ids"],
         source_attention_mask=inputs["s_mask"],
         target_input_ids=inputs["t_ids"],
         target_attention_mask=inputs["t_mask"],
-        **descriptions,
     )
     batch = criterion.summarise(output, inputs["idx"])
     with pytest.MonkeyPatch.context() as patch:
@@ -143,10 +154,10 @@ def run_golden_step(model: LeccrModel, folder: Path) -> GoldenRun:
     total = criterion.total(terms)
     total.backward()
     with torch.no_grad():
-        values = stage_values(model, inputs, descriptions) | output_values(output) | logit_values(batch, output)
+        values = stage_values(model, inputs, items) | output_values(output) | logit_values(batch, output)
         values |= {"dstl.target": guidance["target"].exp(), "dstl.log_probs": guidance["input"]}
         values |= loss_values(criterion, batch, output, terms) | {"out.total": total}
-    return GoldenRun(model, {key: value.detach() for key, value in values.items()}, total)
+    return GoldenRun(model, {key: value.detach() for key, value in values.items()})
 
 
 def spy_on_guidance(patch: pytest.MonkeyPatch) -> dict[str, Tensor]:
@@ -162,27 +173,27 @@ def spy_on_guidance(patch: pytest.MonkeyPatch) -> dict[str, Tensor]:
     return seen
 
 
-def stage_values(model: LeccrModel, inputs: dict[str, Tensor], descriptions: dict[str, Tensor]) -> dict[str, Tensor]:
+def stage_values(model: LeccrModel, inputs: dict[str, Tensor], items: dict[str, Tensor]) -> dict[str, Tensor]:
     """Each stage and each inner layer; the interaction in full, where the model itself computes only the class row."""
     values: dict[str, Tensor] = {}
     texts = {"text_tokens_s": "s", "text_tokens_t": "t", "description_tokens": "d"}
     for name, half in texts.items():
         # The tower alone: the model may skip the padding, whose states nobody reads.
         values[name] = model.text_model(inputs[f"{half}_ids"], inputs[f"{half}_mask"]).last_hidden_state
-    features = model.get_image_features(inputs["image"], **descriptions)
+    features = model.get_image_features(**items)
     values["vision_tokens"] = features.last_hidden_state
     values["vision_atts"] = torch.ones(features.last_hidden_state.shape[:2], dtype=torch.long)
+    if features.patch_mask is not None:
+        values["vision_atts"] = features.patch_mask == 0  # there of the other polarity than for images
     values["slots_before"] = features.slots.transpose(0, 1)
-    recorded = dict(record_layers(model, inputs["image"], descriptions, features.slots))
-    enhanced, enhanced_slots = model.interaction(features.last_hidden_state, features.slots)
+    values |= record_layers(model, items)
+    enhanced, enhanced_slots = model.interaction(features.last_hidden_state, features.slots, features.patch_mask)
     values["enhanced_vision_tokens_NBD"] = enhanced.transpose(0, 1)
     values["slots_after"] = enhanced_slots.transpose(0, 1)
-    return values | recorded
+    return values
 
 
-def record_layers(
-    model: LeccrModel, images: Tensor, descriptions: dict[str, Tensor], slots: Tensor
-) -> Iterator[tuple[str, Tensor]]:
+def record_layers(model: LeccrModel, items: dict[str, Tensor]) -> dict[str, Tensor]:
     """Results of the inner layers, caught by hooks. The official code puts the sequence first."""
     recorded: dict[str, Tensor] = {}
     stacks = {
@@ -190,23 +201,22 @@ def record_layers(
         "crossattn": model.interaction.visual_layers,
         "crossattn2": model.interaction.slot_layers,
     }
+    if model.config.has_frames:
+        stacks["vid_encoder"] = model.frame_encoder.layers
     named = {f"inner.{name}.layer{i}": layer for name, layers in stacks.items() for i, layer in enumerate(layers)}
     named["inner.caption_proj"] = model.semantic_slots.description_projection
     hooks = [
         module.register_forward_hook(lambda _, __, result, name=name: recorded.__setitem__(name, result))
         for name, module in named.items()
     ]
-    patch_states = model.get_image_features(images, **descriptions).last_hidden_state
-    model.interaction(patch_states, slots)
+    features = model.get_image_features(**items)
+    model.interaction(features.last_hidden_state, features.slots, features.patch_mask)
     for hook in hooks:
         hook.remove()
-    for name, result in recorded.items():
-        if name == "inner.caption_proj":
-            mask = descriptions["description_attention_mask"][..., None]
-            yield "description_mask", mask
-            yield name, result * mask
-        else:
-            yield name, result.transpose(0, 1)
+    mask = items["description_attention_mask"][..., None]
+    projected = recorded.pop("inner.caption_proj")
+    layers = {name: result.transpose(0, 1) for name, result in recorded.items()}
+    return {"description_mask": mask, "inner.caption_proj": projected * mask, **layers}
 
 
 def output_values(output: LeccrOutput) -> dict[str, Tensor]:
@@ -280,18 +290,20 @@ def differences(ours: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[st
     return found
 
 
-def test_golden_stages_logits_and_losses_equal_the_released_model(run: GoldenRun, folder: Path, suffix: str) -> None:
+def test_golden_stages_logits_and_losses_equal_the_released_model(
+    run: GoldenRun, folder: Path, suffix: str, form: str
+) -> None:
     """The total alone misses tanh-GELU, another LayerNorm epsilon or a swapped pair of axes: each key is compared."""
-    expected = load_file(folder / f"image_expected{suffix}.safetensors")
+    expected = load_file(folder / f"{form}_expected{suffix}.safetensors")
     assert sorted(set(expected) - set(run.values)) == []
     assert differences(run.values, expected) == {}
 
 
-def test_golden_logits_and_losses_from_the_released_embeddings(folder: Path, suffix: str) -> None:
+def test_golden_logits_and_losses_from_the_released_embeddings(folder: Path, suffix: str, form: str) -> None:
     """Matching and losses alone, without the round-off of the towers: every matrix and scalar within ATOL."""
-    expected = load_file(folder / f"image_expected{suffix}.safetensors")
-    model, criterion = build_model(folder), build_criterion(folder)
-    image_ids = load_file(folder / "inputs.safetensors")["idx"]
+    expected = load_file(folder / f"{form}_expected{suffix}.safetensors")
+    model, criterion = build_model(folder, form), build_criterion(folder)
+    inputs = load_file(folder / "inputs.safetensors")
     with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
         slots = expected["slots_before"].transpose(0, 1)
         output = LeccrOutput(
@@ -303,8 +315,9 @@ def test_golden_logits_and_losses_from_the_released_embeddings(folder: Path, suf
             slots=slots,
             slot_states=model.slot_vision_slots(slots),
             patch_states=model.slot_vision_patches(expected["vision_tokens"]),
+            patch_mask=inputs["video_mask"] if form == "video" else None,
         )
-        batch = criterion.summarise(output, image_ids)
+        batch = criterion.summarise(output, inputs["idx"])
         guidance = spy_on_guidance(patch)
         terms = criterion(batch, output.logit_scale)
         values = logit_values(batch, output) | loss_values(criterion, batch, output, terms)
@@ -315,6 +328,7 @@ def test_golden_logits_and_losses_from_the_released_embeddings(folder: Path, suf
         torch.testing.assert_close(value.reshape(expected[key].shape), expected[key], atol=ATOL, rtol=0, msg=key)
 
 
+@pytest.mark.parametrize("form", ["image"], indirect=True)
 def test_golden_class_row_shortcut_gives_the_official_image_embedding(run: GoldenRun) -> None:
     """The model computes one row of the interaction; the row must be that of the full computation."""
     class_row = run.values["enhanced_vision_tokens_NBD"][0]
@@ -323,11 +337,11 @@ def test_golden_class_row_shortcut_gives_the_official_image_embedding(run: Golde
     torch.testing.assert_close(run.values["image_feat"], embeds, atol=ATOL, rtol=0)
 
 
-def test_golden_gradients_equal_the_released_model(run: GoldenRun, folder: Path, suffix: str) -> None:
+def test_golden_gradients_equal_the_released_model(run: GoldenRun, folder: Path, suffix: str, form: str) -> None:
     """Equal losses with a detached or doubled path train another model."""
     temperature = read_json(folder, "config.json")["cfg"]["temp"]
     ours, compared, differing = our_gradients(run.model), set(), {}
-    for name, gradient in load_file(folder / f"image_grads{suffix}.safetensors").items():
+    for name, gradient in load_file(folder / f"{form}_grads{suffix}.safetensors").items():
         # The key part of a stacked bias is round-off too; it is measured against the whole stack.
         scale = float(gradient.abs().max())
         for our_name, value in converted_gradient(name, gradient, temperature).items():
@@ -343,16 +357,16 @@ def test_golden_gradients_equal_the_released_model(run: GoldenRun, folder: Path,
     assert sorted(set(ours) - compared) == []
 
 
-def test_golden_parameters_without_gradient_are_exactly_those_that_conversion_drops(folder: Path) -> None:
+def test_golden_parameters_without_gradient_are_exactly_those_that_conversion_drops(folder: Path, form: str) -> None:
     """A dropped weight that mattered changes the model; a kept dead one stalls distributed training."""
-    _, dropped = convert_official_state(load_file(folder / "image_state.safetensors"))
-    assert dropped == sorted(read_json(folder, "image_params_without_grad.json"))
+    _, dropped = convert_official_state(load_file(folder / f"{form}_state.safetensors"))
+    assert dropped == sorted(read_json(folder, f"{form}_params_without_grad.json"))
 
 
-def test_golden_conversion_maps_every_weight_of_the_model_once(folder: Path) -> None:
+def test_golden_conversion_maps_every_weight_of_the_model_once(folder: Path, form: str) -> None:
     """A weight that no official name maps to would keep its random start."""
-    converted, _ = convert_official_state(load_file(folder / "image_state.safetensors"))
-    parameters = {name: tuple(parameter.shape) for name, parameter in build_model(folder).named_parameters()}
+    converted, _ = convert_official_state(load_file(folder / f"{form}_state.safetensors"))
+    parameters = {name: tuple(parameter.shape) for name, parameter in build_model(folder, form).named_parameters()}
     assert {name: tuple(value.shape) for name, value in converted.items()} == parameters
 
 
@@ -393,6 +407,23 @@ def test_golden_evaluation_scores_and_recalls(folder: Path, kind: str) -> None:
     for cutoff in (1, 5, 10):
         assert metrics[f"i2t_R@{cutoff}"] == pytest.approx(official[f"txt_r{cutoff}"])
         assert metrics[f"t2i_R@{cutoff}"] == pytest.approx(official[f"img_r{cutoff}"])
+
+
+def test_golden_evaluation_scores_of_videos(folder: Path) -> None:
+    """The released video script adds both levels, each stretched over the whole matrix, not a query's row of it."""
+    model, texts = build_model(folder, "video"), read_json(folder, "eval.json")
+    tensors = load_file(folder / "eval.safetensors")
+    ids, mask = pad_ids(texts["descriptions"])
+    with torch.no_grad():
+        items = model.get_image_features(
+            None, ids, mask, frame_features=tensors["eval.videos"], frame_mask=tensors["eval.video_mask"]
+        )
+        text_embeds = model.get_text_features(*pad_ids(texts["captions_one"])).pooler_output
+    whole = min_max(global_scores(items.pooler_output, text_embeds))
+    parts = min_max(slot_scores(items.slot_embeds, text_embeds))
+    for name, share in GLOBAL_WEIGHTS.items():
+        expected = tensors[f"eval.video_scores_i2t_one{name}"] + 1  # there the best score is 0
+        torch.testing.assert_close(share * whole + (1 - share) * parts, expected, atol=ATOL, rtol=0, msg=name)
 
 
 def test_golden_learning_rates_equal_the_linear_schedule(folder: Path) -> None:
