@@ -109,7 +109,8 @@ def _add_vatex(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace]
     _add_benchmark(parser, "the folder of the JSON files", media="clips")
     parser.add_argument("--features", metavar="FOLDER", help="I3D features, to report clips without")
     parser.add_argument("--test-ids", metavar="FILE", help="validation clips to test on, one id a line")
-    return _reading(read_vatex, "test_ids", "features", "clips", "check_counts")
+    parser.add_argument("--untrimmed", action="store_true", help="clips are whole videos, named after the YouTube id")
+    return _reading(read_vatex, "test_ids", "features", "clips", "untrimmed", "check_counts")
 
 
 def _add_release(parser: argparse.ArgumentParser, *, media: str) -> None:

@@ -188,6 +188,16 @@ def test_a_row_that_names_no_file_is_refused_by_its_line(tmp_path: Path):
         read_folder(tmp_path)
 
 
+def test_metadata_says_which_part_of_a_clip_counts(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """A clip with a minute of titles before the scene that its caption tells of."""
+    folder_of(tmp_path, "a.mp4", "b.mp4", "c.mp4", "d.jpg")
+    (tmp_path / "metadata.csv").write_text("file_name,caption_en,start,end\na.mp4,one,1.5,3\nb.mp4,two,,\n")
+    rows = read_folder(tmp_path, videos=True).splits["train"]
+    assert rows["start"] == [1.5, None, None] and rows["end"] == [3.0, None, None] and not caplog.records
+    assert "start" not in read_folder(tmp_path).splits["train"].column_names
+    assert "the columns ['end', 'start'] are not in the schema" in caplog.text
+
+
 def test_videos_have_ids_of_their_own(tmp_path: Path):
     """Clips among pictures: only what was asked for is read."""
     (tmp_path / "a.mp4").write_bytes(b"x")

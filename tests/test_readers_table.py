@@ -51,6 +51,44 @@ def test_json_lines_may_hold_lists_and_numbers_as_ids(tmp_path: Path):
     assert corpus.missing.to_dict() == {"no English caption": {"train": ["18"]}}
 
 
+def test_parts_of_a_clip_are_rows_with_their_seconds(tmp_path: Path):
+    """A table of moments has many rows for one file; text and number are the same second."""
+    columns = {"video_id": "id", "file_name": "clip", "start": "from", "end": "to", "caption_en": "says"}
+    text = "id,clip,from,to,says\na,x.mp4,0,1.5,A\na,x.mp4,0.0,1.5,B\nb,x.mp4,1.5,,C\nc,x.mp4,,,D\n"
+    lines = [
+        {"id": "a", "clip": "x.mp4", "from": 0, "to": 1.5, "says": ["A", "B"]},
+        {"id": "b", "clip": "x.mp4", "from": 1.5, "says": "C"},
+        {"id": "c", "clip": "x.mp4", "from": None, "to": None, "says": "D"},
+    ]
+    files = {
+        "train": written(tmp_path / "a.csv", text),
+        "test": written(tmp_path / "a.jsonl", "\n".join(json.dumps(line) for line in lines)),
+    }
+    for split in read_table(files, columns, caption_rows=True).splits.values():
+        assert split["start"][:] == [0.0, 1.5, None] and split["end"][:] == [1.5, None, None]
+        assert split.features["start"].dtype == "float64"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "message"),
+    [
+        ('"later", "to": 2', "start: expected seconds, a number of at least 0, got 'later'"),
+        ("-1", "start: expected seconds"),
+        ("NaN", "start: expected seconds"),
+        ("Infinity", "start: expected seconds"),
+        ("true", "start: expected seconds"),
+        ("[1]", "start: expected seconds"),
+        ('2, "to": 2', "end must lie behind start, got 2.0 and 2.0"),
+        ('null, "to": 0', "end must lie behind start, got 0.0 and 0.0"),
+    ],
+)
+def test_a_part_that_is_none_is_refused_by_its_line(tmp_path: Path, seconds: str, message: str):
+    """It would show as a clip that cannot be read, hours later."""
+    file = written(tmp_path / "a.jsonl", f'{{"id": "a", "from": {seconds}}}')
+    with pytest.raises(ValueError, match=rf"a\.jsonl, line 1.*{message}"):
+        read_table({"train": file}, {"video_id": "id", "start": "from", **({"end": "to"} if "to" in seconds else {})})
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [

@@ -12,6 +12,9 @@ from processing.media import attach_videos
 from processing.readers import vatex
 from processing.readers.vatex import clip_times, read_vatex
 from processing.sources import open_splits, write_splits
+from processing.video_frames_leccr import FrameSampling
+from processing.visual_rows import VisualRows
+from tests.clips import make_clip, read_numbers
 from tests.mutations import survive
 
 TRAIN = "vatex_training_v1.0.json"
@@ -54,7 +57,7 @@ def test_the_authors_splits_are_read_in_order(tmp_path: Path):
         for row, video_id in zip(corpus.splits[name], IDS[file], strict=True):
             assert row["caption_en"] == record(video_id)["enCap"] and row["caption_zh"] == record(video_id)["chCap"]
     assert corpus.missing.to_dict() == {"no caption_zh": {"test": IDS[TEST]}}
-    assert corpus.settings == {"reader": "vatex", "splits": "published"}
+    assert corpus.settings == {"reader": "vatex", "splits": "published", "untrimmed": False}
 
 
 def test_the_data_set_is_written_and_loads_again(tmp_path: Path):
@@ -116,6 +119,26 @@ def test_clips_and_features_that_are_absent_are_reported(tmp_path: Path):
     np.save(other / "somebody.npy", np.ones((3, 8), np.float32))
     with pytest.raises(ValueError, match="features of not one video"):
         read_vatex(root, features=other, check_counts=False)
+
+
+def test_whole_videos_are_read_from_start_to_end_of_the_clip(tmp_path: Path):
+    """Frames of the ten minutes around a clip show what its captions do not tell."""
+    root = make_vatex(tmp_path / "vatex")
+    ids = ["-YouTube_id_000000_000001", "-YouTube_id_000001_000002", "gone_000000_000001"]
+    edit(root / TRAIN, lambda content: [record(video_id) for video_id in ids])
+    (tmp_path / "videos").mkdir()
+    make_clip(tmp_path / "videos" / "-YouTube_id.mp4", 20, frames_per_second=10)
+    corpus = read_vatex(root, clips=tmp_path / "videos", untrimmed=True, check_counts=False)
+    assert corpus.missing.to_dict()["no video"]["train"] == ids[2:]
+    loaded = open_splits(write_splits(corpus.splits, tmp_path / "out"))
+    assert loaded["train"].remove_columns(["caption_en", "caption_zh"])[1] == {
+        "video_id": ids[1],
+        "file_name": "-YouTube_id",
+        "start": 1.0,
+        "end": 2.0,
+    }
+    rows = VisualRows(attach_videos(loaded["train"], tmp_path / "videos")[0], "frames", FrameSampling(2))
+    assert [read_numbers(rows.read(position)["frames"]) for position in range(len(rows))] == [[2, 7], [12, 17]]
 
 
 def test_an_empty_caption_is_left_out_and_reported(tmp_path: Path):

@@ -8,6 +8,7 @@ repaired: what cannot be read is an error that names the file and the line.
 
 import gzip
 import json
+import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,9 @@ from processing.languages import SOURCE_LANGUAGE
 from processing.missing import MissingReport
 from processing.records import (
     DESCRIPTION_COLUMN,
+    END_COLUMN,
     FILE_COLUMN,
+    START_COLUMN,
     caption_column,
     caption_columns,
     check_aligned,
@@ -204,7 +207,7 @@ def build_split(
     Raises:
         ValueError: translations without `caption_en`, or not in line with it; an id that occurs twice; an id,
             caption, description or file name that is blank, no text, or not UTF-8; an id or file name that climbs
-            out of its folder.
+            out of its folder; a start or end that is no number of seconds, or an end that is not behind the start.
     """
     id_column = find_id_column(columns)
     translated = [language for language, is_translated in caption_columns(columns).values() if is_translated]
@@ -229,7 +232,7 @@ def build_split(
 
 
 def check_row(row: Mapping[str, Any], columns: Sequence[str], where: str) -> dict[str, Any]:
-    """A row without white space around its texts.
+    """A row without white space around its texts; seconds that are written as texts are numbers.
 
     Args:
         row: with exactly these columns.
@@ -257,7 +260,24 @@ def check_row(row: Mapping[str, Any], columns: Sequence[str], where: str) -> dic
             check_name(clean[column], source=f"{where}, {column}")
         elif column == DESCRIPTION_COLUMN and value is not None:
             clean[column] = _clean_text(value, f"{where}, {column}")
+        elif column in (START_COLUMN, END_COLUMN):
+            clean[column] = _seconds(value, f"{where}, {column}")
+    start, end = clean.get(START_COLUMN) or 0.0, clean.get(END_COLUMN)
+    if end is not None and end <= start:
+        raise ValueError(f"{where}: {END_COLUMN} must lie behind {START_COLUMN}, got {end} and {start}.")
     return clean
+
+
+def _seconds(value: Any, where: str) -> float | None:
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    try:
+        seconds = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise ValueError(f"{where}: expected seconds, a number of at least 0, got {value!r}.")
+    return seconds
 
 
 def _clean_text(value: Any, where: str) -> str:

@@ -14,9 +14,11 @@ from processing.readers.base import Corpus, build_split, iter_lines
 from processing.readers.table import NO_CAPTION, column_names, read_items
 from processing.records import (
     DESCRIPTION_COLUMN,
+    END_COLUMN,
     FILE_COLUMN,
     ID_COLUMN,
     SOURCE_LANGUAGE,
+    START_COLUMN,
     VIDEO_ID_COLUMN,
     caption_column,
     caption_columns,
@@ -54,7 +56,8 @@ def read_folder(
 
     The id of an item is its path inside the folder. Captions come from `metadata.jsonl` or `metadata.csv` (a column
     `file_name`, and any of the schema such as `caption_en`; several rows may name one file), which lies in the folder
-    or in one below, as those of splits do; `file_name` starts where it lies. Without such a file they come from
+    or in one below, as those of splits do; `file_name` starts where it lies. Of a clip it may also say `start` and
+    `end`, in seconds, of the part that counts. Without such a file captions come from
     `<name>.txt` beside `<name>.jpg`, an English caption a line. Descriptions may also come from `descriptions.jsonl`
     in the folder, with the id and `description` in each line. All are optional.
 
@@ -103,7 +106,8 @@ def read_folder(
 def _read_texts(folder: MediaFolder, id_column: str, missing: MissingReport) -> dict[str, dict[str, Any]]:
     """File name -> columns of the schema."""
     files = _metadata_files(folder)
-    texts = _read_metadata(files, folder, missing) if files else _read_sidecars(folder)
+    timed = id_column == VIDEO_ID_COLUMN
+    texts = _read_metadata(files, folder, missing, timed=timed) if files else _read_sidecars(folder)
     path = folder.folder / DESCRIPTIONS_FILE
     if not path.is_file():
         return texts
@@ -129,12 +133,14 @@ def _metadata_files(folder: MediaFolder) -> list[Path]:
     return files
 
 
-def _read_metadata(files: Sequence[Path], folder: MediaFolder, missing: MissingReport) -> dict[str, dict[str, Any]]:
+def _read_metadata(
+    files: Sequence[Path], folder: MediaFolder, missing: MissingReport, *, timed: bool
+) -> dict[str, dict[str, Any]]:
     texts: dict[str, dict[str, Any]] = {}
     names = set(folder.names)
     for path in files:
         place = path.relative_to(folder.folder)
-        for file_name, row in _read_metadata_file(path).items():
+        for file_name, row in _read_metadata_file(path, timed=timed).items():
             name = (place.parent / file_name).as_posix()
             if name not in names:
                 missing.add(NO_FILE, place.as_posix(), name)
@@ -145,11 +151,12 @@ def _read_metadata(files: Sequence[Path], folder: MediaFolder, missing: MissingR
     return texts
 
 
-def _read_metadata_file(path: Path) -> dict[str, dict[str, Any]]:
+def _read_metadata_file(path: Path, *, timed: bool) -> dict[str, dict[str, Any]]:
     columns = column_names(path)
     if FILE_COLUMN not in columns:
         raise ValueError(f"{path}: a column {FILE_COLUMN!r} must name the files, got {columns}.")
     known = [column for column in columns if caption_columns([column]) or column == DESCRIPTION_COLUMN]
+    known += [column for column in (START_COLUMN, END_COLUMN) if timed and column in columns]
     unknown = sorted(set(columns) - {*known, FILE_COLUMN})
     if unknown and not known:
         likely = next((name for name in unknown if name.lower() in _CAPTION_WORDS), unknown[0])

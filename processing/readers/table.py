@@ -9,7 +9,15 @@ import datasets
 
 from processing.missing import MissingReport
 from processing.readers.base import Corpus, build_split, check_row, iter_json_lines, iter_lines, report_shared
-from processing.records import SOURCE_LANGUAGE, caption_column, caption_columns, find_id_column, schema_features
+from processing.records import (
+    END_COLUMN,
+    SOURCE_LANGUAGE,
+    START_COLUMN,
+    caption_column,
+    caption_columns,
+    find_id_column,
+    schema_features,
+)
 
 NO_CAPTION = "no English caption"
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -28,7 +36,8 @@ def read_table(
         files: split -> `.jsonl`, `.csv` or `.tsv`, plain or `.gz`; CSV begins with a line of column names.
         columns: column of the schema -> column of the table, `image_id` or `video_id` among them. A caption may be a
             text or, in JSON, a list of texts; blank texts, null and an absent key are no caption. A translation that
-            is blank or null was refused: it stays null beside its caption.
+            is blank or null was refused: it stays null beside its caption. Parts of a clip are rows with the same
+            `file_name` and a `start` and `end` in seconds.
         caption_rows: the table has a row for each caption: rows of one id are gathered in their order. Otherwise an
             id that occurs twice is an error.
         delimiter: between the cells of a row; None takes it from the suffix.
@@ -127,7 +136,11 @@ def _row(record: Mapping[str, Any], columns: Mapping[str, str], where: str) -> d
     id_column = find_id_column(columns)
     row: dict[str, Any] = {}
     for column, given in columns.items():
-        row[column] = _entries(record.get(given)) if column in captions else _text(record.get(given), given, where)
+        cell = record.get(given)
+        if column in captions:
+            row[column] = _entries(cell)
+        else:
+            row[column] = cell if column in (START_COLUMN, END_COLUMN) else _text(cell, given, where)
     if row[id_column] is None:
         raise ValueError(f"{where}: {columns[id_column]!r} ({id_column}) must name the item, and is blank or absent.")
     _line_up(row, [column for column, (_, translated) in captions.items() if translated], where)

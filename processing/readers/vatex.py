@@ -7,6 +7,8 @@
 
 The first five Chinese captions describe the clip on their own; the last five are translations by people of the last
 five English ones, in order. Both are human captions, so both are for evaluation only. Start and end are seconds.
+Clips that were cut out of their videos are files named after the whole id; of whole videos, named after the YouTube id
+alone, `untrimmed` gives the rows the part that counts.
 
 Papers on cross-lingual retrieval (HGR, dual encoding, NRCCR, LECCR) evaluate on 1,500 clips of the validation set and
 choose checkpoints on its other 1,500, because the public test set has no Chinese. HGR drew these halves at random, so
@@ -24,7 +26,7 @@ from processing.media import attach_videos
 from processing.missing import MissingReport
 from processing.readers.base import Corpus, build_split, check_count, iter_lines, read_json, report_shared
 from processing.readers.feature_store import report_features
-from processing.records import VIDEO_ID_COLUMN, caption_column
+from processing.records import END_COLUMN, FILE_COLUMN, START_COLUMN, VIDEO_ID_COLUMN, caption_column
 
 PUBLISHED_CLIPS = {"train": 25_991, "validation": 3_000, "test": 6_000}
 HALF_VALIDATION = 1_500
@@ -42,6 +44,7 @@ def read_vatex(
     test_ids: str | Path | None = None,
     features: str | Path | None = None,
     clips: str | Path | None = None,
+    untrimmed: bool = False,
     check_counts: bool = True,
 ) -> Corpus:
     """VATEX with human captions in `caption_en` and `caption_zh`, in the order of the files.
@@ -52,6 +55,7 @@ def read_vatex(
             public test set is then not read. None for the splits of the authors.
         features: a folder of I3D features, see processing/readers/feature_store.py. Clips without are reported.
         clips: a folder of video files named after the ids. Clips without are reported.
+        untrimmed: the video files are whole videos named after the YouTube id: rows get `file_name`, `start` and `end`.
         check_counts: refuse other sizes than the published ones, and other numbers of captions than ten.
 
     Returns:
@@ -77,8 +81,12 @@ def read_vatex(
     if test_ids is not None:
         paths["test"] = paths["validation"]
         rows["validation"], rows["test"] = _halve(rows["validation"], Path(test_ids), check_counts=check_counts)
+    columns = _COLUMNS
+    if untrimmed:
+        columns = [*_COLUMNS, FILE_COLUMN, START_COLUMN, END_COLUMN]
+        rows = {split: [row | _place_in_video(row[VIDEO_ID_COLUMN]) for row in found] for split, found in rows.items()}
     splits = datasets.DatasetDict(
-        {split: build_split(found, _COLUMNS, split, source=str(paths[split])) for split, found in rows.items()}
+        {split: build_split(found, columns, split, source=str(paths[split])) for split, found in rows.items()}
     )
     report_shared(splits, missing)
     for split, found in rows.items():
@@ -91,7 +99,8 @@ def read_vatex(
         report_features(splits, features, missing)
     if clips is not None:
         missing.merge(attach_videos(splits, clips)[1])
-    settings = {"reader": "vatex", "splits": "published" if test_ids is None else "validation in halves"}
+    divided = "published" if test_ids is None else "validation in halves"
+    settings = {"reader": "vatex", "splits": divided, "untrimmed": untrimmed}
     return Corpus(splits, missing, settings)
 
 
@@ -105,6 +114,11 @@ def clip_times(video_id: str) -> tuple[int, int]:
     if match is None or int(match[1]) >= int(match[2]):
         raise ValueError(f"video_id must be '<YouTube id>_<start>_<end>' in seconds, got {video_id!r}.")
     return int(match[1]), int(match[2])
+
+
+def _place_in_video(video_id: str) -> dict[str, Any]:
+    start, end = clip_times(video_id)
+    return {FILE_COLUMN: video_id.rsplit("_", 2)[0], START_COLUMN: float(start), END_COLUMN: float(end)}
 
 
 def _find(folder: Path, pattern: str, *, needed: bool) -> Path | None:
