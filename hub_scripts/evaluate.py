@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from typing import get_args
 
-from hub_scripts.model_options import add_model_arguments, add_split_arguments, load_model
+from hub_scripts.model_options import add_model_arguments, add_split_arguments, load_model, source_of
 from processing.files import write_json_atomic
 from retrieval.evaluation import Scoring, evaluate_retrieval, evaluation_protocol
 from retrieval.items import open_items
@@ -25,7 +25,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--languages", nargs="+", required=True, help="codes such as de, or de_mt for translations")
     parser.add_argument("--scoring", choices=get_args(Scoring), default="fused", help="(default: %(default)s)")
     parser.add_argument("--global-weight", type=float, help="share of the image embedding in fused scores")
-    parser.add_argument("--skip-corrupt", action="store_true", help="leave out pictures that cannot be read")
+    parser.add_argument("--skip-corrupt", action="store_true", help="leave out items that cannot be read")
     parser.add_argument("--no-descriptions", action="store_true", help="leave descriptions out")
     parser.add_argument("--batch-size", type=int, default=64, help="items encoded at a time (default: %(default)s)")
     parser.add_argument("--output", metavar="FILE", help="also write the JSON to a file")
@@ -36,13 +36,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Load, evaluate, print."""
     options = parse_arguments(argv)
     model, processor, commit = load_model(options.model, options.revision, options.device)
-    split = open_items(
-        options.dataset,
-        split=options.split,
-        config_name=options.config,
-        images=options.images,
-        skip_corrupt=options.skip_corrupt,
-    )
+    source = source_of(options, model, options.dataset)
+    split = open_items(**source, skip_corrupt=options.skip_corrupt, sampling=processor.sampling)
     settings = {
         "scoring": options.scoring,
         "global_weight": options.global_weight,

@@ -27,7 +27,22 @@ def add_split_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that say which items of a data set are meant, see `open_items`."""
     parser.add_argument("--split", default="test", help="split of a data set (default: %(default)s)")
     parser.add_argument("--config", help="configuration of a data set that has several")
-    parser.add_argument("--images", help="folder of the pictures of a data set of texts")
+    for name, what in (("images", "pictures"), ("videos", "clips"), ("features", "features of the clips")):
+        parser.add_argument(f"--{name}", metavar="FOLDER", help=f"folder of the {what} of a data set of texts")
+
+
+def source_of(options: argparse.Namespace, model: Any, location: str) -> dict[str, Any]:
+    """Arguments of `open_items`: which items of a place the options of `add_split_arguments` mean for a model."""
+    return {
+        "location": location,
+        "split": options.split,
+        "config_name": options.config,
+        # A network of texts has none, and sees nothing.
+        "vision_input": getattr(model.config, "vision_input", "image"),
+        "images": options.images,
+        "videos": options.videos,
+        "features": options.features,
+    }
 
 
 def load_model(name: str, revision: str | None = None, device: str | None = None) -> tuple[Any, Any, str | None]:

@@ -1,23 +1,28 @@
-"""Search pictures with text in any language of the model.
+"""Search pictures or videos with text in any language of the model.
 
     leccr search --model MODEL --items PICTURES --query "zwei Hunde im Schnee" --save-picture hits.png
+    leccr search --model MODEL --items CLIPS --query "zwei Hunde im Schnee" --save-picture hits.png
 
-`--items` is a folder of pictures, a data set (a folder or a name on the Hub, with `--split`), or an index that
-`--save-index` wrote. An index keeps its scoring, and is searched with the model that made it; its items are encoded no
-more.
+`--items` is a folder of what the model reads (pictures, clips, or features of the frames of clips), a data set (a
+folder or a name on the Hub, with `--split`), or an index that `--save-index` wrote. An index keeps its scoring, and is
+searched with the model that made it; its items are encoded no more.
+
+`--save-picture` shows each hit by its picture or a strip of frames, and by a text about it where it is features alone;
+`--videos` names the folder of their clips.
 """
 
 import argparse
 from collections.abc import Sequence
 from typing import get_args
 
-from hub_scripts.model_options import add_model_arguments, add_split_arguments, load_model
+from hub_scripts.model_options import add_model_arguments, add_split_arguments, load_model, source_of
 from processing.files import atomic_write, write_json_atomic
 from retrieval.evaluation import ItemScoring
 from retrieval.index import ItemIndex, is_index
-from retrieval.items import open_items, pictures_of, read_image
+from retrieval.items import open_items, pictures_of
 from retrieval.pictures import contact_sheet
 from retrieval.results import format_table, read_queries, search_index
+from retrieval.views import ItemViews
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -26,13 +31,13 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         prog="leccr search", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_model_arguments(parser)
-    parser.add_argument("--items", required=True, help="folder of pictures, data set, or saved index")
+    parser.add_argument("--items", required=True, help="folder of pictures or clips, data set, or saved index")
     parser.add_argument("--query", action="append", default=[], help="what to look for; may be given several times")
     parser.add_argument("--query-file", help="JSON list of objects with query and, if known, language and image_id")
     parser.add_argument("--top-k", type=int, default=5, help="hits a query (default: %(default)s)")
     add_split_arguments(parser)
-    parser.add_argument("--description-file", help="JSON lines with image_id and description, for a folder of pictures")
-    parser.add_argument("--skip-corrupt", action="store_true", help="leave out pictures that cannot be read")
+    parser.add_argument("--description-file", help="JSON lines with image_id and description, for a folder")
+    parser.add_argument("--skip-corrupt", action="store_true", help="leave out items that cannot be read")
     parser.add_argument("--no-descriptions", action="store_true", help="leave descriptions out")
     parser.add_argument("--scoring", choices=get_args(ItemScoring), default="fused", help="(default: %(default)s)")
     parser.add_argument("--global-weight", type=float, help="share of the image embedding in fused scores")
@@ -52,17 +57,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         source = dict(index.settings["source"])
     else:
         source = {
-            "location": options.items,
-            "split": options.split,
-            "config_name": options.config,
-            "images": options.images,
+            **source_of(options, model, options.items),
             "description_file": options.description_file,
             "skip_corrupt": options.skip_corrupt,
         }
         index = ItemIndex.build(
             model,
             processor,
-            open_items(**source),
+            open_items(**source, sampling=processor.sampling),
             scoring=options.scoring,
             global_weight=options.global_weight,
             use_descriptions=not options.no_descriptions,
@@ -85,8 +87,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.save_results:
         write_json_atomic(options.save_results, [result.to_dict() for result in results])
     if options.save_picture:
-        rows = pictures_of(index, source)
-        sheet = contact_sheet(results, lambda position: read_image(rows, position))
+        views = ItemViews(pictures_of(index, source), videos=options.videos or source.get("videos"))
+        sheet = contact_sheet(results, views)
         with atomic_write(options.save_picture) as path:
             sheet.save(path)
 

@@ -1,4 +1,4 @@
-"""Items to index or evaluate: a folder of pictures, a data set on disk or on the Hub, and how their rows are read."""
+"""Items to index or evaluate: a folder of pictures or clips, a data set on disk or on the Hub, and their rows."""
 
 import copy
 import itertools
@@ -7,66 +7,128 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import datasets
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from processing.media import DESCRIPTIONS_FILE, MediaFolder, attach_images
-from processing.pairs import DECODING_ERRORS
+from processing.media import (
+    DESCRIPTIONS_FILE,
+    PICTURE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    MediaFolder,
+    attach_images,
+    attach_videos,
+)
 from processing.readers.base import iter_json_lines
-from processing.records import DESCRIPTION_COLUMN, ID_COLUMN, IMAGE_COLUMN
+from processing.readers.feature_store import NO_FRAME, attach_features, open_features
+from processing.records import (
+    DESCRIPTION_COLUMN,
+    ID_COLUMN,
+    IMAGE_COLUMN,
+    VIDEO_COLUMN,
+    VIDEO_ID_COLUMN,
+    schema_features,
+)
 from processing.sources import is_data_set, open_split
+from processing.video_frames_leccr import FrameSampling
+from processing.visual_rows import ARGUMENT_OF, DECODING_ERRORS, VisualRows
 from retrieval.sharing import Processes
 
 logger = logging.getLogger(__name__)
 
+# What is read of items -> what it is called.
+SEEN_WORDS = {"image": "pictures", "frames": "clips", "features": "features"}
 
-class PictureFolder(Sequence):
-    """The pictures of a folder and its sub-folders as rows of the schema; a picture is opened when its row is read.
 
-    The id of a picture is its path inside the folder. Descriptions come from `descriptions.jsonl`, one object a line:
-    `{"image_id": "holiday/beach.jpg", "description": "..."}`.
+class MediaItems(Sequence):
+    """The files of one kind in a folder and its sub-folders as rows of the schema.
+
+    The id of an item is its path inside the folder. Descriptions come from `descriptions.jsonl`, one object a line:
+    `{"image_id": "holiday/beach.jpg", "description": "..."}`, for clips `{"video_id": ...}`.
 
     Args:
-        folder: where the pictures lie.
+        folder: where the files lie.
         description_file: None takes `descriptions.jsonl` in the folder if it is there.
 
     Raises:
-        ValueError: no such folder, no picture in it, or a description file that is missing or malformed.
+        ValueError: no such folder, no file of the kind in it, or a description file that is missing or malformed.
     """
 
-    column_names = (IMAGE_COLUMN, ID_COLUMN, DESCRIPTION_COLUMN)
+    column_names: tuple[str, ...]
+    _suffixes: frozenset[str]
+    _kind: str
+    _other_kind: str
+    _hint: str
 
     def __init__(self, folder: str | Path, *, description_file: str | Path | None = None) -> None:
         self.folder = Path(folder)
-        self.image_ids = MediaFolder(folder).names
+        files = MediaFolder(folder, PICTURE_SUFFIXES | VIDEO_SUFFIXES).names
+        self.names = [name for name in files if Path(name).suffix.lower() in self._suffixes]
+        others = f"{len(files) - len(self.names)} {self._other_kind}"
+        if not self.names:
+            raise ValueError(f"{folder} holds {others} and not one of the {self._kind} that {self._hint}.")
+        if len(self.names) < len(files):
+            logger.warning("%s of %s are left out: %s", others, folder, self._hint)
         default_file = self.folder / DESCRIPTIONS_FILE
         if description_file is None and default_file.is_file():
             description_file = default_file
         self.descriptions = {} if description_file is None else read_description_file(description_file)
-        strangers = sorted(set(self.descriptions) - set(self.image_ids))
+        strangers = sorted(set(self.descriptions) - set(self.names))
         if strangers:
-            logger.warning("%d descriptions name no picture in %s (first: %s)", len(strangers), folder, strangers[:3])
+            logger.warning(
+                "%d descriptions name none of the %s in %s (first: %s)",
+                len(strangers),
+                self._kind,
+                folder,
+                strangers[:3],
+            )
 
     def __len__(self) -> int:
-        return len(self.image_ids)
+        return len(self.names)
 
-    def select(self, positions: Sequence[int]) -> "PictureFolder":
-        """The same folder with some of its pictures."""
+    def select(self, positions: Sequence[int]) -> "MediaItems":
+        """The same folder with some of its files."""
         chosen = copy.copy(self)
-        chosen.image_ids = [self.image_ids[position] for position in positions]
+        chosen.names = [self.names[position] for position in positions]
         return chosen
 
     def __getitem__(self, key: Any) -> Any:
         """A row by position, or a whole column by name (all but the pictures)."""
-        if key == ID_COLUMN:
-            return list(self.image_ids)
+        media_column, id_column, _ = self.column_names
+        if key == id_column:
+            return list(self.names)
         if key == DESCRIPTION_COLUMN:
-            return [self.descriptions.get(image_id) for image_id in self.image_ids]
-        image_id = self.image_ids[key]
-        with Image.open(self.folder / image_id) as file:
+            return [self.descriptions.get(name) for name in self.names]
+        name = self.names[key]
+        row = {id_column: name, DESCRIPTION_COLUMN: self.descriptions.get(name)}
+        return row | {media_column: self._open(self.folder / name)}
+
+    def _open(self, path: Path) -> Any:
+        raise NotImplementedError
+
+
+class PictureFolder(MediaItems):
+    """The pictures of a folder; each is opened when its row is read."""
+
+    column_names = (IMAGE_COLUMN, ID_COLUMN, DESCRIPTION_COLUMN)
+    _suffixes, _kind, _other_kind = PICTURE_SUFFIXES, "pictures", "clips"
+    _hint = "a model with vision_input 'image' reads; one with 'frames' reads clips"
+
+    def _open(self, path: Path) -> Image.Image:
+        with Image.open(path) as file:
             # Phones store the turn of a photo beside its pixels.
-            image = ImageOps.exif_transpose(file).convert("RGB")
-        return {IMAGE_COLUMN: image, ID_COLUMN: image_id, DESCRIPTION_COLUMN: self.descriptions.get(image_id)}
+            return ImageOps.exif_transpose(file).convert("RGB")
+
+
+class VideoFolder(MediaItems):
+    """The clips of a folder, as paths; decoding is left to whoever knows which frames are wanted."""
+
+    column_names = (VIDEO_COLUMN, VIDEO_ID_COLUMN, DESCRIPTION_COLUMN)
+    _suffixes, _kind, _other_kind = VIDEO_SUFFIXES, "clips", "pictures"
+    _hint = "a model with vision_input 'frames' reads; one with 'image' reads pictures"
+
+    def _open(self, path: Path) -> str:
+        return str(path)
 
 
 def open_items(
@@ -74,109 +136,153 @@ def open_items(
     *,
     split: str = "test",
     config_name: str | None = None,
+    vision_input: str = "image",
     images: str | None = None,
+    videos: str | None = None,
+    features: str | None = None,
     description_file: str | Path | None = None,
     skip_corrupt: bool = False,
+    sampling: FrameSampling | None = None,
 ) -> Any:
     """Rows of the schema from a place named on the command line.
 
     Args:
-        location: a folder of pictures, a data set folder (parquet, or from `save_to_disk`), or a data set on the Hub.
+        location: a folder of files of the kind that the model reads (pictures, clips, or features of frames as
+            `readers.feature_store` reads them), a data set folder (parquet, or from `save_to_disk`), or a data set on
+            the Hub.
         split: which split of a data set.
         config_name: which configuration of a data set with several.
+        vision_input: of the model's configuration: `image`, `frames` or `features`.
         images: folder of the pictures of a data set of texts, joined by id; items without a picture are left out.
-        description_file: descriptions of a folder of pictures.
-        skip_corrupt: leave items out whose picture cannot be read, see `drop_unreadable`.
+        videos: folder of its clips, likewise. For a model of features it is only where `ItemViews` looks.
+        features: folder of the features of its clips, likewise.
+        description_file: descriptions of a folder of files.
+        skip_corrupt: leave items out of which the model cannot read what it sees, see `drop_unreadable`.
+        sampling: of the processor, for `skip_corrupt`.
 
     Raises:
-        ValueError: the place has no such split, or nothing that can be read.
+        ValueError: the place has no such split, nothing that can be read, or the files are not what the model sees.
     """
-    rows = _open_all(location, split, config_name, images, description_file)
-    return drop_unreadable(rows) if skip_corrupt else rows
+    folders = {"image": images, "frames": videos, "features": features}
+    path = Path(location)
+    if path.is_dir() and not is_data_set(path):
+        rows = _open_folder(path, vision_input, folders, description_file)
+    elif description_file is not None:
+        raise ValueError(f"{location} is a data set and has its descriptions in a column; drop the description file.")
+    else:
+        rows = _join(open_split(location, split, config_name=config_name), vision_input, folders)
+    return drop_unreadable(rows, vision_input, sampling=sampling) if skip_corrupt else rows
 
 
-def drop_unreadable(rows: Any, *, shared: bool = False) -> Any:
-    """Leave out the items whose picture is missing or damaged, and log how many.
+def drop_unreadable(
+    rows: Any, vision_input: str = "image", *, sampling: FrameSampling | None = None, shared: bool = False
+) -> Any:
+    """Leave out the items whose picture, clip or features are missing or damaged, and log how many.
 
-    Each picture is read once, so that a damaged one is found before hours of encoding and not after.
+    Each is read once, so that a damaged one is found before hours of encoding and not after.
 
     Args:
-        rows: a split of a data set, or a `PictureFolder`.
+        rows: a split of a data set, or a folder of files.
+        vision_input: what is read of an item, see `processing.visual_rows.VisualReader`, as `sampling`.
+        sampling: as the model that the items are for.
         shared: the processes of a distributed run, which all call this, share the reading out.
 
     Raises:
-        ValueError: no picture can be read.
+        ValueError: none can be read.
     """
-    unreadable = set(find_unreadable(rows, shared=shared))
+    unreadable = set(find_unreadable(rows, vision_input, sampling=sampling, shared=shared))
     if not unreadable:
         return rows
     kept = [position for position in range(len(rows)) if position not in unreadable]
-    names = read_ids(rows)
+    names, word = read_ids(rows), SEEN_WORDS[vision_input]
     if not kept:
-        raise ValueError(f"none of the {len(rows)} pictures can be read (first: {names[:3]}); are they pictures?")
+        raise ValueError(f"none of the {len(rows)} {word} can be read (first: {names[:3]}); are they {word}?")
     logger.warning(
-        "%d of %d pictures cannot be read and are left out (first: %s)",
+        "%d of %d %s cannot be read and are left out (first: %s)",
         len(unreadable),
         len(rows),
+        word,
         [names[position] for position in sorted(unreadable)[:3]],
     )
     return rows.select(kept)
 
 
-def find_unreadable(rows: Any, *, shared: bool = False) -> list[int]:
-    """Positions of the items whose picture is missing or damaged; `shared` as in `drop_unreadable`."""
+def find_unreadable(
+    rows: Any, vision_input: str = "image", *, sampling: FrameSampling | None = None, shared: bool = False
+) -> list[int]:
+    """Positions of the items whose picture, clip or features are missing or damaged; arguments as `drop_unreadable`."""
     processes = Processes(shared=shared)
     if processes.count > 1:
         processes.check_same(read_ids(rows), name="items")
-    found = []
+    found, seen = [], VisualRows(rows, vision_input, sampling)
     positions = range(processes.index, len(rows), processes.count)
-    for position in tqdm(positions, desc="check pictures", disable=True if processes.index else None):
+    for position in tqdm(
+        positions, desc=f"check {SEEN_WORDS[vision_input]}", disable=True if processes.index else None
+    ):
         try:
-            read_image(rows, position)
+            seen.read(position)
         except ValueError:
             found.append(position)
     return sorted(itertools.chain.from_iterable(processes.gather(found)))
 
 
-def _open_all(
-    location: str, split: str, config_name: str | None, images: str | None, description_file: str | Path | None
+def _open_folder(
+    path: Path, vision_input: str, folders: Mapping[str, str | None], description_file: str | Path | None
 ) -> Any:
-    path = Path(location)
-    if path.is_dir() and not is_data_set(path):
-        if images is not None:
-            raise ValueError(f"{location} is a folder of pictures itself; leave --images {images} out.")
+    kind = SEEN_WORDS[vision_input]
+    for name, folder in folders.items():
+        # Clips that are shown in place of features are no items.
+        if folder is not None and (name == vision_input or vision_input != "features"):
+            raise ValueError(f"{path} is a folder of {kind} itself; leave --{ARGUMENT_OF[name]} {folder} out.")
+    if vision_input == "image":
         return PictureFolder(path, description_file=description_file)
-    if description_file is not None:
-        raise ValueError(f"{location} is a data set and has its descriptions in a column; drop the description file.")
-    rows = open_split(location, split, config_name=config_name)
-    if images is None:
+    if vision_input == "frames":
+        return VideoFolder(path, description_file=description_file)
+    ids = open_features(path).ids
+    descriptions = {} if description_file is None else read_description_file(description_file)
+    columns = {VIDEO_ID_COLUMN: ids, DESCRIPTION_COLUMN: [descriptions.get(name) for name in ids]}
+    return attach_features(datasets.Dataset.from_dict(columns, features=schema_features(columns)), path)[0]
+
+
+def _join(rows: datasets.Dataset, vision_input: str, folders: Mapping[str, str | None]) -> datasets.Dataset:
+    """A split with what the model sees of it, of the folder that was named for it."""
+    for name, folder in folders.items():
+        if folder is not None and name != vision_input and (vision_input, name) != ("features", "frames"):
+            raise ValueError(
+                f"--{ARGUMENT_OF[name]} {folder} is for models with vision_input {name!r}, and this one has "
+                f"{vision_input!r}; give --{ARGUMENT_OF[vision_input]}."
+            )
+    folder = folders[vision_input]
+    if folder is None:
         return rows
-    joined, missing = attach_images(rows, images)
+    join = {"image": attach_images, "frames": attach_videos, "features": attach_features}[vision_input]
+    joined, missing = join(rows, folder)
     for line in missing.lines():
-        logger.warning("%s; they are left out", line)
+        logger.warning("%s; %s", line, "they stay" if NO_FRAME in line else "they are left out")
     return joined
 
 
 def read_description_file(path: str | Path) -> dict[str, str]:
-    """Descriptions by image id from a file of JSON lines.
+    """Descriptions by id from a file of JSON lines.
 
     Raises:
-        ValueError: the file is missing, no UTF-8, or a line is not an object with `image_id` and `description`, or
-            names a picture for the second time.
+        ValueError: the file is missing, no UTF-8, or a line is not an object with `image_id` (or `video_id`) and
+            `description`, or names an item for the second time.
     """
     if not Path(path).is_file():
-        raise ValueError(f"the description file {path} does not exist; leave it out for pictures without descriptions.")
+        raise ValueError(f"the description file {path} does not exist; leave it out for items without descriptions.")
     descriptions: dict[str, str] = {}
     for number, record in iter_json_lines(path):
-        if not {ID_COLUMN, DESCRIPTION_COLUMN} <= set(record):
+        id_column = VIDEO_ID_COLUMN if VIDEO_ID_COLUMN in record else ID_COLUMN
+        if not {id_column, DESCRIPTION_COLUMN} <= set(record):
             raise ValueError(
                 f"{path}, line {number}: expected an object with {ID_COLUMN!r} and {DESCRIPTION_COLUMN!r}, got "
                 f"{sorted(record)}."
             )
-        image_id = str(record[ID_COLUMN])
-        if image_id in descriptions:
-            raise ValueError(f"{path}, line {number}: {image_id!r} has a description already; keep one.")
-        descriptions[image_id] = str(record[DESCRIPTION_COLUMN] or "")
+        name = str(record[id_column])
+        if name in descriptions:
+            raise ValueError(f"{path}, line {number}: {name!r} has a description already; keep one.")
+        descriptions[name] = str(record[DESCRIPTION_COLUMN] or "")
     return descriptions
 
 
@@ -189,8 +295,9 @@ def read_column(rows: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
 
 
 def read_ids(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The id of each row; its position where the rows have none."""
-    return [str(position if name is None else name) for position, name in enumerate(read_column(rows, ID_COLUMN))]
+    """The id of each row, `image_id` or `video_id`; its position where the rows have none."""
+    pairs = zip(read_column(rows, ID_COLUMN), read_column(rows, VIDEO_ID_COLUMN), strict=True)
+    return [str(next((name for name in names if name is not None), position)) for position, names in enumerate(pairs)]
 
 
 def pictures_of(index: Any, source: Mapping[str, Any]) -> Any:
@@ -205,8 +312,14 @@ def pictures_of(index: Any, source: Mapping[str, Any]) -> Any:
     """
     if not source:
         raise ValueError("this index does not say where its items lie; build it with source= to draw their pictures.")
-    rows = open_items(**source)
-    if read_ids(rows) != list(index.item_ids):
+    # The damaged ones were left out when the index was made; each file need not be read again for that.
+    rows = open_items(**{**source, "skip_corrupt": False})
+    names, wanted = read_ids(rows), list(index.item_ids)
+    if source.get("skip_corrupt") and names != wanted:
+        places = {name: position for position, name in enumerate(names)}
+        rows = rows.select([places[name] for name in wanted if name in places])
+        names = read_ids(rows)
+    if names != wanted:
         raise ValueError(
             f"the items in {source['location']!r} are not those of the index any more; build the index again."
         )

@@ -106,7 +106,7 @@ def test_a_description_of_no_picture_is_told(picture_folder, caplog):
     with (picture_folder / "descriptions.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps({"image_id": "old-name.png", "description": "x"}) + "\n")
     PictureFolder(picture_folder)
-    assert "1 descriptions name no picture" in caplog.text and "old-name.png" in caplog.text
+    assert "1 descriptions name none of the pictures" in caplog.text and "old-name.png" in caplog.text
 
 
 def test_items_of_a_data_set_of_texts_get_their_pictures_from_a_folder(tmp_path, picture_folder, caplog):
