@@ -9,15 +9,17 @@ from PIL import Image
 from processing.augmentation import draw_of
 from processing.description_states import DescriptionStates
 from processing.processing_leccr import LeccrProcessor
+from processing.visual_rows import as_processor_inputs
 
 
 class LeccrCollator:
-    """Batches rows: source and target captions, what rows have of pictures and descriptions, and the ids that tell
-    positives apart.
+    """Batches rows: source and target captions, what rows have of pictures (or frames, or features of frames) and
+    descriptions, and the ids that tell positives apart.
 
     Args:
         processor: turns pictures and texts into tensors.
-        augmentation: applied to each picture, with the draw of its row, before the processor; none for evaluation.
+        augmentation: applied to each picture, with the draw of its row, before the processor; none for evaluation. All
+            frames of a clip have the draw of its row, so that they are cut and mirrored alike.
         description_states: token states that are read in place of the descriptions; none for a model that encodes them.
         captions_are_items: rows whose English captions have the same tokens are positives of each other, whatever
             pictures they show; for a network that learns from texts alone.
@@ -41,7 +43,8 @@ class LeccrCollator:
 
         Returns:
             `source_input_ids`, `source_attention_mask`, `target_input_ids`, `target_attention_mask` (batch, length),
-            each group padded to its longest; of rows with pictures `pixel_values` (batch, channels, height, width);
+            each group padded to its longest; of rows with pictures `pixel_values` (batch, channels, height, width), of
+            rows with frames or features what `LeccrProcessor` makes of them, with `frame_mask`;
             of rows with descriptions `description_input_ids` (or `description_states`), `description_attention_mask`,
             a row of zeros where one is missing;
             `image_ids` (batch,) int64, equal for captions of one image, or for equal English captions. Beside these
@@ -57,12 +60,9 @@ class LeccrCollator:
                 f"a batch must hold at least 2 rows for a contrastive loss, got {len(kept)} after {len(rows)} rows "
                 f"lost those with corrupt images; raise the batch size, drop the last batch, or repair the images."
             )
-        images = [row["image"] for row in kept] if "image" in kept[0] else None
-        if images is not None and self.augmentation is not None:
-            images = [self.augmentation(image, row["draw"]) for image, row in zip(images, kept, strict=True)]
         descriptions = [row["description"] for row in kept] if "description" in kept[0] else None
         sources = self.processor(
-            images=images,
+            **as_processor_inputs([self._augmented(row) for row in kept]),
             text=[row["source_caption"] for row in kept],
             descriptions=descriptions if self.description_states is None else None,
         )
@@ -78,6 +78,16 @@ class LeccrCollator:
             batch |= self.description_states.batch(descriptions, batch["item_names"])
         batch["num_skipped"] = len(rows) - len(kept)
         return batch
+
+    def _augmented(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A row with its picture or frames as training sees them; features stay as they are."""
+        if self.augmentation is None:
+            return row
+        if "image" in row:
+            return {**row, "image": self.augmentation(row["image"], row["draw"])}
+        if "frames" in row:
+            return {**row, "frames": [self.augmentation(frame, row["draw"]) for frame in row["frames"]]}
+        return row
 
 
 def _caption_ids(batch: Mapping[str, torch.Tensor]) -> list[int]:

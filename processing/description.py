@@ -25,7 +25,6 @@ from processing.generation import (
 from processing.jobs import Job
 from processing.languages import SOURCE_LANGUAGE
 from processing.missing import MissingReport
-from processing.pairs import DECODING_ERRORS
 from processing.prompts import Prompt
 from processing.records import (
     DESCRIPTION_COLUMN,
@@ -38,6 +37,7 @@ from processing.records import (
     schema_features,
 )
 from processing.video_frames_leccr import FrameSampling, sample_frames
+from processing.visual_rows import DECODING_ERRORS
 
 logger = logging.getLogger(__name__)
 

@@ -1,44 +1,43 @@
 """CaptionPairs: a split in the schema of records.py as training pairs, one caption with one translation."""
 
 import logging
-import struct
 from collections.abc import Sequence
 from typing import Any
 
 import datasets
 import numpy as np
-from PIL import Image
 from torch.utils.data import Dataset
 
 from processing.records import (
     DESCRIPTION_COLUMN,
-    ID_COLUMN,
-    IMAGE_COLUMN,
     SOURCE_LANGUAGE,
     caption_column,
     check_aligned,
     check_columns,
+    find_id_column,
 )
+from processing.video_frames_leccr import FrameSampling
+from processing.visual_rows import VisualRows
 
 logger = logging.getLogger(__name__)
-
-DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, TypeError, struct.error, Image.DecompressionBombError)
 
 
 class CaptionPairs(Dataset[dict[str, Any] | None]):
     """Map-style data set of (item, caption index, target language); an epoch sees each of them once.
 
-    Texts are read once into lists; a picture is decoded when its row is asked for. An item without captions makes no
-    pair, nor does a caption whose translation was refused.
+    Texts are read once into lists; a picture, a clip or features when their row is asked for. An item without captions
+    makes no pair, nor does a caption whose translation was refused.
 
     Args:
         split: a split in the schema of records.py.
         target_languages: languages whose machine translations are trained on; each English caption is paired
             with its translation into each of them.
-        corrupt_images: "error" refuses an image that cannot be decoded and names the item; "skip" gives None in
-            its place, which the collator drops and counts.
-        read_images: False leaves pictures alone, for what learns from texts; the split then needs none.
+        corrupt_images: "error" refuses an image, a clip or features that cannot be read and names the item; "skip"
+            gives None in its place, which the collator drops and counts.
+        read_images: False leaves all of these alone, for what learns from texts; the split then needs none.
         read_descriptions: False leaves descriptions out, likewise.
+        vision_input: what is read of an item, see `VisualReader`.
+        sampling: see there.
 
     Raises:
         ValueError: the split is empty or lacks a column, a language is unknown or named twice, an id occurs twice,
@@ -54,31 +53,25 @@ class CaptionPairs(Dataset[dict[str, Any] | None]):
         corrupt_images: str = "error",
         read_images: bool = True,
         read_descriptions: bool = True,
+        vision_input: str = "image",
+        sampling: FrameSampling | None = None,
     ) -> None:
         translated = check_languages(target_languages)
-        if corrupt_images not in ("error", "skip"):
-            raise ValueError(f"corrupt_images must be 'error' or 'skip', got {corrupt_images!r}.")
+        check_corrupt_images(corrupt_images)
         self.target_languages = list(target_languages)
         self.corrupt_images = corrupt_images
-        text_columns = pair_columns(translated, read_descriptions=read_descriptions)
+        text_columns = pair_columns(split.column_names, translated, read_descriptions=read_descriptions)
         name = str(split.split) if split.split is not None else "unnamed"
-        check_columns(split.column_names, [*([IMAGE_COLUMN] if read_images else []), *text_columns], split=name)
+        check_columns(split.column_names, text_columns, split=name)
         if len(split) == 0:
             raise ValueError(f"split {name!r} must hold at least one item, got none; check its files and filters.")
         texts = split.with_format(None).select_columns(text_columns)[:]
-        self.image_ids: list[str] = texts[ID_COLUMN]
+        self.image_ids: list[str] = texts[find_id_column(texts)]
         self.descriptions: list[str | None] | None = texts.get(DESCRIPTION_COLUMN)
         self.source_captions: list[list[str]] = texts[caption_column(SOURCE_LANGUAGE)]
         self.target_captions: list[list[list[str | None]]] = [texts[column] for column in translated]
         check_items(texts, self.target_languages)
-        # Undecoded, so that a broken picture can be reported with its id.
-        self._images = (
-            split.with_format(None)
-            .select_columns([IMAGE_COLUMN])
-            .cast_column(IMAGE_COLUMN, datasets.Image(decode=False))
-            if read_images
-            else None
-        )
+        self._visuals = VisualRows(split, vision_input, sampling) if read_images else None
         self._pairs = self._pairs_with_translation()
         if len(self._pairs) == 0:
             raise ValueError(
@@ -94,16 +87,24 @@ class CaptionPairs(Dataset[dict[str, Any] | None]):
         return len(self._pairs)
 
     def __getitem__(self, index: int) -> dict[str, Any] | None:
+        """One pair, as evaluation reads its item; see `pair`."""
+        return self.pair(index)
+
+    def pair(self, index: int, draw: int | None = None) -> dict[str, Any] | None:
         """One pair.
+
+        Args:
+            index: below the number of pairs.
+            draw: see `VisualReader.read`.
 
         Returns:
             `image_id`, `item_index` (row of the split), `source_caption`, `target_caption`, `target_language`;
-            where they are read, `image` (PIL, RGB) and `description` (None if missing). Or None for a skipped corrupt
-            image.
+            where they are read, `image` (or `frames`, or `features`, see `VisualReader.read`) and `description` (None
+            if missing). Or None for a skipped corrupt image.
 
         Raises:
             IndexError: the index is out of range.
-            ValueError: the image cannot be decoded and `corrupt_images` is "error".
+            ValueError: the image cannot be read and `corrupt_images` is "error".
         """
         if not -len(self) <= index < len(self):
             raise IndexError(f"index must be in [0, {len(self)}), got {index}.")
@@ -119,15 +120,14 @@ class CaptionPairs(Dataset[dict[str, Any] | None]):
         }
         if self.descriptions is not None:
             row["description"] = self.descriptions[item]
-        if self._images is not None:
-            row["image"] = read_picture(
-                self._images[item][IMAGE_COLUMN],
-                item=f"item {self.image_ids[item]!r} (row {item})",
-                corrupt_images=self.corrupt_images,
-            )
-            if row["image"] is None:
+        if self._visuals is None:
+            return row
+        try:
+            return row | self._visuals.read(item, draw)
+        except ValueError:
+            if self.corrupt_images == "skip":
                 return None
-        return row
+            raise
 
     def _pairs_with_translation(self) -> np.ndarray:
         """Positions in (caption, language) order; logs what makes no pair."""
@@ -145,41 +145,29 @@ class CaptionPairs(Dataset[dict[str, Any] | None]):
         return np.flatnonzero(kept)
 
 
-def read_picture(stored: Any, *, item: str, corrupt_images: str) -> Image.Image | None:
-    """A cell of the column `image`, as it is stored, as an RGB picture.
-
-    Args:
-        stored: bytes and path, undecoded, so that a broken picture can be reported with its item.
-        item: what the message calls it.
-        corrupt_images: see `CaptionPairs`.
-
-    Returns:
-        The picture; None for one that cannot be decoded where `corrupt_images` is "skip".
-
-    Raises:
-        ValueError: the image cannot be decoded and `corrupt_images` is "error".
-    """
-    try:
-        if stored is None:
-            raise ValueError("the column is null")
-        return datasets.Image(mode="RGB").decode_example(stored)
-    except DECODING_ERRORS as error:
-        if corrupt_images == "skip":
-            return None
-        raise ValueError(
-            f"{item}: its image must be readable, got {error!r}; replace it, or pass corrupt_images='skip'."
-        ) from error
-
-
-def pair_columns(translated: Sequence[str], *, read_descriptions: bool) -> list[str]:
+def pair_columns(column_names: Sequence[str], translated: Sequence[str], *, read_descriptions: bool) -> list[str]:
     """The columns of texts that pairs are made of.
 
     Args:
+        column_names: of the split, for that of the ids.
         translated: those of the translations, from `check_languages`.
         read_descriptions: see `CaptionPairs`.
+
+    Raises:
+        ValueError: the split has no column of ids, or two.
     """
     described = [DESCRIPTION_COLUMN] if read_descriptions else []
-    return [ID_COLUMN, *described, caption_column(SOURCE_LANGUAGE), *translated]
+    return [find_id_column(column_names), *described, caption_column(SOURCE_LANGUAGE), *translated]
+
+
+def check_corrupt_images(corrupt_images: str) -> None:
+    """Refuse a word that means nothing.
+
+    Raises:
+        ValueError: it is neither "error" nor "skip".
+    """
+    if corrupt_images not in ("error", "skip"):
+        raise ValueError(f"corrupt_images must be 'error' or 'skip', got {corrupt_images!r}.")
 
 
 def check_languages(target_languages: Sequence[str]) -> list[str]:
@@ -207,12 +195,13 @@ def check_items(texts: dict[str, list[Any]], target_languages: Sequence[str]) ->
     """
     columns = [caption_column(SOURCE_LANGUAGE)]
     columns += [caption_column(language, translated=True) for language in target_languages]
+    id_column = find_id_column(texts)
     seen: set[str] = set()
-    for position, image_id in enumerate(texts[ID_COLUMN]):
+    for position, image_id in enumerate(texts[id_column]):
         if image_id in seen:
-            raise ValueError(f"{ID_COLUMN} must be unique in its split, got {image_id!r} twice.")
+            raise ValueError(f"{id_column} must be unique in its split, got {image_id!r} twice.")
         seen.add(image_id)
-        row = {column: texts[column][position] for column in columns} | {ID_COLUMN: image_id}
+        row = {column: texts[column][position] for column in columns} | {id_column: image_id}
         for column in columns:
             captions = row[column]
             if not isinstance(captions, list):

@@ -13,16 +13,11 @@ import datasets
 from torch.utils.data import Dataset, Sampler
 
 from processing.augmentation import draw_of
-from processing.pairs import check_items, check_languages, pair_columns, read_picture
-from processing.records import (
-    DESCRIPTION_COLUMN,
-    ID_COLUMN,
-    IMAGE_COLUMN,
-    SOURCE_LANGUAGE,
-    caption_column,
-    check_columns,
-)
+from processing.pairs import check_corrupt_images, check_items, check_languages, pair_columns
+from processing.records import DESCRIPTION_COLUMN, SOURCE_LANGUAGE, caption_column, check_columns, find_id_column
 from processing.sources import check_finished, explained_absence
+from processing.video_frames_leccr import FrameSampling
+from processing.visual_rows import VisualReader, rows_of
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +53,7 @@ class ParquetSplit:
         return len(self.files)
 
     def stream(self, columns: Sequence[str]) -> datasets.IterableDataset:
-        """Some columns of all rows; of the others not a byte is read. Pictures come as they are stored.
+        """Some columns of all rows; of the others not a byte is read. Pictures and clips come as they are stored.
 
         Raises:
             ValueError: there is no such column.
@@ -119,7 +114,7 @@ class StreamedPairs(Dataset[dict[str, Any] | None]):
     make a process wait for another. Where there are fewer shards than readers, several read the same shard and each
     keeps its share of the rows. What a reader gives depends on the seed, its number and how many they are, and on
     nothing else; a run that was stopped goes on with the same rows. It reads those before them again, but decodes none
-    of their pictures.
+    of their pictures or clips.
 
     Unlike `CaptionPairs`, a pass gives an item once: which caption, in which language, is drawn from (seed, pass, id).
 
@@ -127,13 +122,16 @@ class StreamedPairs(Dataset[dict[str, Any] | None]):
         split: the files.
         target_languages: see `CaptionPairs`.
         seed: of the order and of the pairs.
-        shuffle_buffer: items in each process, undecoded, among which the next is drawn; its readers share them.
+        shuffle_buffer: items in each process, undecoded, among which the next is drawn; its readers share them. They
+            are held in memory, with the clips or features that lie in the rows.
         num_readers: readers of a process: as many as its data loader has workers, so that each has one to itself.
         process_index: which process this is.
         num_processes: how many there are.
         corrupt_images: see `CaptionPairs`, as the following.
         read_images: False leaves pictures alone.
         read_descriptions: False leaves descriptions out.
+        vision_input: what is read of an item, see `VisualReader`.
+        sampling: see there.
 
     Raises:
         ValueError: an argument is not allowed, or a column is missing. While reading: an item that cannot be trained
@@ -153,10 +151,11 @@ class StreamedPairs(Dataset[dict[str, Any] | None]):
         corrupt_images: str = "error",
         read_images: bool = True,
         read_descriptions: bool = True,
+        vision_input: str = "image",
+        sampling: FrameSampling | None = None,
     ) -> None:
         translated = check_languages(target_languages)
-        if corrupt_images not in ("error", "skip"):
-            raise ValueError(f"corrupt_images must be 'error' or 'skip', got {corrupt_images!r}.")
+        check_corrupt_images(corrupt_images)
         if shuffle_buffer < 1:
             raise ValueError(
                 f"shuffle_buffer must be at least 1 item (1: the order of the files), got {shuffle_buffer}."
@@ -170,8 +169,10 @@ class StreamedPairs(Dataset[dict[str, Any] | None]):
         self._num_processes = num_processes
         self._all_readers = num_readers * num_processes
         self._buffer_size = max(1, shuffle_buffer // num_readers)
-        columns = pair_columns(translated, read_descriptions=read_descriptions)
-        self._stream = split.stream([*([IMAGE_COLUMN] if read_images else []), *columns])
+        columns = pair_columns(split.column_names, translated, read_descriptions=read_descriptions)
+        self._visuals = VisualReader(vision_input, sampling) if read_images else None
+        seen = [] if self._visuals is None else self._visuals.columns(split.column_names)
+        self._stream = split.stream([*seen, *columns])
         self._positions: dict[int, _Position] = {}
         if self.num_shards < self._all_readers and process_index == 0:
             logger.warning(
@@ -257,10 +258,10 @@ class StreamedPairs(Dataset[dict[str, Any] | None]):
         ]
 
     def _pair(self, item: dict[str, Any], number: int) -> dict[str, Any] | None:
-        image_id = item[ID_COLUMN]
+        image_id = item[find_id_column(item)]
         choices = self._choices(item)
         position, language = choices[draw_of(self.seed, number, image_id, "pair") % len(choices)]
-        row = {
+        row: dict[str, Any] = {
             "image_id": image_id,
             "item_index": draw_of(image_id),
             "source_caption": item[caption_column(SOURCE_LANGUAGE)][position],
@@ -270,12 +271,14 @@ class StreamedPairs(Dataset[dict[str, Any] | None]):
         }
         if DESCRIPTION_COLUMN in item:
             row["description"] = item[DESCRIPTION_COLUMN]
-        if IMAGE_COLUMN in item:
-            name = f"item {image_id!r}"
-            row["image"] = read_picture(item[IMAGE_COLUMN], item=name, corrupt_images=self.corrupt_images)
-            if row["image"] is None:
+        if self._visuals is None:
+            return row
+        try:
+            return row | self._visuals.read(item, item=f"item {image_id!r}", draw=row["draw"])
+        except ValueError:
+            if self.corrupt_images == "skip":
                 return None
-        return row
+            raise
 
 
 @dataclass(frozen=True)
@@ -342,4 +345,4 @@ def shuffled(rows: Iterator[Row], size: int, generator: random.Random) -> Iterat
 def _rows(stream: datasets.IterableDataset) -> Iterator[dict[str, Any]]:
     """The rows of a stream of tables, one at a time."""
     for table in stream.iter(_ROWS_AT_ONCE):
-        yield from table.to_pylist()
+        yield from rows_of(table)

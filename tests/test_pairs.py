@@ -79,7 +79,7 @@ def test_a_corrupt_image_is_an_error_that_names_the_item():
     pairs = CaptionPairs(_with_broken_image(), ["de"])
     assert isinstance(pairs[0]["image"], Image.Image)
     for item in (1, 2, 3, 4):
-        with pytest.raises(ValueError, match=f"item 'item-{item}' .*must be readable.*corrupt_images='skip'"):
+        with pytest.raises(ValueError, match=f"item 'item-{item}' .*must be readable.*corrupt_images: skip"):
             pairs[item]
 
 

@@ -18,6 +18,7 @@ from processing import streaming
 from processing.pairs import CaptionPairs
 from processing.sources import write_splits
 from processing.streaming import StreamedPairs, StreamPlace, find_parquet_split, shuffled
+from processing.visual_rows import VisualReader
 from tests.training_parts import tiny_split
 
 SIZES = (7, 3, 12, 1, 5)  # items of each shard
@@ -160,8 +161,8 @@ def test_a_stream_that_was_stopped_goes_on_with_the_same_rows(folder: Path, num_
 def test_rows_that_are_skipped_are_not_decoded(folder: Path, monkeypatch: pytest.MonkeyPatch):
     """A run that goes on after a day would decode the pictures of a day before its first step."""
     decoded = []
-    original = streaming.read_picture
-    monkeypatch.setattr(streaming, "read_picture", lambda *a, **k: decoded.append(1) or original(*a, **k))
+    original = VisualReader.read
+    monkeypatch.setattr(VisualReader, "read", lambda *a, **k: decoded.append(1) or original(*a, **k))
     list(itertools.islice(skip_first_batches(loader(stream(folder)), 30), 2))
     assert len(decoded) == 2 * 3
 
@@ -196,8 +197,8 @@ def test_shuffling_holds_no_more_rows_than_it_may_and_loses_none():
 def test_pictures_wait_undecoded(folder: Path, monkeypatch: pytest.MonkeyPatch):
     """A decoded picture takes ten times the memory of its file."""
     decoded = []
-    original = streaming.read_picture
-    monkeypatch.setattr(streaming, "read_picture", lambda *a, **k: decoded.append(1) or original(*a, **k))
+    original = VisualReader.read
+    monkeypatch.setattr(VisualReader, "read", lambda *a, **k: decoded.append(1) or original(*a, **k))
     assert len(first_batches(stream(folder, shuffle_buffer=20), 1)) == 1
     assert len(decoded) == 3
 

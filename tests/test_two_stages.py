@@ -46,7 +46,7 @@ def two_stages(folder: Path, **changes: Any) -> dict[str, Any]:
 
 
 def trained(recipe: Recipe, folder: Path) -> tuple[SystemRun, LeccrProcessor]:
-    splits = load_splits(recipe.data, read_images=not recipe.config.captions_are_items)
+    splits = load_splits(recipe.data, recipe.config)
     processor = build_processor(recipe.model, splits["train"], recipe.data.target_languages)
     return train_system(recipe, splits, processor, folder / "checkpoints", parts_folder=folder), processor
 
@@ -206,8 +206,7 @@ def test_the_first_stage_needs_neither_pictures_nor_descriptions(tmp_path: Path,
     def opened(*_: Any, **__: Any) -> None:
         raise AssertionError("a picture was read")
 
-    monkeypatch.setattr("processing.pairs.read_picture", opened)
-    monkeypatch.setattr("retrieval.items.read_image", opened)
+    monkeypatch.setattr("processing.visual_rows.VisualReader.read", opened)
     (tmp_path / "data").mkdir()
     for name, size in (("train", 8), ("validation", 4)):
         texts = tiny_split(size).remove_columns([IMAGE_COLUMN, DESCRIPTION_COLUMN])
@@ -217,7 +216,7 @@ def test_the_first_stage_needs_neither_pictures_nor_descriptions(tmp_path: Path,
     run, _ = trained(build_recipe(settings), tmp_path)
     assert run.record.protocol["validation"]["item_source"] == "source_captions"
     assert run.record.protocol["validation"]["descriptions"] is False
-    with pytest.raises(ValueError, match="holds texts alone; give the folder of its pictures as `images`"):
+    with pytest.raises(ValueError, match=r"reads the column 'image', .*name the folder of their images \(`images` in"):
         load_splits(build_recipe(two_stages(tmp_path, **data)).data)
 
 
