@@ -27,7 +27,8 @@ class LeccrProcessorTest(ProcessorTesterMixin, unittest.TestCase):
         return {"max_length": 24, "clean_captions": True, "max_words": 7}
 
     def test_model_input_names(self) -> None:
-        """The common test gives no descriptions."""
+        """The common test gives no descriptions, and pictures beside videos."""
         processor = self.get_processor()
         text, image = self.prepare_text_inputs(), self.prepare_images_inputs()
-        assert list(processor(images=image, text=text, descriptions=text)) == processor.model_input_names
+        names = [*processor(images=image, text=text, descriptions=text), *processor(features=[[[1.0]]])]
+        assert names == processor.model_input_names

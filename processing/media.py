@@ -92,10 +92,55 @@ class MediaFolder:
 
     def column(self, found: list[Path]) -> datasets.Dataset:
         """A split of one column with files found before: `image`, opened when its row is read, or `video`, a path."""
-        paths = [str(path) for path in found]
-        if self._suffixes == VIDEO_SUFFIXES:
-            return datasets.Dataset.from_dict({VIDEO_COLUMN: paths}, features=schema_features([VIDEO_COLUMN]))
-        return datasets.Dataset.from_dict({IMAGE_COLUMN: paths}, features=schema_features([IMAGE_COLUMN]))
+        return _column_of(found, VIDEO_COLUMN if self._suffixes == VIDEO_SUFFIXES else IMAGE_COLUMN)
+
+
+class FrameFolders:
+    """Clips that lie as folders of their frames in a folder and its sub-folders.
+
+    An id finds its clip by path inside the folder, else by the name of the clip's folder; a suffix of clips does no
+    harm.
+
+    Args:
+        folder: where they lie; pictures right in it belong to no clip.
+
+    Attributes:
+        names: paths inside the folder of the folders that hold pictures, sorted.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        pictures = _walk(self.folder, PICTURE_SUFFIXES) if self.folder.is_dir() else ()
+        found = {path.parent for path in pictures} - {self.folder}
+        self.names = sorted(path.relative_to(self.folder).as_posix() for path in found)
+        self._paths = set(self.names)
+        self._by_name: dict[str, set[str]] = defaultdict(set)
+        for name in self.names:
+            self._by_name[Path(name).name].add(name)
+
+    def find(self, name: str) -> Path | None:
+        """The folder of an id or file name; None if there is none.
+
+        Raises:
+            ValueError: several folders fit equally well.
+        """
+        path = Path(name)
+        key = path.with_suffix("").as_posix() if path.suffix.lower() in VIDEO_SUFFIXES else name
+        found = {key} if key in self._paths else self._by_name.get(key, set())
+        if len(found) > 1:
+            raise ValueError(
+                f"{name!r} fits several folders in {self.folder}: {sorted(found)[:3]}; give paths inside the folder in "
+                f"a column {FILE_COLUMN!r}."
+            )
+        return self.folder / next(iter(found)) if found else None
+
+    def column(self, found: list[Path]) -> datasets.Dataset:
+        """A split of one column with folders found before."""
+        return _column_of(found, VIDEO_COLUMN)
+
+
+def _column_of(paths: Iterable[Path], name: str) -> datasets.Dataset:
+    return datasets.Dataset.from_dict({name: [str(path) for path in paths]}, features=schema_features([name]))
 
 
 def _walk(folder: Path, suffixes: frozenset[str], above: frozenset[Path] = frozenset()) -> Iterator[Path]:
@@ -141,8 +186,15 @@ def attach_images(
 
 
 def attach_videos(rows: Rows, videos: str | Path) -> tuple[Rows, MissingReport]:
-    """As `attach_images`, for rows with `video_id`; the column `video` holds the path of the clip."""
-    folder = MediaFolder(videos, VIDEO_SUFFIXES)
+    """As `attach_images`, for rows with `video_id`; the column `video` holds the path of the clip.
+
+    Args:
+        rows: see there.
+        videos: a folder of clips; or, where there is no clip in it or below, of folders with the frames of a clip each.
+    """
+    folder: MediaFolder | FrameFolders = FrameFolders(videos)
+    if not folder.names or next(_walk(folder.folder, VIDEO_SUFFIXES), None) is not None:
+        folder = MediaFolder(videos, VIDEO_SUFFIXES)
     return attach_found(rows, lambda split: folder, VIDEO_ID_COLUMN, NO_VIDEO)
 
 

@@ -183,3 +183,38 @@ def test_videos_are_joined_by_path(tmp_path: Path):
     joined, missing = attach_videos(rows, tmp_path)
     assert joined["video"] == [str(tmp_path / "clip_000001_000010.mp4")]
     assert missing.counts() == {"no video": {"unnamed": 1}}
+
+
+def test_clips_that_lie_as_folders_of_frames_are_joined(tmp_path: Path):
+    """Frames that were extracted once are what many researchers have of a data set whose clips are gone."""
+    names = ("a/clip1/10.png", "a/clip1/2.png", "clip.2/0.png", "b/same/0.png", "c/same/0.png", "stray.png")
+    folder_of(tmp_path, *names)
+    (tmp_path / "clip3").mkdir()
+    rows = datasets.Dataset.from_dict(
+        {"video_id": ["x", "clip.2", "clip3", "y"], "file_name": ["clip1.mp4", None, None, "b/same.MP4"]}
+    )
+    joined, missing = attach_videos(rows, tmp_path)
+    assert joined["video"] == [str(tmp_path / name) for name in ("a/clip1", "clip.2", "b/same")]
+    assert missing.counts() == {"no video": {"unnamed": 1}}
+    with pytest.raises(ValueError, match=r"'same' fits several folders .*'b/same', 'c/same'.*file_name"):
+        attach_videos(datasets.Dataset.from_dict({"video_id": ["same"]}), tmp_path)
+
+
+def test_thumbnails_beside_clips_are_no_clips(tmp_path: Path):
+    """A data set often ships a folder of pictures with its clips; their ids would find folders instead of files."""
+    folder_of(tmp_path, "thumbs/7/0.png")
+    (tmp_path / "7.mp4").write_bytes(b"x")
+    joined, _ = attach_videos(datasets.Dataset.from_dict({"video_id": ["7"]}), tmp_path)
+    assert joined["video"] == [str(tmp_path / "7.mp4")]
+    with pytest.raises(ValueError, match=r"holds no file with a suffix of .*\.mp4"):
+        attach_videos(datasets.Dataset.from_dict({"video_id": ["7"]}), folder_of(tmp_path / "flat", "7.png"))
+    with pytest.raises(ValueError, match="is not a folder"):
+        attach_videos(datasets.Dataset.from_dict({"video_id": ["7"]}), tmp_path / "none")
+
+
+def test_what_is_joined_replaces_its_own_kind_alone(tmp_path: Path):
+    """A data set may hold clips and features of their frames; which of them is read is the model's choice."""
+    (tmp_path / "7.mp4").write_bytes(b"x")
+    rows = datasets.Dataset.from_dict({"video_id": ["7"], "video": ["gone.mp4"], "features": ["store#7"]})
+    joined, _ = attach_videos(rows, tmp_path)
+    assert joined[0] == {"video_id": "7", "features": "store#7", "video": str(tmp_path / "7.mp4")}

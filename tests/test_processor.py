@@ -50,7 +50,7 @@ def test_a_call_gives_the_batch_keys_of_each_input():
     """Keys differ by input; a missing group must be absent, not empty."""
     processor = tiny_processor(size=8)
     batch = processor(images=[picture(0), picture(1)], text=TEXTS, descriptions=["two dogs", None])
-    assert {*batch, "frame_features", "frame_mask"} == set(processor.model_input_names)
+    assert {*batch, *processor(features=[[[0.5, 1.0]]])} == set(processor.model_input_names)
     assert batch["pixel_values"].shape == (2, 3, 8, 8)
     assert batch["input_ids"].shape[0] == len(TEXTS)
     assert set(processor(text="dogs")) == {"input_ids", "attention_mask"}
