@@ -13,11 +13,12 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from hub_scripts.model_options import add_model_arguments, add_split_arguments, load_model
+from hub_scripts.model_options import add_model_arguments, add_split_arguments, load_model, source_of
 from processing.files import atomic_write
 from reporting.slot_pictures import slot_attention_sheet
-from retrieval.items import open_items, read_ids, read_image
+from retrieval.items import open_items, read_ids
 from retrieval.slot_readings import SlotReading, read_slots
+from retrieval.views import ItemViews
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -26,11 +27,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         prog="leccr draw_slots", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_model_arguments(parser)
-    parser.add_argument("--items", required=True, help="folder of pictures, or data set")
+    parser.add_argument("--items", required=True, help="folder of pictures or clips, or data set")
     parser.add_argument("--ids", nargs="+", help="which items, by their ids (default: the first ones)")
     parser.add_argument("--count", type=int, default=3, help="how many, without --ids (default: %(default)s)")
     add_split_arguments(parser)
-    parser.add_argument("--description-file", help="JSON lines with image_id and description, for a folder of pictures")
+    parser.add_argument("--description-file", help="JSON lines with image_id and description, for a folder")
     parser.add_argument("--out", required=True, metavar="FILE", help="the picture, such as slots.png")
     return parser.parse_args(argv)
 
@@ -39,16 +40,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Load, read, draw, and print the numbers."""
     options = parse_arguments(argv)
     model, processor, _ = load_model(options.model, options.revision, options.device)
-    rows = open_items(
-        options.items,
-        split=options.split,
-        config_name=options.config,
-        images=options.images,
-        description_file=options.description_file,
-    )
+    rows = open_items(**source_of(options, model, options.items), description_file=options.description_file)
     shown = rows.select(positions_of(read_ids(rows), options.ids, options.count))
     readings = read_slots(model, processor, shown)
-    sheet = slot_attention_sheet(readings, lambda position: read_image(shown, position))
+    sheet = slot_attention_sheet(readings, ItemViews(shown, videos=options.videos))
     with atomic_write(options.out) as path:
         sheet.save(path)
     items = [to_json(name, reading) for name, reading in zip(read_ids(shown), readings, strict=True)]

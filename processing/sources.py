@@ -18,7 +18,7 @@ from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
 from processing.files import atomic_folder, atomic_write
 from processing.manifest import MANIFEST_FILE, Manifest, Step, read_manifest
-from processing.records import IMAGE_COLUMN
+from processing.records import MEDIA_COLUMNS
 
 logger = logging.getLogger(__name__)
 
@@ -189,7 +189,7 @@ def write_table(
     encoded = {SHARD_METADATA: json.dumps(metadata or {}, ensure_ascii=False, allow_nan=False).encode()}
     table = table.replace_schema_metadata({**(schema.metadata or {}), **encoded})
     # A reader of a stream holds a whole row group, and one of pictures alone may not fit into memory.
-    row_group_size = _PICTURES_PER_ROW_GROUP if IMAGE_COLUMN in features else None
+    row_group_size = _PICTURES_PER_ROW_GROUP if set(MEDIA_COLUMNS) & set(features) else None
     with atomic_write(path) as temporary:
         pq.write_table(table, temporary, row_group_size=row_group_size)
     return Path(path)

@@ -10,7 +10,7 @@ from torch import Tensor
 from processing.files import atomic_write
 from reporting.style import INK, MUTED, colour, new_figure, tidy
 from retrieval.fonts import Font, font_for, plain_font
-from retrieval.pictures import GAP, LABEL_SIZE, MARGIN, PAPER, RULE, TITLE_SIZE, thumbnail
+from retrieval.pictures import GAP, LABEL_SIZE, MARGIN, PAPER, RULE, TITLE_SIZE, View, still
 from retrieval.slot_readings import SlotReading
 
 THUMBNAIL_SIZE, COLUMN_WIDTH, TEXT_SIZE, LINE_HEIGHT = 180, 310, 14, 22
@@ -20,7 +20,7 @@ _DEEPEST = 0.75  # share of the slot's colour behind the word that it attends to
 
 def slot_attention_sheet(
     readings: Sequence[SlotReading],
-    picture_of: Callable[[int], Image.Image],
+    picture_of: Callable[[int], View],
     *,
     title: str | None = None,
 ) -> Image.Image:
@@ -30,7 +30,7 @@ def slot_attention_sheet(
 
     Args:
         readings: of the items, with equally many slots.
-        picture_of: gives the picture at a position of `readings`.
+        picture_of: gives what is shown of the item at a position of `readings`; of a clip, its middle frame.
         title: a line above.
 
     Returns:
@@ -52,7 +52,7 @@ def slot_attention_sheet(
         draw.text((MARGIN, MARGIN), title, INK, plain_font(TITLE_SIZE, bold=True))
     for position, (reading, lines, height) in enumerate(zip(readings, texts, heights, strict=True)):
         draw.line((MARGIN, top, width - MARGIN, top), fill=RULE)
-        sheet.paste(thumbnail(picture_of(position), THUMBNAIL_SIZE), (MARGIN, top + GAP))
+        sheet.paste(still(picture_of(position), THUMBNAIL_SIZE), (MARGIN, top + GAP))
         for slot in range(num_slots):
             left = MARGIN + THUMBNAIL_SIZE + GAP + slot * (COLUMN_WIDTH + GAP)
             draw_slot(draw, reading, slot, lines, (left, top + GAP))

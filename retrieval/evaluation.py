@@ -195,6 +195,7 @@ def evaluation_protocol(
         "global_weight": weight if scoring in ("fused", "min_max") else None,
         **({"scores_depend_on": "all items and texts of the split"} if scoring == "min_max" else {}),
         "item_source": model.config.item_source,
+        **({"vision_input": model.config.vision_input} if model.config.has_frames else {}),
         "descriptions": use_descriptions and model.config.reads_description,
         "directions": ["i2t", "t2i"],
         "tie_rule": TIE_RULE,

@@ -196,10 +196,7 @@ def _draw_tile(
     """Draw what is shown of a hit into a box of this size; the size that it took."""
     left, top = corner
     if isinstance(tile, str):
-        draw = ImageDraw.Draw(sheet)
-        draw.rectangle((left, top, left + size[0] - 1, top + size[1] - 1), outline=RULE)
-        inside = (size[0] - GAP, size[1] - GAP)
-        _draw_words(draw, tile, hit.item_id, (left + GAP // 2, top + GAP // 2), inside, CARD_SIZE)
+        _draw_card(sheet, tile, hit.item_id, corner, size)
         return size
     frames = tile if isinstance(tile, _Strip) else [tile]
     for frame in frames:
@@ -207,6 +204,13 @@ def _draw_tile(
         sheet.paste(shown, (left, top))
         left += shown.width + FRAME_GAP
     return left - FRAME_GAP - corner[0], shown.height
+
+
+def _draw_card(sheet: Image.Image, text: str, name: str, corner: tuple[int, int], size: tuple[int, int]) -> None:
+    draw = ImageDraw.Draw(sheet)
+    left, top = corner
+    draw.rectangle((left, top, left + size[0] - 1, top + size[1] - 1), outline=RULE)
+    _draw_words(draw, text, name, (left + GAP // 2, top + GAP // 2), (size[0] - GAP, size[1] - GAP), CARD_SIZE)
 
 
 def _draw_label(
@@ -219,6 +223,17 @@ def _draw_label(
     font = font_for(hit.item_id, LABEL_SIZE - 2) or plain_font(LABEL_SIZE - 2)
     name = shorten(hit.item_id, width, lambda line: draw.textlength(line, font=font))
     draw.text((left, top + LABEL_SIZE + 4), name, font=font, fill=FAINT)
+
+
+def still(view: View, size: int) -> Image.Image:
+    """A view as one square picture: of a clip its middle frame, of a text the text."""
+    if isinstance(view, Image.Image):
+        return thumbnail(view, size)
+    if not isinstance(view, str):
+        return thumbnail(view[len(view) // 2], size)
+    card = Image.new("RGB", (size, size), PAPER)
+    _draw_card(card, view, "a text", (0, 0), (size, size))
+    return card
 
 
 def thumbnail(picture: Image.Image, size: int) -> Image.Image:

@@ -13,7 +13,8 @@ from torch.nn.functional import normalize
 from modeling_leccr.slots_leccr import CrossAttentionBlock
 from modeling_leccr.towers_leccr import eval_mode
 from processing.records import DESCRIPTION_COLUMN
-from retrieval.items import read_column, read_image
+from processing.visual_rows import VisualRows, as_processor_inputs
+from retrieval.items import read_column
 
 
 @dataclass(frozen=True)
@@ -60,13 +61,14 @@ def read_slots(
             f"{len(missing)} of {len(descriptions)} items have no description that slots could attend to (first rows: "
             f"{missing[:3]}); leave them out."
         )
+    seen = VisualRows(rows, model.config.vision_input, processor.sampling)
     readings: list[SlotReading] = []
     with eval_mode(model), recorded_attention(model.semantic_slots.layers[-1]) as recorded:
         for start in range(0, len(descriptions), batch_size):
             batch = range(start, min(start + batch_size, len(descriptions)))
             texts = [descriptions[i] for i in batch]
-            images = [read_image(rows, i) for i in batch]
-            inputs = processor(images=images, descriptions=texts, return_tensors="pt")
+            items = as_processor_inputs([seen.read(i) for i in batch])
+            inputs = processor(**items, descriptions=texts, return_tensors="pt")
             inputs = inputs.to(device=model.device, dtype=model.dtype)
             features = model.get_image_features(**inputs)
             attention = recorded.pop().mean(dim=1).float().cpu()  # (batch, num_slots, description_length)

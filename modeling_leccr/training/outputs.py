@@ -22,7 +22,14 @@ from modeling_leccr.training.sharding import has_adapter
 from processing.files import write_json_atomic
 from processing.hub_card import CardError
 from processing.processing_leccr import LeccrProcessor
-from processing.records import ID_COLUMN, IMAGE_COLUMN, query_column
+from processing.records import (
+    FEATURES_COLUMN,
+    MEDIA_COLUMNS,
+    VIDEO_COLUMN,
+    find_id_column,
+    query_column,
+    schema_features,
+)
 from processing.sources import write_shard
 from reporting.compare import draw_recalls
 from reporting.curves import draw_training_curves
@@ -149,12 +156,13 @@ def find_query(split: datasets.Dataset, language: str, start: int) -> tuple[str,
     Raises:
         ValueError: no item has a caption, or all are refused translations.
     """
-    texts = split.select_columns([ID_COLUMN, query_column(language)])
+    id_column = find_id_column(split.column_names)
+    texts = split.select_columns([id_column, query_column(language)])
     for offset in range(len(split)):
         row = texts[(start + offset) % len(split)]
         captions = [caption for caption in row[query_column(language)] or [] if caption is not None]
         if captions:
-            return captions[0], row[ID_COLUMN]
+            return captions[0], row[id_column]
     raise ValueError(f"no item has a caption in {query_column(language)}; translate or caption the split again.")
 
 
@@ -163,12 +171,12 @@ def search_in_fresh_process(folder: Path, split: datasets.Dataset, languages: li
 
     The captions are those of items at equal distances in the split, so nobody chose the ones that work; where an item
     has only refused translations, the next one is taken. Writes `items/`, `index/`, `searches.json` and, where items
-    have pictures, `retrieval.png`.
+    are seen and not only read, `retrieval.png`.
     """
     items = folder / "items"
     items.mkdir(exist_ok=True)
     # With its captions, so that anybody can score the model again by `leccr evaluate`.
-    write_shard(split, items / "test-00000-of-00001.parquet")
+    write_shard(_with_whole_paths(split), items / "test-00000-of-00001.parquet")
     queries = []
     for place, language in enumerate(languages):
         query, image_id = find_query(split, language, place * len(split) // len(languages))
@@ -181,7 +189,7 @@ def search_in_fresh_process(folder: Path, split: datasets.Dataset, languages: li
         "--save-index": "index",
         "--save-results": "searches.json",
     }
-    if IMAGE_COLUMN in split.column_names:
+    if set(MEDIA_COLUMNS) & set(split.column_names):
         options["--save-picture"] = "retrieval.png"
     command = [sys.executable, "-m", "hub_scripts.search", *(word for pair in options.items() for word in pair)]
     # The script runs in another folder, and a checkout that is not installed is importable from its own root alone.
@@ -191,6 +199,19 @@ def search_in_fresh_process(folder: Path, split: datasets.Dataset, languages: li
     if result.returncode:
         raise RuntimeError(f"the search failed: {result.stdout}{result.stderr}")
     return json.loads((folder / "searches.json").read_text(encoding="utf-8"))
+
+
+def _with_whole_paths(split: datasets.Dataset) -> datasets.Dataset:
+    """Clips and features that are named by their places can be found from any folder."""
+    named = [
+        column for column in (VIDEO_COLUMN, FEATURES_COLUMN) if split.features.get(column) == datasets.Value("string")
+    ]
+    if not named:
+        return split
+    here = Path.cwd()
+    places = {column: [None if place is None else str(here / place) for place in split[column]] for column in named}
+    columns = datasets.Dataset.from_dict(places, features=schema_features(named))
+    return datasets.concatenate_datasets([split.remove_columns(named), columns], axis=1, split=split.split)
 
 
 def write_pictures_and_report(
@@ -208,7 +229,7 @@ def write_pictures_and_report(
     alone = without_descriptions(split_name)
     beside = {f"{name} without descriptions": m[alone] for name, m in record["systems"].items() if alone in m}
     num_items = int(results[title][f"{languages[0]}/num_items"])
-    item = "English captions" if record["protocol"][split_name].get("item_source") == "source_captions" else "image"
+    item = _item_words(record["protocol"][split_name])
     draw_training_curves(run.log_history, folder / "training.png", title=f"{title} training")
     draw_recalls(
         results,
@@ -248,6 +269,13 @@ def write_pictures_and_report(
         files=files,
         searches=searches,
     )
+
+
+def _item_words(protocol: Mapping[str, Any]) -> str:
+    """What texts find."""
+    if protocol.get("item_source") == "source_captions":
+        return "English captions"
+    return "video" if "vision_input" in protocol else "image"
 
 
 def _share(name: str, counts: Mapping[str, int]) -> str:
