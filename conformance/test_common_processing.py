@@ -3,6 +3,7 @@
 import unittest
 from typing import Any
 
+import numpy as np
 from transformers_tests.test_processing_common import ProcessorTesterMixin
 
 from processing.processing_leccr import LeccrProcessor
@@ -32,3 +33,13 @@ class LeccrProcessorTest(ProcessorTesterMixin, unittest.TestCase):
         text, image = self.prepare_text_inputs(), self.prepare_images_inputs()
         names = [*processor(images=image, text=text, descriptions=text), *processor(features=[[[1.0]]])]
         assert names == processor.model_input_names
+
+    def test_flat_kwarg_applied_when_modality_dict_lacks_it(self) -> None:
+        """The common test gives pictures and videos at once."""
+        processor = self.get_processor()
+        text, image = self.prepare_text_inputs(), self.prepare_images_inputs()
+        for inputs in (
+            processor(images=image, text=text, text_kwargs={}, return_tensors="np"),
+            processor(features=[[[1.0]], [[1.0], [2.0]]], text=text, text_kwargs={}, return_tensors="np"),
+        ):
+            assert {type(value) for value in inputs.values()} == {np.ndarray}
