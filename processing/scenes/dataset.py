@@ -74,7 +74,7 @@ class ScenesConfig:
 
     def __post_init__(self) -> None:
         # A recipe file gives a list; a tuple keeps the frozen config hashable.
-        object.__setattr__(self, "languages", _checked_languages(self.languages))
+        object.__setattr__(self, "languages", checked_languages(self.languages))
         minima = {f"{split}_size": 1 for split in SPLITS} | {"image_size": MIN_IMAGE_SIZE, "captions_per_item": 1}
         for name, minimum in minima.items():
             value = getattr(self, name)
@@ -88,7 +88,8 @@ class ScenesConfig:
                 raise ValueError(f"{name} is a probability and must be in [0, 1], got {value!r}.")
 
 
-def _checked_languages(languages: Any) -> tuple[str, ...]:
+def checked_languages(languages: Any) -> tuple[str, ...]:
+    """Target languages of a recipe as a tuple; other codes, none, or one twice are refused."""
     if isinstance(languages, str):
         raise TypeError(f"languages must be a list of codes such as ['de'], got the string {languages!r}.")
     unknown = [language for language in languages if language not in TARGET_LANGUAGES]

@@ -116,13 +116,14 @@ def indefinite_article(word: str) -> str:
     return "an" if word[0] in "aeiou" else "a"
 
 
-def write_description(scene: Scene, *, noise: float, rng: random.Random) -> str:
+def write_description(scene: Scene, *, noise: float, rng: random.Random, shown_by: str = "picture") -> str:
     """A paragraph of 40 to 70 words with every object, attribute, place, relation and the background.
 
     Args:
         scene: the picture's content.
         noise: probability for each attribute, place, relation and the background, in [0, 1], to be told wrongly.
         rng: the generator of the mistakes.
+        shown_by: what shows the scene.
     """
     wrong = make_wrong(noise, rng)
     places = list(CELL_WORDS.values())
@@ -139,7 +140,7 @@ def write_description(scene: Scene, *, noise: float, rng: random.Random) -> str:
     where = [wrong(CELL_WORDS[places_of(item.cell)], places) for item in scene.objects]
     background = BACKGROUND_WORDS[wrong(scene.background, BACKGROUNDS)]
     count = {1: "a single object", 2: "two objects", 3: "three objects"}[len(objects)]
-    sentences = [f"The picture shows {count} {background}."]
+    sentences = [f"The {shown_by} shows {count} {background}."]
     for item, place in zip(objects, where, strict=True):
         attributes = f"{item.size} {item.texture} {item.colour} {item.shape}"
         sentences.append(f"{place.capitalize()} there is {indefinite_article(attributes)} {attributes}.")

@@ -125,7 +125,7 @@ def sample_facts(scene: Scene, rng: random.Random) -> CaptionFacts:
         mention = Mention(only.shape, only.colour, size, texture)
         return CaptionFacts((mention,), (), rng.choice(places_of(only.cell)), scene.background)
     chosen = _choose_objects(scene, rng)
-    mentions = [_mention(item, rng) for item in chosen]
+    mentions = [sample_mention(item, rng) for item in chosen]
     relations = tuple(aligned_relation(chosen[0].cell, other.cell) or "" for other in chosen[1:])
     background = scene.background if rng.random() < 0.75 else None
     if len(mentions) == len(scene.objects) and background and all(m.size and m.texture for m in mentions):
@@ -148,7 +148,8 @@ def _neighbours(scene: Scene, item: SceneObject) -> list[SceneObject]:
     return [other for other in scene.objects if aligned_relation(item.cell, other.cell)]
 
 
-def _mention(item: SceneObject, rng: random.Random) -> Mention:
+def sample_mention(item: SceneObject, rng: random.Random) -> Mention:
+    """Say shape and colour of an object, and its size, its texture or both."""
     told = rng.choices(("both", "size", "texture"), weights=(0.4, 0.3, 0.3))[0]
     return Mention(
         item.shape,
