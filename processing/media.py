@@ -19,8 +19,8 @@ from processing.records import (
     schema_features,
 )
 from processing.sources import is_data_set, open_splits
+from processing.video_frames_leccr import PICTURE_SUFFIXES
 
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".flv"})
 # Known by their names, so that they can be told, but not read.
 _OTHER_SUFFIXES = frozenset(
@@ -192,10 +192,20 @@ def attach_videos(rows: Rows, videos: str | Path) -> tuple[Rows, MissingReport]:
         rows: see there.
         videos: a folder of clips; or, where there is no clip in it or below, of folders with the frames of a clip each.
     """
-    folder: MediaFolder | FrameFolders = FrameFolders(videos)
-    if not folder.names or next(_walk(folder.folder, VIDEO_SUFFIXES), None) is not None:
-        folder = MediaFolder(videos, VIDEO_SUFFIXES)
+    folder = open_clips(videos)
     return attach_found(rows, lambda split: folder, VIDEO_ID_COLUMN, NO_VIDEO)
+
+
+def open_clips(videos: str | Path) -> MediaFolder | FrameFolders:
+    """The clips of a folder as `attach_videos` finds them.
+
+    Raises:
+        ValueError: no such folder, or nothing in it that is a clip.
+    """
+    folders = FrameFolders(videos)
+    if folders.names and next(_walk(folders.folder, VIDEO_SUFFIXES), None) is None:
+        return folders
+    return MediaFolder(videos, VIDEO_SUFFIXES)
 
 
 class _PictureTable:

@@ -1,19 +1,23 @@
 """Frames of a video as pictures, taken at even distances in time."""
 
-import io
+import math
 import random
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import struct
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import dropwhile
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageOps
 
-# What counts as a frame in a folder.
-FRAME_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
-_DIGITS = re.compile(r"(\d+)")
+from .video_file_leccr import VideoTimes, decode_frames, naming_errors, read_times
+
+PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+_NUMBER = re.compile(r"\d+")
+_PICTURE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, TypeError, struct.error, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
@@ -72,8 +76,8 @@ def sample_frames(
 ) -> list[Image.Image]:
     """Frames of a video, in order of time.
 
-    A file is read twice: its time stamps first, without decoding, then the frames up to the last one wanted. Only
-    the wanted ones are kept. Nothing stays open.
+    A file is read twice: its time stamps first, without decoding, then the wanted frames, from the key frames before
+    them where these are far apart. Only the wanted ones are kept. No file and no thread stays open.
 
     Args:
         video: path of a file that ffmpeg reads, its bytes, or `{"bytes": ..., "path": ...}` with either; path of a
@@ -88,123 +92,98 @@ def sample_frames(
         RGB pictures, upright as the file says: at least one.
 
     Raises:
-        ValueError: the file is no video, has no picture stream or is cut off, no frame lies between `start` and `end`,
-            or a number is out of range.
+        ValueError: the file is no video, has no picture stream or is cut off, no frame is shown between `start` and
+            `end`, a picture cannot be read, or a number is out of range.
+        TypeError: `video` is none of these.
         ImportError: PyAV is not installed.
     """
-    if (start or 0) < 0 or (end is not None and end <= (start or 0)):
+    if not 0 <= (start or 0) < (math.inf if end is None else end):
         raise ValueError(f"start and end must be seconds with 0 <= start < end, got {start} and {end}.")
+    name = "a video given as bytes"
     if isinstance(video, Mapping):
-        video = video["bytes"] if video.get("bytes") is not None else video.get("path")
+        name = video.get("path") or name
+        video = video["path"] if video.get("bytes") is None else video["bytes"]
     if isinstance(video, str | Path) and not Path(video).is_dir():
         if not Path(video).is_file():
             raise ValueError(f"{video} is not a file; give a video.")
         return _sample_file(str(video), str(video), sampling, start, end, draw)
-    if isinstance(video, bytes | bytearray | memoryview):
-        return _sample_file("a video given as bytes", video, sampling, start, end, draw)
+    if isinstance(video, bytes):
+        return _sample_file(name, video, sampling, start, end, draw)
     if start is not None or end is not None:
         raise ValueError(f"start and end need a video file, for pictures have no times; got {start} and {end}.")
-    frames = _pictures_of(Path(video)) if isinstance(video, str | Path) else video
-    return [_open_frame(frames[position]) for position in sample_positions(len(frames), sampling.num_frames, draw)]
+    frames = _pictures_of(Path(video)) if isinstance(video, str | Path) else _checked(video)
+    return [_as_picture(frames[position]) for position in sample_positions(len(frames), sampling.num_frames, draw)]
 
 
 def _pictures_of(folder: Path) -> list[Path]:
     """The pictures of a folder in natural order: "2.png" before "10.png"."""
-    found = [path for path in folder.iterdir() if path.suffix.lower() in FRAME_SUFFIXES and path.name[0] != "."]
+    found = [path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES and path.name[0] != "."]
     if not found:
-        raise ValueError(f"{folder} holds no picture with a suffix of {sorted(FRAME_SUFFIXES)}.")
-    parts = {path: _DIGITS.split(path.name) for path in found}
-    return sorted(found, key=lambda path: ([int(part) if part.isdigit() else part for part in parts[path]], path.name))
+        raise ValueError(f"{folder} holds no picture with a suffix of {sorted(PICTURE_SUFFIXES)}.")
+    return sorted(found, key=lambda path: (_NUMBER.sub(lambda number: number[0].zfill(20), path.name), path.name))
 
 
-def _open_frame(frame: Any) -> Image.Image:
-    """A frame given as a picture, as its path or as numbers."""
+def _checked(frames: Any) -> Any:
+    """Frames in memory: PIL pictures, or one array."""
+    shape = getattr(frames, "shape", None)
+    if shape is None and not (isinstance(frames, Sequence) and all(isinstance(frame, Image.Image) for frame in frames)):
+        raise TypeError(
+            f"a video must be a path, bytes, a dict with either, PIL pictures or an array, got {type(frames).__name__}."
+        )
+    if shape is not None and (len(shape) != 4 or shape[3] != 3 or 0 in shape or str(frames.dtype) != "uint8"):
+        raise ValueError(
+            f"a video given as an array must be (num_frames, height, width, 3) of uint8, got {tuple(shape)} of "
+            f"{frames.dtype}."
+        )
+    if len(frames) == 0:
+        raise ValueError("a video must have at least one frame, got an empty list of pictures.")
+    return frames
+
+
+def _as_picture(frame: Any) -> Image.Image:
+    """A frame given as a file, as a picture or as numbers, in RGB and upright."""
     if isinstance(frame, Path):
         try:
             with Image.open(frame) as picture:
                 return ImageOps.exif_transpose(picture).convert("RGB")
-        except (OSError, SyntaxError, ValueError) as error:
+        except _PICTURE_ERRORS as error:
             raise ValueError(f"{frame} must be a readable picture: {error}.") from error
-    if not isinstance(frame, Image.Image):
-        frame = Image.fromarray(frame)
-    return ImageOps.exif_transpose(frame).convert("RGB")
+    return ImageOps.exif_transpose(frame if isinstance(frame, Image.Image) else Image.fromarray(frame)).convert("RGB")
 
 
 def _sample_file(
-    name: str, data: Any, sampling: FrameSampling, start: float | None, end: float | None, draw: int | None
+    name: str, data: str | bytes, sampling: FrameSampling, start: float | None, end: float | None, draw: int | None
 ) -> list[Image.Image]:
-    try:
-        import av
-    except ImportError as error:
-        raise ImportError("reading videos needs PyAV: run `pip install av`.") from error
-    try:
-        times = _choose(_read_times(av, data), sampling, start, end, draw)
-        if not times:
+    with naming_errors(name):
+        times = read_times(data)
+        wanted = [times.stamps[position] for position in _choose(times, sampling, start, end, draw)]
+        if not wanted:
             raise ValueError(f"it has no frame between {start or 0} s and {'its end' if end is None else f'{end} s'}")
-        frames = list(_decode(av, data, times))
-        if len(frames) < len(times):
-            raise ValueError(f"it is cut off: {len(times) - len(frames)} of {len(times)} frames cannot be read")
-    except (av.error.FFmpegError, ValueError) as error:
-        raise ValueError(f"{name} must be a readable video: {error}.") from error
-    return frames
-
-
-def _open(av: Any, data: Any) -> Any:
-    return av.open(data if isinstance(data, str) else io.BytesIO(data))
-
-
-def _read_times(av: Any, data: Any) -> list[float]:
-    """Seconds of all frames from the first one, in order, from the packets alone."""
-    with _open(av, data) as container:
-        stream = _video_stream(container)
-        # A clip that was cut without encoding it again begins with frames that are there for decoding alone.
-        packets = dropwhile(lambda packet: not packet.is_keyframe, container.demux(stream))
-        stamps = sorted(packet.pts for packet in packets if packet.pts is not None and not packet.is_discard)
-        if not stamps:
-            raise ValueError("it holds no frames")
-        return [float((stamp - stamps[0]) * stream.time_base) for stamp in stamps]
+        return decode_frames(data, times, wanted)
 
 
 def _choose(
-    times: Sequence[float], sampling: FrameSampling, start: float | None, end: float | None, draw: int | None
-) -> list[float]:
-    part = [time for time in times if time >= (start or 0) and (end is None or time < end)]
-    num_frames = sampling.num_frames
-    if sampling.frame_rate is not None and len(part) > 1:
-        seconds = (part[-1] - part[0]) * len(part) / (len(part) - 1)
-        num_frames = min(num_frames, max(1, round(seconds * sampling.frame_rate)))
-    return [part[position] for position in sample_positions(len(part), num_frames, draw)]
+    times: VideoTimes, sampling: FrameSampling, start: float | None, end: float | None, draw: int | None
+) -> list[int]:
+    """Positions of the wanted frames."""
+    begin, until = start or 0.0, times.length if end is None else min(end, times.length)
+    first = bisect_left(times.seconds, begin)
+    last = len(times.seconds) if end is None else bisect_left(times.seconds, end)
+    if first >= last:
+        # The part lies between two frames: the earlier one is shown for all of it.
+        return [first - 1] if begin < times.length else []
+    positions = list(range(first, last))
+    if sampling.frame_rate is not None:
+        positions = _at_rate(times.seconds[first:last], begin, until, sampling.frame_rate, draw) or sample_positions(
+            len(positions), 1, draw
+        )
+        positions = [first + position for position in positions]
+    return [positions[index] for index in sample_positions(len(positions), sampling.num_frames, draw)]
 
 
-def _decode(av: Any, data: Any, times: Sequence[float]) -> Iterator[Image.Image]:
-    """For each time the first frame that is not earlier."""
-    with _open(av, data) as container:
-        stream = _video_stream(container)
-        stream.codec_context.thread_count = 1
-        first = None
-        wanted = iter(times)
-        time = next(wanted)
-        for frame in container.decode(stream):
-            if frame.time is None:
-                continue
-            first = frame.time if first is None else first
-            # Times went through a float and may be off by its rounding.
-            if frame.time - first < time - 1e-6:
-                continue
-            yield _upright(frame)
-            following = next(wanted, None)
-            if following is None:
-                return
-            time = following
-
-
-def _video_stream(container: Any) -> Any:
-    if not container.streams.video:
-        raise ValueError("it has no pictures, only sound or subtitles")
-    return container.streams.video[0]
-
-
-def _upright(frame: Any) -> Image.Image:
-    picture = frame.to_image()
-    # PIL and the file both turn counterclockwise.
-    return picture.rotate(frame.rotation, expand=True) if frame.rotation else picture
+def _at_rate(seconds: Sequence[float], begin: float, until: float, frame_rate: float, draw: int | None) -> list[int]:
+    """Positions of the frames that are shown in the middle of parts of 1 / frame_rate seconds, each once."""
+    phase = 0.5 if draw is None else random.Random(draw).random()
+    # How many of these moments lie before a frame; the times of a damaged file may hold any number of them.
+    passed = [math.ceil((second - begin) * frame_rate - phase) for second in (*seconds, max(until, seconds[-1]))]
+    return [position for position, (before, after) in enumerate(pairwise(passed)) if after > before]

@@ -1,0 +1,256 @@
+"""What a video file holds: when its frames are shown, and the frames that are wanted, by PyAV."""
+
+import io
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain, dropwhile
+from typing import Any, NamedTuple
+
+from PIL import Image
+
+MAX_FRAME_PIXELS = 2**25  # 8K video has 7680 x 4320; a file may declare anything, and its frames would fill the memory
+# The first PyAV whose conversion to RGB can be told to start no threads.
+_MIN_PYAV = 17
+# Files of other formats may name further files or addresses that would be opened (playlists), or are texts and sounds.
+_FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,mpegts,mpeg,mpegvideo,m4v,asf,ogg,rm,mxf,nut,dv,ivf,gif,apng,"
+    "h264,hevc,obu,vc1,yuv4mpegpipe,mp3,wav,flac,aac"
+)
+# In these, packets have no times of their own or none that survive the reordering of frames.
+_UNTIMED_FORMATS = frozenset({"avi", "m4v", "mpegvideo", "h264", "hevc", "vc1"})
+# In the other formats, times after a search may not be those from before it.
+_SEARCHED_FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "flv"})
+# A search costs about as much as decoding a few frames.
+_FRAMES_WORTH_A_SEARCH = 16
+
+
+@dataclass(frozen=True)
+class VideoTimes:
+    """When the frames of a file are shown.
+
+    Attributes:
+        stamps: what tells the frames that a player shows, in order: their times as the file counts them.
+        seconds: from the first frame, for each stamp.
+        length: second at which the last frame ends.
+        keys: stamps at which decoding can begin; empty where it must begin at the start.
+        are_counted: the file gives no times, and stamps are the numbers of frames.
+    """
+
+    stamps: Sequence[int]
+    seconds: list[float]
+    length: float
+    keys: list[int]
+    are_counted: bool
+
+
+class _Packet(NamedTuple):
+    pts: int | None
+    dts: int | None
+    duration: int
+    is_key: bool
+    is_hidden: bool
+
+
+class _LostError(Exception):
+    """A search led to another place."""
+
+
+@contextmanager
+def naming_errors(name: str) -> Iterator[None]:
+    """Turn what a block meets in a file into a ValueError with the name of the file."""
+    av = _import_av()
+    try:
+        yield
+    except av.error.FFmpegError as error:
+        raise ValueError(f"{name} must be a readable video: {error.strerror}.") from error
+    except ValueError as error:
+        raise ValueError(f"{name} must be a readable video: {error}.") from error
+
+
+def read_times(data: str | bytes) -> VideoTimes:
+    """The times of a file, from its packets alone.
+
+    Args:
+        data: path of the file, or its bytes.
+
+    Raises:
+        ValueError: it holds no pictures, or less than it announces.
+        FFmpegError: ffmpeg cannot read it.
+    """
+    with _open(data) as container:
+        stream = _video_stream(container)
+        packets = []
+        reached, ends_whole = 0.0, True
+        for packet in container.demux():
+            if not packet.size:
+                continue
+            if packet.pts is not None and packet.time_base:
+                reached = max(reached, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+            if packet.stream is stream:
+                times = (packet.pts, packet.dts, packet.duration or 0)
+                packets.append(_Packet(*times, packet.is_keyframe, packet.is_discard))
+                ends_whole = not packet.is_corrupt
+        if not ends_whole or _announces_more(container, stream, len(packets), reached):
+            raise ValueError("it is cut off")
+        # A clip that was cut without encoding it again begins with frames that are there for decoding alone.
+        shown = [packet for packet in dropwhile(lambda packet: not packet.is_key, packets) if not packet.is_hidden]
+        format_name, unit = container.format.name, stream.time_base or Fraction(1)
+        if format_name in _UNTIMED_FORMATS or all(packet.pts is None for packet in shown):
+            return _counted_times(shown, unit, stream.guessed_rate or Fraction(25))
+    return _given_times(shown, unit, can_search=format_name in _SEARCHED_FORMATS)
+
+
+def _given_times(packets: Sequence[_Packet], unit: Fraction, *, can_search: bool) -> VideoTimes:
+    timed = [(packet.pts, packet) for packet in packets if packet.pts is not None]
+    stamps = sorted(stamp for stamp, _ in timed)
+    if not stamps:
+        raise ValueError("it holds no frames")
+    return VideoTimes(
+        stamps=stamps,
+        seconds=[float((stamp - stamps[0]) * unit) for stamp in stamps],
+        length=float((max(stamp + packet.duration for stamp, packet in timed) - stamps[0]) * unit),
+        keys=sorted(stamp for stamp, packet in timed if packet.is_key) if can_search else [],
+        are_counted=False,
+    )
+
+
+def _counted_times(packets: Sequence[_Packet], unit: Fraction, frame_rate: Fraction) -> VideoTimes:
+    # Frames are shown at the times at which packets are decoded, a little later, whatever their order.
+    times = [packet.dts for packet in packets if packet.dts is not None]
+    if len(times) < len(packets):
+        times, unit = list(range(len(packets))), 1 / frame_rate
+    if not times:
+        raise ValueError("it holds no frames")
+    seconds = [float((time - times[0]) * unit) for time in sorted(times)]
+    length = seconds[-1] + float(1 / frame_rate)
+    return VideoTimes(stamps=range(len(packets)), seconds=seconds, length=length, keys=[], are_counted=True)
+
+
+def _announces_more(container: Any, stream: Any, num_packets: int, reached: float) -> bool:
+    """Whether the head of a file tells of more than is there; the rest of a cut file may well be readable."""
+    if len(stream.index_entries) > num_packets:
+        return True
+    # What the head tells may be a little off, and streams differ in length.
+    if container.format.name == "avi":
+        return stream.frames * 0.9 > num_packets
+    if container.format.name == "matroska,webm" and container.duration is not None:
+        return container.duration / 1_000_000 * 0.9 > reached
+    return False
+
+
+def decode_frames(data: str | bytes, times: VideoTimes, wanted: Sequence[int]) -> list[Image.Image]:
+    """Frames of a file, as a player shows them, in RGB.
+
+    Args:
+        data: path of the file, or its bytes.
+        times: of this file.
+        wanted: stamps among these, in order. A frame that is missing is replaced by the next one.
+
+    Raises:
+        ValueError: the frames end before the last wanted one.
+        FFmpegError: ffmpeg cannot read it.
+    """
+    try:
+        pictures = _decode(data, times, wanted, search=bool(times.keys))
+    except (_LostError, _import_av().error.FFmpegError):
+        # Not every index is right, and not every key frame stands alone.
+        pictures = _decode(data, times, wanted, search=False)
+    if len(pictures) < len(wanted):
+        raise ValueError(f"it is cut off: {len(wanted) - len(pictures)} of {len(wanted)} frames cannot be read")
+    return pictures
+
+
+def _decode(data: str | bytes, times: VideoTimes, wanted: Sequence[int], *, search: bool) -> list[Image.Image]:
+    pictures = []
+    with _open(data) as container:
+        stream = _video_stream(container)
+        frames = _stamped_frames(container, stream, times)
+        num_passed = 0
+        for stamp in wanted:
+            num_keys = bisect_right(times.keys, stamp)
+            if search and num_keys:
+                key = times.keys[num_keys - 1]
+                if bisect_left(times.stamps, key) - num_passed >= _FRAMES_WORTH_A_SEARCH:
+                    frames = _frames_from(container, stream, times, key)
+            found = next((found for found in frames if found[0] >= stamp), None)
+            if search and (found is None or found[0] != stamp or found[1].is_corrupt):
+                raise _LostError
+            if found is None:
+                break
+            pictures.append(_shown(found[1], stream.sample_aspect_ratio))
+            num_passed = bisect_right(times.stamps, found[0])
+    return pictures
+
+
+def _frames_from(container: Any, stream: Any, times: VideoTimes, key: int) -> Iterator[tuple[int, Any]]:
+    container.seek(key, stream=stream)
+    frames = _stamped_frames(container, stream, times)
+    first = next(frames, None)
+    if first is None or first[0] > key:
+        raise _LostError
+    return chain([first], frames)
+
+
+def _stamped_frames(container: Any, stream: Any, times: VideoTimes) -> Iterator[tuple[int, Any]]:
+    for number, frame in enumerate(container.decode(stream)):
+        stamp = number if times.are_counted else frame.pts
+        if stamp is not None:
+            yield stamp, frame
+
+
+def _shown(frame: Any, pixel_ratio: Fraction | None) -> Image.Image:
+    """A frame as a player shows it: pixels are made square, and the picture is turned."""
+    picture = frame.to_image(threads=1)
+    # A ratio beyond these is a fault of the file.
+    if pixel_ratio is not None and pixel_ratio != 1 and Fraction(1, 4) <= pixel_ratio <= 4:
+        picture = picture.resize((max(1, round(picture.width * pixel_ratio)), picture.height), Image.Resampling.BICUBIC)
+    quarters = round(frame.rotation / 90) % 4
+    # PIL and the file both turn counterclockwise.
+    return picture.rotate(90 * quarters, expand=True) if quarters else picture
+
+
+def _import_av() -> Any:
+    try:
+        import av
+    except ImportError as error:
+        raise ImportError(f"reading videos needs PyAV: run `pip install 'av>={_MIN_PYAV}'`.") from error
+    if int(av.__version__.partition(".")[0]) < _MIN_PYAV:
+        raise ImportError(f"PyAV {av.__version__} is too old: run `pip install 'av>={_MIN_PYAV}'`.")
+    return av
+
+
+def _open(data: str | bytes) -> Any:
+    """A container, whose `with` closes the file."""
+    av = _import_av()
+    options = {"format_whitelist": _FORMATS, "protocol_whitelist": "file", "max_pixels": str(MAX_FRAME_PIXELS)}
+    # A name such as "concat:a" would be read as an address.
+    source = f"file:{data}" if isinstance(data, str) else io.BytesIO(data)
+    try:
+        return av.open(source, options=options, metadata_errors="replace")
+    except av.error.ArgumentError as error:
+        raise ValueError("it is in none of the formats of videos that are read here") from error
+
+
+def _video_stream(container: Any) -> Any:
+    """The first stream of pictures, ready to be decoded in this thread alone: loaders have many workers."""
+    streams = [stream for stream in container.streams.video if not _is_cover(stream)]
+    if not container.streams:
+        raise ValueError("it holds nothing that can be shown")
+    if not streams:
+        raise ValueError("it has no pictures, only sound or subtitles")
+    stream = streams[0]
+    if stream.codec_context is None:
+        raise ValueError("its codec is unknown")
+    if stream.width * stream.height > MAX_FRAME_PIXELS:
+        raise ValueError(f"its frames have {stream.width} x {stream.height} pixels, more than {MAX_FRAME_PIXELS}")
+    stream.codec_context.thread_count = 1
+    stream.codec_context.options = {"max_pixels": str(MAX_FRAME_PIXELS)}
+    return stream
+
+
+def _is_cover(stream: Any) -> bool:
+    """Whether these "pictures" are the cover of a piece of music."""
+    return bool(stream.disposition & stream.disposition.attached_pic)
