@@ -278,6 +278,10 @@ def test_a_hit_of_features_is_shown_by_its_clip_where_there_is_one_and_else_by_w
     make_clip(tmp_path / "clips" / "v1.mp4", 20)
     views = ItemViews(rows, videos=tmp_path / "clips")
     assert views(0) == "a ball" and read_numbers(views(1)) == [11, 13, 15, 17, 19]
+    for number in range(5):
+        (tmp_path / "frames" / "v1").mkdir(parents=True, exist_ok=True)
+        grey_frames([10 * number])[0].save(tmp_path / "frames" / "v1" / f"{number}.png")
+    assert read_numbers(ItemViews(rows, videos=tmp_path / "frames")(1)) == [0, 1, 2, 3, 4]
 
 
 def grey_frames(levels, size=(60, 40)):
