@@ -12,6 +12,8 @@ from tests.tiny import tiny_model, tiny_processor
 
 # What a stranger has who installed torch and transformers for images.
 ALLOWED = {"torch", "transformers", "huggingface_hub", "PIL", "numpy", "safetensors"} | set(sys.stdlib_module_names)
+# Imported inside a `try`, for a video file alone, with an error of its own.
+TRIED = {"video_file_leccr": {"av"}}
 
 # Run by people, imported by nobody.
 CHECK = "check_embeddings.py"
@@ -44,7 +46,7 @@ def test_every_module_that_the_shipped_code_needs_is_shipped(exported: Path) -> 
     for path in exported.glob("*.py"):
         siblings, packages = imports_of(path.read_text(encoding="utf-8"))
         assert siblings <= shipped, path.name
-        assert packages <= ALLOWED, path.name
+        assert packages <= ALLOWED | TRIED.get(path.stem, set()), path.name
 
 
 def test_shipped_modules_have_names_of_their_own(exported: Path) -> None:
