@@ -260,7 +260,7 @@ class TwoStreamConfig(TextStreamConfig):
                 f"vision_input={self.vision_input!r} needs items that are seen, got item_source={self.item_source!r}; "
                 f"leave it out."
             )
-        if reads_features != (self.feature_dim is not None) or (self.feature_dim or 1) < 1:
+        if reads_features != (self.feature_dim is not None) or (self.feature_dim is not None and self.feature_dim < 1):
             raise ValueError(
                 f"feature_dim must be the width of the frame features with vision_input='features', and None without, "
                 f"got {self.feature_dim} with {self.vision_input!r}."

@@ -286,7 +286,7 @@ def check_visual_inputs(config: TwoStreamConfig, inputs: Tensor | None, frame_ma
     if inputs is None:
         raise ValueError(f"vision_input={config.vision_input!r} reads {name} {shape}, but it is None.")
     wrong_width = config.vision_input == "features" and inputs.shape[-1] != config.feature_dim
-    if inputs.ndim != shape.count(",") + 1 or wrong_width:
+    if inputs.ndim != shape.count(",") + 1 or 0 in inputs.shape[1:] or wrong_width:
         raise ValueError(
             f"vision_input={config.vision_input!r} reads {name} {shape}, got {tuple(inputs.shape)}; give what the "
             f"model's own processor makes of your files."

@@ -24,6 +24,12 @@ from processing.tokenizer import train_tokenizer
 
 IMAGE_SIZE = 32
 VOCAB_SIZE = 99
+FEATURE_DIM = 20
+# Fields of a configuration of each kind of video.
+VIDEO_FIELDS: dict[str, dict[str, Any]] = {
+    "frames": {"vision_input": "frames"},
+    "features": {"vision_input": "features", "feature_dim": FEATURE_DIM},
+}
 
 # (English, German, description), each naming one picture of `tiny_image`.
 SENTENCES = (
@@ -160,6 +166,29 @@ def tiny_items(batch_size: int = 4, *, seed: int = 0, image_size: int = IMAGE_SI
         "description_input_ids": input_ids,
         "description_attention_mask": attention_mask,
     }
+
+
+def tiny_videos(
+    vision_input: str, batch_size: int = 4, *, num_frames: int = 5, seed: int = 0
+) -> dict[str, torch.Tensor]:
+    """Random `pixel_values` of frames or `frame_features`, with `frame_mask`; from the second on, one frame fewer each.
+
+    Args:
+        vision_input: "frames" or "features".
+    """
+    generator = torch.Generator().manual_seed(seed + 2000)
+    shape = (FEATURE_DIM,) if vision_input == "features" else (3, IMAGE_SIZE, IMAGE_SIZE)
+    frames = torch.randn(batch_size, num_frames, *shape, generator=generator)
+    lengths = torch.tensor([max(num_frames - i, 1) for i in range(batch_size)])
+    mask = torch.arange(num_frames) < lengths[:, None]
+    frames[~mask] = 0
+    return {"frame_features" if vision_input == "features" else "pixel_values": frames, "frame_mask": mask.long()}
+
+
+def with_videos(batch: dict[str, torch.Tensor], vision_input: str, *, seed: int = 0) -> dict[str, torch.Tensor]:
+    """A batch of pictures, of `tiny_items` or `tiny_pairs`, as one of videos."""
+    videos = tiny_videos(vision_input, len(batch["pixel_values"]), seed=seed)
+    return {name: value for name, value in batch.items() if name != "pixel_values"} | videos
 
 
 def tiny_pairs(batch_size: int = 4, *, seed: int = 0) -> dict[str, torch.Tensor]:
