@@ -16,7 +16,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from hub_scripts.cli import USER_ERRORS, origin
 from modeling_leccr.export import check_replaceable
 from modeling_leccr.training.arguments import help_text, parse_recipe
-from modeling_leccr.training.building import build_processor, load_splits
+from modeling_leccr.training.building import build_processor, frame_sampling, load_splits
 from modeling_leccr.training.console import warn_once_of_many_workers
 from modeling_leccr.training.failures import TrainingStoppedError
 from modeling_leccr.training.outputs import (
@@ -28,6 +28,7 @@ from modeling_leccr.training.outputs import (
     write_pictures_and_report,
 )
 from modeling_leccr.training.run import TEACHER, control_recipes, reported_split, train_system, use_all_cores
+from modeling_leccr.training.trained import model_config
 from reporting.run_record import PeakMemory
 
 logger = logging.getLogger("train")
@@ -49,7 +50,8 @@ def main(arguments: list[str]) -> None:
     main_system, folder = recipe.title, Path(str(recipe.training.output_dir))
     for name in ("model", TEACHER) if recipe.first_stage else ("model",):
         check_replaceable(folder / name)
-    splits = load_splits(recipe.data, read_images=not recipe.config.captions_are_items)
+    config = model_config(recipe)
+    splits = load_splits(recipe.data, config, frame_sampling(recipe.model, config))
     processor = build_processor(recipe.model, splits["train"], recipe.data.target_languages)
     seconds = {"prepare data": time.perf_counter() - start}
     reported = reported_split(splits)

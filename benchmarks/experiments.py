@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from benchmarks.pool import run_jobs
 from modeling_leccr.training.arguments import Recipe, build_recipe
-from modeling_leccr.training.building import build_processor, load_splits
+from modeling_leccr.training.building import build_processor, frame_sampling, load_splits
 from modeling_leccr.training.run import SystemRun, reported_split, train_system
 from modeling_leccr.training.systems import varied
 from processing.files import atomic_folder, write_json_atomic
@@ -285,14 +285,14 @@ def _shared_data(recipe: Recipe) -> tuple[dict[str, Any], LeccrProcessor]:
     tokenizer = (model.vocab_size, model.max_length) if isinstance(model.text_tower, dict) else model.text_tower
     images = None if isinstance(model.vision_tower, dict) else model.vision_tower
     named = (model.base_model, model.teacher, tokenizer, images)
-    # The first stage of CL2CM alone reads no pictures.
-    read_images = not recipe.config.captions_are_items
-    reading = (*named, model.image_size, model.max_length, model.clean_captions, read_images)
+    # What a model sees: the first stage of CL2CM alone reads no pictures.
+    seen = recipe.config.item_source, recipe.config.has_frames, model.num_frames, model.frame_rate
+    reading = (*named, model.image_size, model.max_length, model.clean_captions, *seen)
     key = json.dumps([asdict(recipe.data), reading], sort_keys=True)
     if key not in _shared:
         while len(_shared) >= _KEPT_DATA:
             _shared.popitem(last=False)
-        splits = load_splits(recipe.data, read_images=read_images)
+        splits = load_splits(recipe.data, recipe.config, frame_sampling(model, recipe.config))
         _shared[key] = splits, build_processor(recipe.model, splits["train"], recipe.data.target_languages)
     _shared.move_to_end(key)
     return _shared[key]

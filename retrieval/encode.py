@@ -10,7 +10,8 @@ from tqdm.auto import tqdm
 
 from modeling_leccr.towers_leccr import eval_mode
 from processing.records import DESCRIPTION_COLUMN, SOURCE_LANGUAGE, caption_column
-from retrieval.items import read_column, read_ids, read_image
+from processing.visual_rows import VisualRows, as_processor_inputs
+from retrieval.items import read_column, read_ids
 from retrieval.ranks import check_finite
 from retrieval.sharing import Processes, has_split_weights
 
@@ -36,7 +37,7 @@ def encode_items(
         processor: a `LeccrProcessor`.
         rows: rows of the schema (processing/records.py), such as a split of a data set.
         batch_size: items in one forward pass.
-        use_descriptions: False leaves descriptions out, as for pictures that nobody described.
+        use_descriptions: False leaves descriptions out, as for pictures or videos that nobody described.
         progress: show a bar, if it takes a while.
         shared: the processes of a distributed run share the rows out; each calls this with the same rows, and each
             gets all embeddings.
@@ -46,8 +47,8 @@ def encode_items(
         has no slots; float32 on the CPU.
 
     Raises:
-        ValueError: no rows, a picture that cannot be read, an item without English captions where the model reads them,
-            or an embedding that is not finite.
+        ValueError: no rows, a picture or clip that is missing or cannot be read, an item without English captions where
+            the model reads them, or an embedding that is not finite.
     """
     if model.config.captions_are_items:
         return _mean_captions(model, processor, rows, batch_size, progress=progress, shared=shared), None
@@ -55,16 +56,16 @@ def encode_items(
     if use_descriptions and model.config.reads_description:
         descriptions = read_column(rows, DESCRIPTION_COLUMN)
 
+    seen = VisualRows(rows, model.config.vision_input, processor.sampling) if model.config.reads_image else None
+
     def embed(batch: list[int]) -> list[Tensor]:
-        images = [read_image(rows, i) for i in batch] if model.config.reads_image else None
         batch_descriptions = [descriptions[i] for i in batch]
         inputs = processor(
-            images=images,
+            **as_processor_inputs([] if seen is None else [seen.read(i) for i in batch]),
             # No description at all: the model then takes its null description or says that it cannot.
             descriptions=batch_descriptions if any(batch_descriptions) else None,
             return_tensors="pt",
         ).to(device=model.device, dtype=model.dtype)
-        inputs.setdefault("pixel_values", None)
         features = model.get_image_features(**inputs)
         return [features.pooler_output, *([] if features.slot_embeds is None else [features.slot_embeds])]
 

@@ -88,7 +88,7 @@ def test_data_is_read_once_for_jobs_that_share_it(
     monkeypatch.setattr(
         experiments,
         "load_splits",
-        lambda data, **others: read.update([data.scenes["train_size"]]) or load(data, **others),
+        lambda data, *others: read.update([data.scenes["train_size"]]) or load(data, *others),
     )
     variants = {"a": {}, "b": {"learning_rate": 1e-4}, "more": {"scenes": {"train_size": 14}}}
     run_experiments(tiny_recipe(tmp_path), variants, [0, 1], tmp_path)

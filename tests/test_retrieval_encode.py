@@ -333,7 +333,7 @@ def test_a_corrupt_picture_is_named():
     rows = [dict(row) for row in split]
     rows[3]["image"] = {"bytes": rows[3]["image"]["bytes"][:40], "path": None}
     broken = datasets.Dataset.from_list(rows).cast_column("image", datasets.Image())
-    with pytest.raises(ValueError, match=r"item 3 \(id 'item-3'\) cannot be read"):
+    with pytest.raises(ValueError, match=r"item 'item-3' \(row 3\): its image must be readable"):
         encode_items(tiny_model(), tiny_processor(), broken, **QUIET)
     with pytest.raises(ValueError, match="item 0"):
         read_image([{"image": None}], 0)

@@ -88,7 +88,7 @@ def test_pictures_are_checked_in_one_order_of_the_splits(
     for number, split in enumerate(splits, start=2):
         tiny_split(number).to_parquet(str(tmp_path / f"{split}-00000-of-00001.parquet"))
     checked: list[int] = []
-    monkeypatch.setattr(building, "find_unreadable", lambda rows, shared: checked.append(len(rows)) or [])
+    monkeypatch.setattr(building, "find_unreadable", lambda rows, **_: checked.append(len(rows)) or [])
     for train, validation, test in itertools.permutations(splits):
         checked.clear()
         arguments = {"train_split": train, "validation_split": validation, "test_split": test}

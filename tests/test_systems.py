@@ -165,7 +165,7 @@ def test_a_baseline_reads_of_an_item_what_it_embeds(tmp_path: Path, item_source:
     batch = LeccrCollator(tiny_processor())(rows)
     assert ("pixel_values" in batch) == ("image" in reads)
     assert ("description_input_ids" in batch) == ("description" in reads)
-    with pytest.raises(ValueError, match=f"lacks the columns .*{reads.pop()}"):
+    with pytest.raises(ValueError, match=f"lacks the columns .*{reads.pop()}|reads the column 'image'"):
         training_pairs(recipe, split.select_columns(["image_id", "caption_en", "caption_de_mt"]), recipe.config)
 
 

@@ -84,20 +84,20 @@ def test_an_epoch_without_a_batch_is_refused(num_pairs: int, drop_last: bool):
         GlobalBatches(num_pairs, 4, seed=0, num_processes=2, drop_last=drop_last)
 
 
-class Rows(torch.utils.data.Dataset):
+class Rows:
     """Rows of which number 3 was skipped."""
 
     def __len__(self) -> int:
         return 5
 
-    def __getitem__(self, index: int) -> dict[str, Any] | None:
-        return None if index == 3 else {"index": index}
+    def pair(self, index: int, draw: int) -> dict[str, Any] | None:
+        return None if index == 3 else {"index": index, "read with": draw}
 
 
 def test_a_row_knows_its_draw_and_a_skipped_one_stays_none():
-    """A draw of the index alone would crop a picture alike in each epoch."""
-    pairs = DrawnPairs(Rows(), seed=7)
-    assert pairs[2, 1] == {"index": 1, "draw": draw_of(7, 2, 1)}
+    """A draw of the index alone would crop a picture, and choose the frames of a clip, alike in each epoch."""
+    pairs: Any = DrawnPairs(Rows(), seed=7)  # type: ignore[arg-type]
+    assert pairs[2, 1] == {"index": 1, "draw": draw_of(7, 2, 1), "read with": draw_of(7, 2, 1)}
     assert pairs[2, 3] is None
     assert len({pairs[epoch, index]["draw"] for epoch in range(3) for index in (0, 1, 2, 4)}) == 12
 

@@ -161,7 +161,7 @@ def test_a_data_set_of_texts_gets_its_pictures_from_a_folder(tmp_path: Path, cap
     assert splits["train"]["image_id"] == split["image_id"][:3]
     assert splits["train"][2]["image"].size == split[2]["image"].size
     assert f"1 items have no image (first: {split['image_id'][3]}); they are left out" in caplog.text
-    with pytest.raises(ValueError, match="holds texts alone; give the folder of its pictures as `images`"):
+    with pytest.raises(ValueError, match=r"reads the column 'image', .*name the folder of their images \(`images` in"):
         load_splits(DataArguments(dataset=str(tmp_path / "texts"), target_languages=["de"]))
 
 
@@ -174,7 +174,7 @@ def test_a_split_whose_pictures_are_elsewhere_is_an_error(tmp_path: Path):
     strangers.to_parquet(str(tmp_path / "texts" / "validation-00000-of-00001.parquet"))
     split.select_columns(["image", "image_id"]).to_parquet(str(tmp_path / "pictures" / "train.parquet"))
     data = DataArguments(dataset=str(tmp_path / "texts"), images=str(tmp_path / "pictures"), target_languages=["de"])
-    with pytest.raises(ValueError, match=r"holds no picture of the splits \['validation'\]"):
+    with pytest.raises(ValueError, match=r"images='.*' holds nothing for the splits \['validation'\]"):
         load_splits(data)
 
 

@@ -13,10 +13,11 @@ import torch
 from modeling_leccr import Cl2cmModel, CrossLingualModel
 from modeling_leccr.training import run as run_module
 from modeling_leccr.training.arguments import Recipe, build_recipe
-from modeling_leccr.training.building import build_model, build_processor, load_splits, load_teacher
+from modeling_leccr.training.building import build_model, build_processor, load_splits
 from modeling_leccr.training.outputs import write_metrics
 from modeling_leccr.training.run import SystemRun, control_recipes, start_from_teacher, train_system
 from modeling_leccr.training.systems import varied
+from modeling_leccr.training.trained import load_teacher
 from modeling_leccr.training.trainer import LeccrTrainer
 from processing.processing_leccr import LeccrProcessor
 from processing.records import DESCRIPTION_COLUMN, IMAGE_COLUMN
@@ -359,7 +360,11 @@ def test_a_control_may_be_another_system_on_the_same_data(tmp_path: Path):
     assert streams.training.loss == {} and streams.model.cross_lingual == {}
     leccr = build_recipe(tiny_recipe(tmp_path, controls={"CL2CM": {"system": "cl2cm", "model": {"visual_dim": 32}}}))
     taught = control_recipes(leccr)["CL2CM"]
-    assert taught.title == "CL2CM" and taught.model.model == {"embed_dim": 16, "visual_dim": 32}
+    assert taught.title == "CL2CM" and taught.model.model == {
+        "embed_dim": 16,
+        "num_attention_heads": 4,
+        "visual_dim": 32,
+    }
     assert taught.first_stage is not None and taught.first_stage.title == "cross-lingual network"
 
 

@@ -117,6 +117,7 @@ def tiny_trainer(
             ["de"],
             read_images=model.config.reads_image,
             read_descriptions=model.config.reads_description,
+            **({"vision_input": model.config.vision_input} if model.config.reads_image else {}),
         ),
         validation=validation,
         languages=["de"],

@@ -7,32 +7,35 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from processing.augmentation import draw_of
+from processing.pairs import CaptionPairs
 
 
 class DrawnPairs(Dataset[dict[str, Any] | None]):
-    """Pairs that are asked for by (epoch, index), so that each row knows the draw that decides its augmentation.
+    """Pairs that are asked for by (epoch, index), so that each row knows the draw that decides its augmentation, and
+    which frames of its clip are read.
 
     The epoch comes with the index because a data loader's workers hold a copy of the data set, of whatever epoch it
     was made in.
 
     Args:
-        pairs: a map-style data set of rows, some of them None.
+        pairs: of a split that is read as a whole.
         seed: of the run.
     """
 
-    def __init__(self, pairs: Dataset[dict[str, Any] | None], seed: int) -> None:
+    def __init__(self, pairs: CaptionPairs, seed: int) -> None:
         self.pairs = pairs
         self.seed = seed
 
     def __len__(self) -> int:
         """Number of pairs."""
-        return len(self.pairs)  # type: ignore[arg-type]
+        return len(self.pairs)
 
     def __getitem__(self, place: tuple[int, int]) -> dict[str, Any] | None:
         """The row of the pair with its `draw`; None stays None."""
         epoch, index = place
-        row = self.pairs[index]
-        return None if row is None else row | {"draw": draw_of(self.seed, epoch, index)}
+        draw = draw_of(self.seed, epoch, index)
+        row = self.pairs.pair(index, draw)
+        return None if row is None else row | {"draw": draw}
 
 
 class GlobalBatches(Sampler[list[tuple[int, int]]]):

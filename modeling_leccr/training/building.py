@@ -2,27 +2,25 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import datasets
-import torch
-from huggingface_hub import is_offline_mode
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
-from modeling_leccr.modeling_cl2cm import CrossLingualModel
+from modeling_leccr.configuration_leccr import LeccrConfig
 from modeling_leccr.streams_leccr import TwoStreamModel
 from modeling_leccr.training.arguments import DataArguments, ModelArguments
-from modeling_leccr.training.sharding import has_adapter
-from modeling_leccr.training.systems import FIRST_STAGE, SYSTEMS
-from processing.media import attach_images
+from modeling_leccr.training.systems import FIRST_STAGE, SYSTEMS, leaves_width_to_data
+from modeling_leccr.training.trained import explained_absence, trained_model
+from processing.media import attach_images, attach_videos
 from processing.processing_leccr import LeccrProcessor
+from processing.readers.feature_store import attach_features
 from processing.records import (
     DESCRIPTION_COLUMN,
-    ID_COLUMN,
-    IMAGE_COLUMN,
+    FEATURES_COLUMN,
+    MEDIA_COLUMNS,
     SOURCE_LANGUAGE,
     caption_column,
     check_columns,
@@ -31,33 +29,49 @@ from processing.scenes import ScenesConfig, load_scenes
 from processing.sources import NoDataSetError, open_splits
 from processing.streaming import ParquetSplit, find_parquet_split
 from processing.tokenizer import train_tokenizer
-from retrieval.items import drop_unreadable, find_unreadable
+from processing.video_frames_leccr import FrameSampling
+from processing.visual_rows import COLUMN_OF, VisualReader, VisualRows
+from retrieval.items import SEEN_WORDS, drop_unreadable, find_unreadable, read_ids
 
 logger = logging.getLogger(__name__)
 
 
-def load_splits(data: DataArguments, *, read_images: bool = True) -> dict[str, Any]:
+def load_splits(
+    data: DataArguments, config: Any | None = None, sampling: FrameSampling | None = None
+) -> dict[str, Any]:
     """The splits of a recipe under the names "train", "validation" and, where there is one, "test".
 
     Each is a `datasets.Dataset`, but for the training split of a stream, which is a `ParquetSplit`.
 
     Args:
         data: what the recipe says of them.
-        read_images: False for what learns from texts: pictures are neither needed, nor looked at, nor in the splits.
+        config: of the model; None stands for one that sees pictures. What it sees must be in the splits. Where it
+            learns from captions alone, nothing that can be seen is looked at or kept.
+        sampling: see `frame_sampling`.
 
     Raises:
-        ValueError: a split is absent or empty.
+        ValueError: a split is absent or empty, what the model sees is in none of its items, or cannot be read of an
+            evaluated one.
         NoDataSetError: there is no such data set.
     """
+    config = LeccrConfig() if config is None else config
     try:
-        return _streamed_splits(data, read_images) if data.streaming else _whole_splits(data, read_images)
+        splits = _streamed_splits(data) if data.streaming else _whole_splits(data)
     except NoDataSetError as error:
         raise NoDataSetError(
             f"{error} The comments at the top of a recipe in configs/ tell how its data set is made."
         ) from error
+    if config.reads_image:
+        VisualReader(config.vision_input).columns(splits["train"].column_names)
+    for role, split in splits.items():
+        if config.captions_are_items and not isinstance(split, ParquetSplit):
+            splits[role] = split.remove_columns([name for name in MEDIA_COLUMNS if name in split.column_names])
+        elif role != "train":
+            splits[role] = _readable(split, role, data.corrupt_images, config, sampling)
+    return splits
 
 
-def _whole_splits(data: DataArguments, read_images: bool) -> dict[str, Any]:
+def _whole_splits(data: DataArguments) -> dict[str, Any]:
     if data.dataset == "scenes":
         loaded = load_scenes(ScenesConfig(**data.scenes))
     else:
@@ -70,66 +84,58 @@ def _whole_splits(data: DataArguments, read_images: bool) -> dict[str, Any]:
                 f"{ {found: len(split) for found, split in loaded.items()} }."
             )
         splits[role] = loaded[name]
-    if not read_images:
-        splits = {role: _texts_alone(split) for role, split in splits.items()}
-    elif data.images is not None:
-        splits = _with_images(splits, data.images)
-    elif IMAGE_COLUMN not in splits["train"].column_names:
-        raise ValueError(
-            f"the data set {data.dataset!r} holds texts alone; give the folder of its pictures as `images`."
-        )
-    for role in _evaluated(data) if read_images else ():
-        splits[role] = _readable(splits[role], role, data.corrupt_images)
+    splits = _joined(splits, data)
     if data.train_items is not None:
         splits["train"] = splits["train"].select(range(min(data.train_items, len(splits["train"]))))
     return splits
 
 
 def _split_names(data: DataArguments) -> dict[str, str]:
+    # In one order: processes share the reading of each split out, and a set has another order in each of them.
     names = {"train": data.train_split, "validation": data.validation_split}
     return names if data.test_split is None else {**names, "test": data.test_split}
 
 
-def _evaluated(data: DataArguments) -> list[str]:
-    # In one order: processes share the reading of each split out, and a set has another order in each of them.
-    return [role for role in _split_names(data) if role != "train"]
-
-
-def _streamed_splits(data: DataArguments, read_images: bool) -> dict[str, Any]:
+def _streamed_splits(data: DataArguments) -> dict[str, Any]:
     """Of the training split the list of its files; the evaluated ones as a whole, and nothing of any other."""
     found = {
         role: find_parquet_split(data.dataset, name, config_name=data.dataset_config)
         for role, name in _split_names(data).items()
     }
-    evaluated = {role: found[role].load() for role in _evaluated(data)}
-    for role, split in evaluated.items():
-        evaluated[role] = _readable(split, role, data.corrupt_images) if read_images else _texts_alone(split)
-    return {"train": found["train"], **evaluated}
+    return {role: split if role == "train" else split.load() for role, split in found.items()}
 
 
-def _texts_alone(split: datasets.Dataset) -> datasets.Dataset:
-    return split.remove_columns([IMAGE_COLUMN]) if IMAGE_COLUMN in split.column_names else split
+def _joined(splits: dict[str, datasets.Dataset], data: DataArguments) -> dict[str, datasets.Dataset]:
+    """The splits with the pictures, clips or features that a recipe names."""
+    for setting, attach in (("images", attach_images), ("videos", attach_videos), ("features", attach_features)):
+        place = getattr(data, setting)
+        if place is None:
+            continue
+        joined, missing = attach(datasets.DatasetDict(splits), place)
+        for line in missing.lines():
+            logger.warning("%s; they are left out", line)
+        if empty := sorted(role for role, split in joined.items() if len(split) == 0):
+            raise ValueError(
+                f"{setting}={place!r} holds nothing for the splits {empty}; see the warnings for their ids."
+            )
+        splits = dict(joined)
+    return splits
 
 
-def _with_images(splits: dict[str, datasets.Dataset], images: str) -> dict[str, datasets.Dataset]:
-    joined, missing = attach_images(datasets.DatasetDict(splits), images)
-    for line in missing.lines():
-        logger.warning("%s; they are left out", line)
-    empty = sorted(role for role, split in joined.items() if len(split) == 0)
-    if empty:
-        raise ValueError(f"images={images!r} holds no picture of the splits {empty}; see the warnings for their ids.")
-    return dict(joined)
-
-
-def _readable(split: datasets.Dataset, role: str, corrupt_images: str) -> datasets.Dataset:
-    """A damaged picture of an evaluated split would stop the run at its first evaluation, an epoch later."""
+def _readable(
+    split: datasets.Dataset, role: str, corrupt_images: str, config: Any, sampling: FrameSampling | None
+) -> datasets.Dataset:
+    """A damaged picture or clip of an evaluated split would stop the run at its first evaluation, an epoch later."""
+    if COLUMN_OF[config.vision_input] not in split.column_names and not config.reads_image:
+        return split
+    reading: dict[str, Any] = {"vision_input": config.vision_input, "sampling": sampling, "shared": True}
     if corrupt_images == "skip":
-        return drop_unreadable(split, shared=True)
-    unreadable = [split[ID_COLUMN][position] for position in find_unreadable(split, shared=True)]
-    if unreadable:
+        return drop_unreadable(split, **reading)
+    if positions := find_unreadable(split, **reading):
+        names = [read_ids(split)[position] for position in positions[:3]]
         raise ValueError(
-            f"the {role} split has {len(unreadable)} pictures that cannot be read (first: {unreadable[:3]}); replace "
-            f"them, or set corrupt_images: skip."
+            f"the {role} split has {len(positions)} {SEEN_WORDS[config.vision_input]} that cannot be read (first: "
+            f"{names}); replace them, or set corrupt_images: skip."
         )
     return split
 
@@ -146,25 +152,54 @@ def build_processor(
         OSError: what is named is neither here nor on the Hub.
     """
     if arguments.base_model is not None:
-        with _explained_absence(base_model=arguments.base_model):
+        with explained_absence(base_model=arguments.base_model):
             return LeccrProcessor.from_pretrained(arguments.base_model)
     tokenizer: PreTrainedTokenizerBase
     if isinstance(arguments.text_tower, dict) and arguments.teacher is not None:
-        with _explained_absence(teacher=arguments.teacher):
+        with explained_absence(teacher=arguments.teacher):
             tokenizer = LeccrProcessor.from_pretrained(arguments.teacher).tokenizer
     elif isinstance(arguments.text_tower, dict):
         tokenizer = train_tokenizer(
             training_texts(train, target_languages), arguments.vocab_size, max_length=arguments.max_length
         )
     else:
-        with _explained_absence(text_tower=arguments.text_tower):
+        with explained_absence(text_tower=arguments.text_tower):
             tokenizer = AutoTokenizer.from_pretrained(arguments.text_tower)
+    config = SYSTEMS[arguments.system].configured(arguments.model)
+    sampling = frame_sampling(arguments, config)
     return LeccrProcessor(
-        _image_processor(arguments),
+        _image_processor(arguments, config),
         tokenizer,
         max_length=arguments.max_length,
         clean_captions=arguments.clean_captions,
+        num_frames=None if sampling is None else sampling.num_frames,
+        frame_rate=None if sampling is None else sampling.frame_rate,
     )
+
+
+def frame_sampling(arguments: ModelArguments, config: Any) -> FrameSampling | None:
+    """Which frames, or features of frames, are read of a video; None for all features, and for pictures.
+
+    Args:
+        arguments: of the recipe.
+        config: of the model.
+
+    Raises:
+        OSError: the `base_model`, which knows it, is neither here nor on the Hub.
+    """
+    if arguments.base_model is not None:
+        with explained_absence(base_model=arguments.base_model):
+            return LeccrProcessor.from_pretrained(arguments.base_model).sampling
+    if not config.has_frames or (config.vision_input == "features" and arguments.num_frames is None):
+        return None
+    return FrameSampling(arguments.num_frames or FrameSampling.num_frames, arguments.frame_rate)
+
+
+def feature_width(split: datasets.Dataset) -> int | None:
+    """Width of the frame features of a split; None where it has none."""
+    if FEATURES_COLUMN not in split.column_names:
+        return None
+    return VisualRows(split, "features").read(0)["features"].shape[1]
 
 
 def training_texts(train: datasets.Dataset | ParquetSplit, target_languages: Sequence[str]) -> Iterator[str]:
@@ -181,33 +216,52 @@ def training_texts(train: datasets.Dataset | ParquetSplit, target_languages: Seq
             yield row[DESCRIPTION_COLUMN]
 
 
-def build_model(arguments: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> Any:
+def build_model(
+    arguments: ModelArguments, tokenizer: PreTrainedTokenizerBase, *, feature_dim: int | None = None
+) -> Any:
     """A trained model by name, pretrained towers by name, or towers from scratch by configuration.
 
     Args:
         arguments: of the recipe; their `system` says which model.
         tokenizer: of the run.
+        feature_dim: of the data, see `feature_width`; taken where the recipe reads features and names no width.
 
     Raises:
-        ValueError: one tower is a name and the other a configuration, a field is not allowed, or `base_model` is an
-            adapter.
+        ValueError: one tower is a name and the other a configuration, a field is not allowed, `base_model` is an
+            adapter, or the model reads features of another width than the data have.
         OSError: what is named is neither here nor on the Hub.
     """
-    if arguments.base_model is not None:
-        with _explained_absence(base_model=arguments.base_model):
-            return _trained_model(arguments.base_model, SYSTEMS[arguments.system].model_class, "base_model")
+    model = _base_or_new_model(arguments, tokenizer, feature_dim)
+    wanted = getattr(model.config, "feature_dim", None)
+    if None not in (wanted, feature_dim) and wanted != feature_dim:
+        raise ValueError(
+            f"feature_dim must be the width of the frame features of the data, {feature_dim}, got {wanted}; leave "
+            f"model.feature_dim out, or take the features that the model was trained on."
+        )
+    return model
+
+
+def _base_or_new_model(arguments: ModelArguments, tokenizer: PreTrainedTokenizerBase, feature_dim: int | None) -> Any:
     system, text = SYSTEMS[arguments.system], arguments.text_tower
+    if arguments.base_model is not None:
+        with explained_absence(base_model=arguments.base_model):
+            return trained_model(arguments.base_model, system.model_class, "base_model")
+    fields = dict(arguments.model)
+    if leaves_width_to_data(fields):
+        fields["feature_dim"] = feature_dim
+    reads_features = fields.get("vision_input") == "features"
     towers = {"text_tower": text}
-    if has_image_stream := issubclass(system.model_class, TwoStreamModel):
+    if has_image_stream := issubclass(system.model_class, TwoStreamModel) and not reads_features:
         towers = {"vision_tower": arguments.vision_tower, **towers}
     if len({isinstance(tower, dict) for tower in towers.values()}) > 1:
         raise ValueError("vision_tower and text_tower must both be names or both be configurations from scratch.")
     if not isinstance(text, dict):
-        with _explained_absence(**towers):
-            if not has_image_stream:
-                return system.model_class.from_tower(text, **arguments.model)
-            return system.model_class.from_towers(*towers.values(), image_size=arguments.image_size, **arguments.model)
-    fields = dict(arguments.model)
+        with explained_absence(**towers):
+            if not issubclass(system.model_class, TwoStreamModel):
+                return system.model_class.from_tower(text, **fields)
+            return system.model_class.from_towers(
+                towers.get("vision_tower"), text, image_size=arguments.image_size, **fields
+            )
     if has_image_stream:
         fields["vision_config"] = _scratch_config(arguments.vision_tower, image_size=arguments.image_size)
     fields["text_config"] = _scratch_config(
@@ -217,57 +271,6 @@ def build_model(arguments: ModelArguments, tokenizer: PreTrainedTokenizerBase) -
         pad_token_id=tokenizer.pad_token_id,
     )
     return system.model_class(system.config_class(**fields))
-
-
-def load_teacher(name: str | Path, processor: LeccrProcessor) -> CrossLingualModel:
-    """A trained cross-lingual network, as it is asked in the second stage: nothing of it learns or drops out.
-
-    Args:
-        name: its folder or Hub id.
-        processor: of the second stage, whose tokens the teacher reads too.
-
-    Raises:
-        ValueError: it is something else, or reads other tokens, other captions or shorter texts.
-        OSError: it is neither here nor on the Hub.
-    """
-    with _explained_absence(teacher=str(name)):
-        teacher: CrossLingualModel = _trained_model(str(name), CrossLingualModel, "teacher")
-        reads_with = LeccrProcessor.from_pretrained(name)
-    tokenizer = reads_with.tokenizer
-    if tokenizer.get_vocab() != processor.tokenizer.get_vocab():
-        raise ValueError(
-            f"teacher must read with the tokenizer of this run, got {str(name)!r} with {len(tokenizer)} tokens where "
-            f"the run has {len(processor.tokenizer)}, not all the same; train both stages with one text tower."
-        )
-    if reads_with.clean_captions != processor.clean_captions:
-        raise ValueError(
-            f"teacher must read captions as this run does, got {str(name)!r} with clean_captions "
-            f"{str(reads_with.clean_captions).lower()}; set the same here."
-        )
-    if tokenizer.model_max_length < processor.max_length:
-        raise ValueError(
-            f"teacher must read texts of max_length {processor.max_length} tokens, got {str(name)!r} for at most "
-            f"{tokenizer.model_max_length}; lower max_length."
-        )
-    return teacher.requires_grad_(False).eval()
-
-
-def _trained_model(name: str, model_class: Any, setting: str) -> Any:
-    wanted = model_class.config_class.model_type
-    found = PreTrainedConfig.get_config_dict(name)[0].get("model_type", wanted)
-    if found != wanted:
-        fitting = [title for title, system in SYSTEMS.items() if system.config_class.model_type == found]
-        hint = f" To go on from it, set system: {fitting[0]}." if fitting and setting == "base_model" else ""
-        raise ValueError(f"{setting} must be a model of type {wanted!r}, got {name!r} of type {found!r}.{hint}")
-    model = model_class.from_pretrained(name, dtype=torch.float32)  # bf16 weights would lose small steps
-    if has_adapter(model):
-        raise ValueError(
-            f"{setting} must be a whole model, got the adapter {name!r}; give the folder `model` of its run, in which "
-            f"it is merged."
-        )
-    # An adapter that is trained on it finds it by this name from anywhere.
-    model.name_or_path = str(Path(name).resolve()) if Path(name).is_dir() else name
-    return model
 
 
 def _scratch_config(tower: dict[str, Any], **defaults: Any) -> PreTrainedConfig:
@@ -283,42 +286,17 @@ def _scratch_config(tower: dict[str, Any], **defaults: Any) -> PreTrainedConfig:
     return AutoConfig.for_model(model_type, **fields)
 
 
-def _image_processor(arguments: ModelArguments) -> Any:
+def _image_processor(arguments: ModelArguments, config: Any) -> Any:
     size = {"height": arguments.image_size, "width": arguments.image_size}
-    # A network of texts alone has one that nothing reads, for the sake of the class.
-    if isinstance(arguments.vision_tower, dict) or arguments.system == FIRST_STAGE:
+    # Where neither pictures nor frames are read, there is one that nothing asks, for the sake of the class.
+    without = arguments.system == FIRST_STAGE or config.vision_input == "features"
+    if isinstance(arguments.vision_tower, dict) or without:
         return ViTImageProcessorPil(size=size)
     # The published protocol resizes to a square; CLIP's own centre crop would cut what captions mention.
-    with _explained_absence(vision_tower=arguments.vision_tower):
+    with explained_absence(vision_tower=arguments.vision_tower):
         return AutoImageProcessor.from_pretrained(
             Path(arguments.vision_tower) if Path(arguments.vision_tower).is_dir() else arguments.vision_tower,
             backend="pil",
             size=size,
             do_center_crop=False,
         )
-
-
-@contextmanager
-def _explained_absence(**names: str) -> Iterator[None]:
-    """Say which setting names what is not found; transformers' own words send an offline user to a page of the Hub.
-
-    Args:
-        names: setting -> the folder or name on the Hub that the block loads.
-
-    Raises:
-        OSError: the block found no such thing.
-    """
-    try:
-        yield
-    except OSError as error:
-        absent = {setting: name for setting, name in names.items() if not Path(name).is_dir()}
-        if error.errno is not None or not absent:  # a full disk, or a folder with something missing
-            raise
-        reason = str(error).partition("\n")[0]
-        named = " or ".join(f"{setting} {name!r}" for setting, name in absent.items())
-        elsewhere = (
-            "the Hub is offline (HF_HUB_OFFLINE), and not all of it is in the cache; go online once, or give a folder"
-            if is_offline_mode()
-            else "the Hub has none of this name, or cannot be reached; check the name and the connection"
-        )
-        raise OSError(f"{named} is no folder here, and {elsewhere}. ({reason})") from error

@@ -147,7 +147,7 @@ def check_visual_settings(model: "ModelArguments", data: "DataArguments", config
         raise ValueError(f"frame_rate must be a positive number of frames a second, or null, got {model.frame_rate}.")
     if not config.reads_image:  # a control of texts alone shares the data of its main system
         return
-    readers = {"images": ("image",), "videos": ("frames",), "features": ("features",)}
+    readers: dict[str, tuple[str, ...]] = {"images": ("image",), "videos": ("frames",), "features": ("features",)}
     given = {name: inputs for name, inputs in readers.items() if getattr(data, name) is not None}
     if model.num_frames is not None:
         given["num_frames"] = ("frames", "features")

@@ -19,18 +19,20 @@ from modeling_leccr.modeling_cl2cm import Cl2cmModel, CrossLingualModel
 from modeling_leccr.training.adapters import count_parameters, keep_base, merge_adapter, prepare_parts
 from modeling_leccr.training.arguments import DataArguments, LeccrTrainingArguments, Recipe, build_recipe
 from modeling_leccr.training.batches import GlobalBatches
-from modeling_leccr.training.building import build_model, load_teacher
+from modeling_leccr.training.building import build_model, feature_width
 from modeling_leccr.training.checkpoints import changed_settings
 from modeling_leccr.training.checks import PROCESS_SETTINGS
 from modeling_leccr.training.sharding import whole_model
 from modeling_leccr.training.states import training_states
 from modeling_leccr.training.systems import TWO_STAGES, varied
+from modeling_leccr.training.trained import load_teacher
 from modeling_leccr.training.trainer import LeccrTrainer
 from processing.augmentation import RandomResizedCrop
 from processing.pairs import CaptionPairs
 from processing.processing_leccr import LeccrProcessor
 from processing.records import DESCRIPTION_COLUMN
 from processing.streaming import ParquetSplit, StreamedPairs
+from processing.video_frames_leccr import FrameSampling
 from reporting.model_record import ModelRecord, without_descriptions
 from reporting.run_record import environment
 from retrieval.encode import read_source_captions
@@ -43,6 +45,8 @@ TEACHER = "teacher"  # the folder of the network of a first stage
 # Splits and processor are made once, so that systems are compared on the same inputs; the main system alone is pushed.
 _SHARED_SETTINGS = {entry.name for entry in dataclasses.fields(DataArguments)} | {
     "image_size",
+    "num_frames",
+    "frame_rate",
     "vocab_size",
     "max_length",
     "clean_captions",
@@ -51,6 +55,8 @@ _SHARED_SETTINGS = {entry.name for entry in dataclasses.fields(DataArguments)} |
     "push_to_hub",
     *PROCESS_SETTINGS,
 }
+# What the section `model` says of frames, for which a system of descriptions alone has no use.
+_OF_VIDEOS = frozenset({"vision_input", "feature_dim", "project_features"})
 
 
 def use_all_cores() -> None:
@@ -104,8 +110,15 @@ def control_recipes(recipe: Recipe) -> dict[str, Recipe]:
         if settings.get("model", {}).get("item_source") == "description":  # without vision tower
             factors = settings.get("learning_rate_multipliers") or {}
             settings["learning_rate_multipliers"] = {part: factors[part] for part in factors if part != "vision"}
+            settings["model"] = {name: settings["model"][name] for name in settings["model"] if name not in _OF_VIDEOS}
     recipes = {name: build_recipe(settings) for name, settings in controls.items()}
     for name, control in recipes.items():
+        configs = [system.config for system in (control, recipe) if system.config.reads_image]
+        if len({config.vision_input for config in configs}) > 1:
+            raise ValueError(
+                f"the control {name!r} must see what the main system sees, model.vision_input: "
+                f"{configs[1].vision_input}, got {configs[0].vision_input}; train it as a recipe of its own."
+            )
         if control.config.captions_are_items != recipe.config.captions_are_items:
             raise ValueError(
                 f"the control {name!r} must find what the main system finds, got {control.title} beside "
@@ -148,7 +161,7 @@ def train_system(
     # After the first stage: the second draws the same numbers with a teacher from elsewhere.
     set_seed(args.seed)
     languages = data.evaluation_languages or data.target_languages
-    model = _starting_model(recipe, processor, teacher)
+    model = _starting_model(recipe, processor, teacher, feature_width(splits["validation"]))
     check_texts(model.config, splits)
     if recipe.model.base_model is None:
         _prepare_base(model, processor, args, kept / "base")
@@ -160,7 +173,7 @@ def train_system(
         model,
         args,
         processor=processor,
-        pairs=training_pairs(recipe, splits["train"], model.config),
+        pairs=training_pairs(recipe, splits["train"], model.config, processor.sampling),
         teacher=teacher,
         validation=splits["validation"],
         languages=languages,
@@ -201,8 +214,10 @@ def _record(recipe: Recipe, protocol: Mapping[str, Any], data_record: Mapping[st
     )
 
 
-def _starting_model(recipe: Recipe, processor: LeccrProcessor, teacher: CrossLingualModel | None) -> Any:
-    model = build_model(recipe.model, processor.tokenizer)
+def _starting_model(
+    recipe: Recipe, processor: LeccrProcessor, teacher: CrossLingualModel | None, feature_dim: int | None = None
+) -> Any:
+    model = build_model(recipe.model, processor.tokenizer, feature_dim=feature_dim)
     if recipe.model.init_from_teacher and teacher is not None:
         start_from_teacher(model, teacher)
     return model
@@ -283,13 +298,16 @@ def _augmentation(data: DataArguments, processor: LeccrProcessor) -> RandomResiz
     return RandomResizedCrop(side, **data.augmentation) if data.augmentation else None
 
 
-def training_pairs(recipe: Recipe, train: datasets.Dataset | ParquetSplit, config: Any) -> CaptionPairs | StreamedPairs:
+def training_pairs(
+    recipe: Recipe, train: datasets.Dataset | ParquetSplit, config: Any, sampling: FrameSampling | None = None
+) -> CaptionPairs | StreamedPairs:
     """The pairs of a training split, or of the share of this process in the stream of one.
 
     Args:
         recipe: what to train.
         train: the split.
         config: of the model, which says what is read of an item.
+        sampling: of the processor: which frames of a video.
 
     Raises:
         ValueError: there are fewer pairs than a batch takes.
@@ -299,6 +317,7 @@ def training_pairs(recipe: Recipe, train: datasets.Dataset | ParquetSplit, confi
         "corrupt_images": data.corrupt_images,
         "read_images": config.reads_image,
         "read_descriptions": config.reads_description,
+        **({"vision_input": config.vision_input, "sampling": sampling} if config.reads_image else {}),
     }
     if not isinstance(train, ParquetSplit):
         pairs = CaptionPairs(train, data.target_languages, **reading)
