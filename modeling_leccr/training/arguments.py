@@ -42,6 +42,7 @@ from modeling_leccr.training.states import check_encoder_is_frozen
 from modeling_leccr.training.systems import SYSTEMS, TWO_STAGES, System, first_stage, varied, without_meaning
 from processing.hub_upload import check_repo_id
 from processing.scenes import ScenesConfig
+from processing.scenes_video import ScenesVideoConfig
 from retrieval.evaluation import Scoring
 
 _RENAMED = {
@@ -109,7 +110,10 @@ class DataArguments:
     )
     videos: str | None = field(default=None, metadata={"help": "Folder of clips, likewise."})
     features: str | None = field(default=None, metadata={"help": "Folder of features of frames, likewise."})
-    scenes: dict[str, Any] = field(default_factory=dict, metadata={"help": "The embedded data set (ScenesConfig)."})
+    scenes: dict[str, Any] = field(default_factory=dict, metadata={"help": "Of the embedded pictures (ScenesConfig)."})
+    scenes_video: dict[str, Any] = field(
+        default_factory=dict, metadata={"help": "Of the embedded clips (ScenesVideoConfig)."}
+    )
     target_languages: list[str] = field(
         default_factory=list, metadata={"help": "Trained on, from machine translation."}
     )
@@ -278,6 +282,7 @@ _ARGUMENTS = (ModelArguments, DataArguments, LeccrTrainingArguments)
 # may hold depends on the system.
 _SECTIONS: dict[str, frozenset[str]] = {
     "scenes": frozenset(entry.name for entry in dataclasses.fields(ScenesConfig)),
+    "scenes_video": frozenset(entry.name for entry in dataclasses.fields(ScenesVideoConfig)),
     "augmentation": frozenset({"scale", "ratio", "flip"}),
     "learning_rate_multipliers": frozenset(GROUPS),
     "lora": LORA_FIELDS,

@@ -26,6 +26,7 @@ from processing.records import (
     check_columns,
 )
 from processing.scenes import ScenesConfig, load_scenes
+from processing.scenes_video import ScenesVideoConfig, load_scenes_video
 from processing.sources import NoDataSetError, open_splits
 from processing.streaming import ParquetSplit, find_parquet_split
 from processing.tokenizer import train_tokenizer
@@ -72,10 +73,7 @@ def load_splits(
 
 
 def _whole_splits(data: DataArguments) -> dict[str, Any]:
-    if data.dataset == "scenes":
-        loaded = load_scenes(ScenesConfig(**data.scenes))
-    else:
-        loaded = open_splits(data.dataset, config_name=data.dataset_config)
+    loaded = _all_splits(data)
     splits: dict[str, datasets.Dataset] = {}
     for role, name in _split_names(data).items():
         if name not in loaded or len(loaded[name]) == 0:
@@ -88,6 +86,14 @@ def _whole_splits(data: DataArguments) -> dict[str, Any]:
     if data.train_items is not None:
         splits["train"] = splits["train"].select(range(min(data.train_items, len(splits["train"]))))
     return splits
+
+
+def _all_splits(data: DataArguments) -> datasets.DatasetDict:
+    if data.dataset == "scenes":
+        return load_scenes(ScenesConfig(**data.scenes))
+    if data.dataset == "scenes_video":
+        return load_scenes_video(ScenesVideoConfig(**data.scenes_video))
+    return open_splits(data.dataset, config_name=data.dataset_config)
 
 
 def _split_names(data: DataArguments) -> dict[str, str]:

@@ -1,7 +1,6 @@
 """Settings that exclude or need each other, or that this machine cannot do: refused before anything is built."""
 
 import importlib.util
-import math
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,8 @@ from transformers.training_args import OptimizerNames
 from transformers.utils import is_torch_xla_available
 
 from modeling_leccr.model_files import CONFIG_FILE
+from processing.scenes_video import ScenesVideoConfig
+from processing.video_frames_leccr import FrameSampling
 from retrieval.metrics import recall_metrics
 from retrieval.ranks import RetrievalRanks
 
@@ -143,10 +144,17 @@ def check_visual_settings(model: "ModelArguments", data: "DataArguments", config
     Raises:
         ValueError: there is one, or it has no value that can be meant.
     """
-    if model.frame_rate is not None and not 0 < model.frame_rate < math.inf:
-        raise ValueError(f"frame_rate must be a positive number of frames a second, or null, got {model.frame_rate}.")
+    FrameSampling(frame_rate=model.frame_rate)  # for its check
     if not config.reads_image:  # a control of texts alone shares the data of its main system
         return
+    if data.dataset == "scenes_video":
+        form = ScenesVideoConfig(**data.scenes_video).form
+        fitting = {"clips": "frames", "features": "features"}[form]
+        if config.vision_input != fitting:
+            raise ValueError(
+                f"scenes_video.form: {form} is read with model.vision_input: {fitting}, got {config.vision_input}; set "
+                f"both alike."
+            )
     readers: dict[str, tuple[str, ...]] = {"images": ("image",), "videos": ("frames",), "features": ("features",)}
     given = {name: inputs for name, inputs in readers.items() if getattr(data, name) is not None}
     if model.num_frames is not None:
