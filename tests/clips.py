@@ -1,6 +1,7 @@
-"""Tiny video files for tests: frame number `i` is one grey level, `grey_of(i)`."""
+"""Tiny video files for tests: frame number `i` is one grey level, `grey_of(i)`, or shows its number in 16 blocks."""
 
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +23,61 @@ def read_numbers(pictures: Sequence[Image.Image]) -> list[int]:
     return [round(float(np.asarray(picture).mean()) / STEP) for picture in pictures]
 
 
+def coded_picture(index: int) -> np.ndarray:
+    """A frame of 48 x 32 pixels that shows its number, up to 65,535, as 4 x 4 blocks that are black or white."""
+    bits = np.array([(index >> bit) & 1 for bit in range(16)], np.uint8).reshape(4, 4)
+    return np.kron(bits, np.ones((8, 12), np.uint8))[..., None].repeat(3, axis=2) * 255
+
+
+def read_codes(pictures: Sequence[Image.Image]) -> list[int]:
+    """The numbers of frames by `coded_picture`."""
+    blocks = [np.asarray(picture, float).mean(axis=2).reshape(4, 8, 4, 12).mean(axis=(1, 3)) for picture in pictures]
+    return [sum(1 << bit for bit, grey in enumerate(block.ravel()) if grey > 127) for block in blocks]
+
+
 def make_clip(
     path: Path,
     num_frames: int = 20,
     *,
     frames_per_second: int = 10,
     picture: np.ndarray | None = None,
+    coded: bool = False,
+    times: Sequence[float] | None = None,
+    codec: str | None = None,
+    pixel_format: str = "yuv420p",
+    file_format: str | None = None,
     container_options: dict[str, str] | None = None,
     codec_options: dict[str, str] | None = None,
 ) -> Path:
-    """Write a video of 48 x 32 pixels; `picture` (height, width, 3) is shown in each frame instead of a grey level."""
-    with av.open(str(path), "w", options=container_options or {}) as container:
-        stream: Any = container.add_stream(CODECS[path.suffix], rate=frames_per_second, options=codec_options or {})
-        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+    """Write a video, of 48 x 32 pixels if `picture` does not say otherwise.
+
+    Args:
+        path: of the file; its suffix chooses format and codec.
+        num_frames: in the file.
+        frames_per_second: of them.
+        picture: (height, width, 3), shown in each frame instead of a grey level.
+        coded: show `coded_picture` instead.
+        times: of the frames, in seconds, if they do not come at even distances.
+        codec: another one.
+        pixel_format: of ffmpeg.
+        file_format: another one.
+        container_options: of the writer.
+        codec_options: of the encoder.
+    """
+    with av.open(str(path), "w", format=file_format, options=container_options or {}) as container:
+        name = codec or CODECS[path.suffix]
+        stream: Any = container.add_stream(name, rate=frames_per_second, options=codec_options or {})
+        height, width = (32, 48) if picture is None else picture.shape[:2]
+        stream.width, stream.height, stream.pix_fmt = width, height, pixel_format
+        stream.codec_context.thread_count = 1
+        if times is not None:
+            stream.codec_context.time_base = Fraction(1, 1000)
         for index in range(num_frames):
-            pixels = np.full((32, 48, 3), grey_of(index), np.uint8) if picture is None else picture
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, "rgb24")))
+            grey = np.full((32, 48, 3), 0 if coded else grey_of(index), np.uint8) if picture is None else picture
+            frame = av.VideoFrame.from_ndarray(coded_picture(index) if coded else grey, "rgb24")
+            if times is not None:
+                frame.pts, frame.time_base = round(1000 * times[index]), Fraction(1, 1000)
+            container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
 
@@ -45,7 +85,7 @@ def make_clip(
 def make_sound(path: Path) -> Path:
     """Write a file with half a second of silence and no pictures."""
     with av.open(str(path), "w") as container:
-        stream: Any = container.add_stream("aac", rate=16000)
+        stream: Any = container.add_stream("mp3" if path.suffix == ".mp3" else "aac", rate=16000)
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.float32), format="fltp", layout="mono")
         frame.sample_rate = 16000
         container.mux(stream.encode(frame))
@@ -65,18 +105,4 @@ def copy_part(source: Path, path: Path, *, keep_from: float, show_from: float) -
                 packet.dts -= shift
                 packet.stream = written
                 container.mux(packet)
-    return path
-
-
-def turn_clockwise(path: Path) -> Path:
-    """Mark an MP4 as filmed upright: its player turns it by 90 degrees clockwise.
-
-    The matrix of the track header maps (x, y) to (a x + c y + tx, b x + d y + ty), by the QuickTime file format.
-    """
-    data = bytearray(path.read_bytes())
-    matrix = data.index(b"tkhd") + 4 + 40
-    one, minus_one, depth = (1 << 16).to_bytes(4, "big"), (0xFFFF0000).to_bytes(4, "big"), (1 << 30).to_bytes(4, "big")
-    zero, height = bytes(4), (32 << 16).to_bytes(4, "big")
-    data[matrix : matrix + 36] = zero + one + zero + minus_one + zero + zero + height + zero + depth
-    path.write_bytes(data)
     return path

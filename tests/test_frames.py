@@ -1,15 +1,18 @@
 """Tests of processing/video_frames_leccr.py, on clips whose frames tell their number."""
 
+import random
 import sys
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import pytest
 from PIL import Image
 
-from processing.video_frames_leccr import FrameSampling, sample_frames
-from tests.clips import CODECS, copy_part, make_clip, make_sound, read_numbers, turn_clockwise
+from benchmarks.video_files import turn_clockwise
+from processing.video_frames_leccr import FrameSampling, sample_frames, sample_positions
+from tests.clips import CODECS, copy_part, make_clip, make_sound, read_numbers
 
 
 @pytest.mark.parametrize("suffix", sorted(CODECS))
@@ -133,11 +136,179 @@ def test_a_part_without_frames_is_refused(
         sample_frames(clip, FrameSampling(num_frames), start=start, end=end)
 
 
+@pytest.mark.parametrize("count", [0, 1, 4, 5, 11, 12, 13, 47, 1000])
+def test_positions_are_the_middle_of_equal_parts(count: int):
+    """A list that is shorter than asked for, twice the same, or behind the end."""
+    for num_frames in (1, 4, 5, 12):
+        length = count / num_frames
+        middles = [int((part + 0.5) * length) for part in range(num_frames)]
+        assert sample_positions(count, num_frames) == (middles if count > num_frames else list(range(count)))
+
+
+@pytest.mark.parametrize(("count", "num_frames"), [(5, 4), (13, 12), (47, 5), (1000, 12)])
+def test_a_draw_gives_a_place_inside_each_part(count: int, num_frames: int):
+    """Training would see the same frames in every epoch, or frames out of order."""
+    drawn = [sample_positions(count, num_frames, draw) for draw in range(200)]
+    bounds = [part * count // num_frames for part in range(num_frames + 1)]
+    for part in range(num_frames):
+        found = {positions[part] for positions in drawn}
+        possible = set(range(bounds[part], bounds[part + 1]))
+        assert found <= possible and len(found) >= min(len(possible), 40)
+    assert drawn == [sample_positions(count, num_frames, draw) for draw in range(200)]
+    assert sample_positions(num_frames, num_frames, 7) == list(range(num_frames))
+
+
+@pytest.mark.parametrize("numbers", [(-1, 1), (5, 0), (5, -2)])
+def test_numbers_out_of_range_are_refused(numbers: tuple[int, int]):
+    """Half a list would be the answer."""
+    with pytest.raises(ValueError, match="at least"):
+        sample_positions(*numbers)
+
+
+@pytest.mark.parametrize("frame_rate", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_rate_that_is_none_is_refused(frame_rate: float):
+    """It would give no frame of any video."""
+    with pytest.raises(ValueError, match="frame_rate must be"):
+        FrameSampling(8, frame_rate)
+
+
+def test_frames_of_a_file_follow_the_draw(tmp_path: Path):
+    """A draw that only features follow leaves the training on clips without it."""
+    clip = make_clip(tmp_path / "clip.mp4")
+    for draw in (1, 2):
+        expected = sample_positions(20, 4, draw)
+        assert read_numbers(sample_frames(clip, FrameSampling(4), draw=draw)) == expected
+    part = [10 + position for position in sample_positions(10, 3, 5)]
+    assert read_numbers(sample_frames(clip, FrameSampling(3), start=1.0, draw=5)) == part
+
+
+@pytest.mark.parametrize(
+    ("sampling", "start", "end", "expected"),
+    [
+        (FrameSampling(50, 5.0), None, None, list(range(1, 20, 2))),
+        (FrameSampling(50, 10.0), None, None, list(range(20))),
+        (FrameSampling(50, 1000.0), None, None, list(range(20))),
+        (FrameSampling(50, 2.0), 0.5, 1.5, [7, 12]),
+        (FrameSampling(50, 0.1), None, None, [10]),
+        (FrameSampling(4, 5.0), None, None, [3, 7, 13, 17]),
+    ],
+)
+def test_a_rate_gives_so_many_frames_a_second(
+    tmp_path: Path, sampling: FrameSampling, start: float | None, end: float | None, expected: list[int]
+):
+    """Long clips would be seen as short ones, or frames be repeated where the file has fewer."""
+    clip = make_clip(tmp_path / "clip.mp4")
+    assert read_numbers(sample_frames(clip, sampling, start=start, end=end)) == expected
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_rate_matches_a_loop_over_the_moments_of_uneven_frames(tmp_path: Path, suffix: str):
+    """Recordings of screens have frames only where something changes."""
+    choice = random.Random(0)
+    times = sorted(choice.sample(range(0, 4000), 20))
+    times = [(time - times[0]) / 1000 for time in times]
+    clip = make_clip(tmp_path / f"clip{suffix}", times=times)
+    for frame_rate in (1.0, 3.0, 7.0):
+        moments = [(number + 0.5) / frame_rate for number in range(100)]
+        expected = sorted({max(i for i in range(20) if times[i] <= moment) for moment in moments if moment < times[-1]})
+        found = read_numbers(sample_frames(clip, FrameSampling(50, frame_rate)))
+        assert found in (expected, [*expected, 19])  # how long the last frame is shown is up to the file
+    assert read_numbers(sample_frames(clip, FrameSampling(50), start=times[4] + 1e-4, end=times[9])) == [5, 6, 7, 8]
+
+
+def test_a_rate_with_a_draw_moves_the_moments(tmp_path: Path):
+    """Epochs would see the same frames."""
+    clip = make_clip(tmp_path / "clip.mp4")
+    drawn = [read_numbers(sample_frames(clip, FrameSampling(50, 2.0), draw=draw)) for draw in range(12)]
+    assert len({tuple(numbers) for numbers in drawn}) > 2
+    assert all(set(np.diff(numbers)) == {5} and len(numbers) == 4 for numbers in drawn)
+
+
+def test_frames_come_from_bytes_folders_lists_and_arrays(tmp_path: Path):
+    """Data sets hold clips in each of these forms, and a form that is read otherwise gives other frames."""
+    clip = make_clip(tmp_path / "clip.mp4")
+    pictures = sample_frames(clip, FrameSampling(20))
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for number, picture in enumerate(pictures):
+        picture.save(folder / f"frame{number}.png")
+    (folder / "notes.txt").touch()
+    (folder / ".hidden.png").touch()
+    forms: list[Any] = [
+        clip,
+        str(clip),
+        clip.read_bytes(),
+        {"bytes": clip.read_bytes(), "path": "elsewhere.mp4"},
+        {"bytes": None, "path": str(clip)},
+        folder,
+        {"bytes": None, "path": str(folder)},
+        pictures,
+        np.stack([np.asarray(picture) for picture in pictures]),
+    ]
+    for form in forms:
+        assert read_numbers(sample_frames(form, FrameSampling(5))) == [2, 6, 10, 14, 18]
+        drawn = read_numbers(sample_frames(form, FrameSampling(5), draw=3))
+        assert drawn == sample_positions(20, 5, 3)
+    with pytest.raises(ValueError, match="pictures have no times"):
+        sample_frames(folder, FrameSampling(5), start=1.0)
+
+
+def test_pictures_are_turned_into_upright_rgb(tmp_path: Path):
+    """A grey or turned picture in a folder of frames would have another shape than the rest."""
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    Image.new("L", (6, 4), 200).save(tmp_path / "1.jpg", exif=exif)
+    Image.new("RGBA", (4, 6), (255, 0, 0, 0)).save(tmp_path / "2.png")
+    for form in (tmp_path, [Image.open(tmp_path / "1.jpg"), Image.open(tmp_path / "2.png")]):
+        frames = sample_frames(form, FrameSampling(4))
+        assert [(frame.mode, frame.size) for frame in frames] == [("RGB", (4, 6))] * 2
+        assert np.asarray(frames[1])[0, 0].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("video", "error", "message"),
+    [
+        ([], ValueError, "at least one frame"),
+        (np.zeros((0, 4, 4, 3), np.uint8), ValueError, r"got \(0, 4, 4, 3\)"),
+        (np.zeros((4, 4, 3), np.uint8), ValueError, r"must be \(num_frames, height, width, 3\)"),
+        (np.zeros((2, 3, 4, 4), np.uint8), ValueError, r"must be \(num_frames, height, width, 3\)"),
+        (np.zeros((2, 4, 4, 3), np.float32), ValueError, "of float32"),
+        (["a", "b"], TypeError, "got list"),
+        (None, TypeError, "got NoneType"),
+        ({"bytes": None, "path": None}, TypeError, "got NoneType"),
+        (b"", ValueError, "a video given as bytes must be a readable video"),
+        ({"bytes": b"", "path": "clip.mp4"}, ValueError, "clip.mp4 must be a readable video"),
+    ],
+)
+def test_what_is_no_video_in_memory_is_refused(video: Any, error: type[Exception], message: str):
+    """An array with its axes in another order would be read as very small pictures."""
+    with pytest.raises(error, match=message):
+        sample_frames(video, FrameSampling(2))
+
+
+def test_a_folder_without_pictures_or_with_a_broken_one_is_refused(tmp_path: Path):
+    """The name of the file is what its owner needs."""
+    with pytest.raises(ValueError, match=f"{tmp_path.name} holds no picture"):
+        sample_frames(tmp_path, FrameSampling(2))
+    (tmp_path / "1.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"1\.png must be a readable picture"):
+        sample_frames(tmp_path, FrameSampling(2))
+
+
 def test_without_pyav_the_message_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A bare "No module named av" does not name the extra."""
     clip = make_clip(tmp_path / "clip.mp4")
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(ImportError, match="pip install 'av>=17'"):
+        sample_frames(clip, FrameSampling(2))
+    assert len(sample_frames([Image.new("RGB", (4, 4))], FrameSampling(2))) == 1
+
+
+def test_a_pyav_that_is_too_old_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """It fails on the first frame, with an error that tells nobody why."""
+    clip = make_clip(tmp_path / "clip.mp4")
+    monkeypatch.setattr(av, "__version__", "16.1.0")
+    with pytest.raises(ImportError, match=r"PyAV 16\.1\.0 is too old"):
         sample_frames(clip, FrameSampling(2))
 
 
