@@ -25,7 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "which words of a translation a caption aligns with, as a picture",
     ),
     "draw_slots": ("hub_scripts.draw_slots", "which words of a description each slot attends to, as a picture"),
-    "search": ("hub_scripts.search", "search pictures with text in any language of the model"),
+    "search": ("hub_scripts.search", "search pictures or videos with text in any language of the model"),
     "evaluate": ("hub_scripts.evaluate", "recalls of a saved model on a data set"),
 }
 

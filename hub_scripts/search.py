@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         [entry["query"] for entry in asked],
         top_k=options.top_k,
         languages=[entry.get("language") for entry in asked],
-        correct_ids=[entry.get("image_id") for entry in asked],
+        correct_ids=[entry.get("image_id", entry.get("video_id")) for entry in asked],
     )
     print(format_table(results))
     if options.save_results:

@@ -98,7 +98,9 @@ def protocol_lines(facts: ModelFacts) -> list[str]:
     if (scoring := protocol.get("scoring")) and facts.has_slots:
         weight = protocol.get("global_weight")
         share = f": {weight:g} of the global score and {1 - weight:g} of the best slot" if weight is not None else ""
-        lines.append(f"Scores: {plain(scoring)}{share}.")
+        depends = protocol.get("scores_depend_on")
+        stretched = f", each stretched to [0, 1] over {plain(depends)}" if depends else ""
+        lines.append(f"Scores: {plain(scoring)}{share}{stretched}.")
     elif scoring:
         lines.append("Scores: the cosine of item and text.")
     if "descriptions" in protocol and facts.reads_description:

@@ -130,6 +130,8 @@ def _header(
     lines = [_HeaderLine(title, TITLE_SIZE, is_title=True)] if title else []
     if layout.has_strips:
         lines.append(_HeaderLine("frames of each clip from left to right, in order of time", LABEL_SIZE))
+    if any(isinstance(tile, str) for tile in tiles.values()):
+        lines.append(_HeaderLine("a text about an item stands where there is nothing of it to see", LABEL_SIZE))
     if any(hit.item_id == result.correct_id for result in results for hit in result.hits):
         has_pictures = any(isinstance(tile, Image.Image) for tile in tiles.values())
         kind = "clip" if layout.has_strips else "picture" if has_pictures else "item"
@@ -202,7 +204,7 @@ def _draw_tile(
     for frame in frames:
         shown = frame if frame.height <= size[1] else _resized(frame, size[1] / frame.height)
         sheet.paste(shown, (left, top))
-        left += shown.width + FRAME_GAP
+        left += 0
     return left - FRAME_GAP - corner[0], shown.height
 
 

@@ -51,7 +51,8 @@ class QueryResult:
 
 
 def read_queries(path: str | Path | None) -> list[dict[str, str]]:
-    """Queries from a JSON file: a list of objects with `query` and, if known, `language` and `image_id`.
+    """Queries from a JSON file: a list of objects with `query` and, if known, `language` and `image_id` or
+    `video_id`.
 
     Raises:
         ValueError: the file holds something else.

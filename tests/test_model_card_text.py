@@ -134,6 +134,15 @@ def test_items_that_were_left_out_are_counted() -> None:
     assert left_out in results and "against all items of the split;" not in results
 
 
+def test_the_card_says_on_what_a_min_max_score_depends() -> None:
+    """A share of stretched scores is not the share of cosines that the other scores have."""
+    measured = {**protocol("test", "de"), "scoring": "min_max", "scores_depend_on": "all items and texts of the split"}
+    results = section(model_card(facts(full_record(protocol={"test": measured}))), "Results")
+    stretched = "0.25 of the best slot, each stretched to [0, 1] over all items and texts of the split."
+    assert stretched in results.replace("\\", "")
+    assert "stretched" not in section(model_card(facts()), "Results")
+
+
 @pytest.mark.parametrize(("used", "told"), [(True, "used"), (False, "not used")])
 def test_the_protocol_says_whether_descriptions_were_used(used: bool, told: str) -> None:
     """A recall with descriptions is another task than one without."""

@@ -330,7 +330,8 @@ def test_words_stand_where_there_is_nothing_to_see():
     alone = contact_sheet(results(num_hits=1), lambda position: views[0])
     assert mixed.width == alone.width and mixed.height - alone.height > 2 * STRIP_HEIGHT
     cards = contact_sheet(results(num_hits=3), lambda position: "ein roter ball " * 40)
-    assert cards.size == contact_sheet(results(num_hits=3), tiny_image).size
+    pictures = contact_sheet(results(num_hits=3), tiny_image)
+    assert cards.width == pictures.width and 0 < cards.height - pictures.height < 40  # a line that says what they are
 
 
 def test_one_square_picture_stands_for_any_view():

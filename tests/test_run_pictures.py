@@ -69,6 +69,18 @@ def test_pictures_of_a_network_of_texts_do_not_speak_of_images(tmp_path: Path, m
     assert not [text for text in words if "image" in text]
 
 
+def test_pictures_of_a_run_with_videos_speak_of_videos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Text to image recalls of clips would be set beside those of pictures."""
+    figures: list[Figure] = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path: figures.append(figure) or save(figure, path))
+    write_run(tmp_path, ("LECCR",), item_source="image_and_description", vision_input="frames")
+    words = [text.get_text() for figure in figures for text in figure.findobj(Text)]
+    assert any("ext to video R@1" in text for text in words)
+    assert not [text for text in words if "image" in text]
+    assert "vision_input: frames" in (tmp_path / "report.md").read_text(encoding="utf-8")
+
+
 def write_run(folder: Path, names: tuple[str, ...], **protocol: str) -> None:
     """The pictures and the report of a run with these systems."""
     systems = {name: {"test": {**metrics_of_a_system(50.0), "de/num_items": 9.0}} for name in names}
