@@ -14,10 +14,10 @@ caption's content is true of one clip only.
 """
 
 import random
+from collections.abc import Iterator
 from typing import Any
 
 import datasets
-from PIL import Image
 
 from processing.records import (
     DESCRIPTION_COLUMN,
@@ -63,32 +63,33 @@ def load_scenes_video(config: ScenesVideoConfig) -> datasets.DatasetDict:
     splits = {}
     for split in SPLITS:
         items = plan_split(config, split)
-        rows = [_row(config, split, index, items) for index in range(len(items))]
+        rows = [_text_cells(config, split, index, item) for index, item in enumerate(items)]
+        visual = VIDEO_COLUMN if config.form == "clips" else FEATURES_COLUMN
+        for row, cell in zip(rows, _visual_cells(config, split, items), strict=True):
+            row[visual] = cell
         splits[split] = datasets.Dataset.from_dict(
             {name: [row[name] for row in rows] for name in features}, features=features, split=split
         )
     return datasets.DatasetDict(splits)
 
 
-def draw_item(config: ScenesVideoConfig, split: str, items: list[ClipItem], index: int) -> list[Image.Image]:
-    """The frames of one item, as they are before any codec.
+def _visual_cells(config: ScenesVideoConfig, split: str, items: list[ClipItem]) -> Iterator[Any]:
+    """The `video` or `features` of each item; one that is the item before played backwards is not drawn again."""
+    shown: list[Any] = []
+    for index, item in enumerate(items):
+        if item.reverse_of is not None:
+            shown = shown[::-1]
+        else:
+            shown = draw_clip(
+                item.clip, config.image_size, config.num_frames, generator(config, split, index, "drawing")
+            )
+            if config.form == "features":
+                shown = [frame_features(frame) for frame in shown]
+        yield {"bytes": encode_clip(shown), "path": None} if config.form == "clips" else shown
 
-    Args:
-        config: of the data set.
-        split: train, validation or test.
-        items: the plan of the split.
-        index: position of the item in the plan.
-    """
-    reverse_of = items[index].reverse_of
-    original = index if reverse_of is None else reverse_of
-    rng = generator(config, split, original, "drawing")
-    frames = draw_clip(items[original].clip, config.image_size, config.num_frames, rng)
-    return frames if reverse_of is None else frames[::-1]
 
-
-def _row(config: ScenesVideoConfig, split: str, index: int, items: list[ClipItem]) -> dict[str, Any]:
-    """One row of the schema; every kind of randomness has its own generator, so that knobs do not interact."""
-    item, frames = items[index], draw_item(config, split, items, index)
+def _text_cells(config: ScenesVideoConfig, split: str, index: int, item: ClipItem) -> dict[str, Any]:
+    """The other columns; every kind of randomness has its own generator, so that knobs do not interact."""
     row: dict[str, Any] = {
         VIDEO_ID_COLUMN: f"{split}-{index:05d}",
         DESCRIPTION_COLUMN: _describe(
@@ -99,10 +100,6 @@ def _row(config: ScenesVideoConfig, split: str, index: int, items: list[ClipItem
         ),
         caption_column(SOURCE_LANGUAGE): _source_captions(config, split, index, item),
     }
-    if config.form == "clips":
-        row[VIDEO_COLUMN] = {"bytes": encode_clip(frames), "path": None}
-    else:
-        row[FEATURES_COLUMN] = [frame_features(frame) for frame in frames]
     for language in config.languages:
         rng = generator(config, split, index, f"{language} translation noise")
         row[caption_column(language, translated=True)] = [

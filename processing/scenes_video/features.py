@@ -2,8 +2,8 @@
 
 A frame becomes `FEATURE_DIM` numbers in [0, 1]. First the colours of an 8 x 8 grid, row by row. Then for each of the
 eight paints of the objects, the part of the frame that has this paint: how much of it there is, the centre (row,
-column) and extent (rows, columns) of its box, and how much of each cell of a 6 x 6 grid over this box it covers, which
-tells shape and texture wherever the object is. A paint that is absent has zeros.
+column) and extent (rows, columns) of its box, and how much it covers of each cell of a 6 x 6 grid over the square
+around the box, which tells shape and texture wherever the object is. A paint that is absent has zeros.
 """
 
 import functools
@@ -36,8 +36,11 @@ def frame_features(frame: Image.Image) -> np.ndarray:
     red, green, blue = np.asarray(picture).transpose(2, 0, 1).astype(np.int32) // STEP
     place = (red * LEVELS + green) * LEVELS + blue
     nearest, cover = (table[place] for table in _paint_tables())
-    painted = [_paint_features(np.where(nearest == paint, cover, 0)) for paint in range(len(PAINT))]
-    return np.concatenate([grid.ravel(), *painted]).astype(np.float32)
+    painted = np.zeros((len(PAINT), NUMBERS_PER_PAINT), dtype=np.float32)
+    shares = np.bincount(nearest.ravel(), weights=cover.ravel(), minlength=len(PAINT)) / cover.size
+    for paint in np.flatnonzero(shares >= LEAST_SHARE):
+        painted[paint] = shares[paint], *_box_features(np.where(nearest == paint, cover, np.float32(0)))
+    return np.concatenate([grid.ravel(), painted.ravel()])
 
 
 @functools.cache
@@ -50,17 +53,16 @@ def _paint_tables() -> tuple[np.ndarray, np.ndarray]:
     return distances.argmin(axis=-1), cover.astype(np.float32)
 
 
-def _paint_features(cover: np.ndarray) -> np.ndarray:
-    """Where one paint is, from the share of it in each pixel (height, width)."""
-    share = cover.mean()
-    if share < LEAST_SHARE:
-        return np.zeros(NUMBERS_PER_PAINT, dtype=np.float32)
+def _box_features(cover: np.ndarray) -> np.ndarray:
+    """Where a paint is and what it covers there, from the share of it in each pixel (height, width)."""
     (top, bottom), (left, right) = (_span(cover.sum(axis=axis)) for axis in (1, 0))
-    height, width = cover.shape
-    box = Image.fromarray(cover[top:bottom, left:right])
-    cells = np.asarray(box.resize((BOX_GRID, BOX_GRID), Image.Resampling.BOX))
+    height, width, side = *cover.shape, max(bottom - top, right - left)
+    square = np.zeros((side, side), dtype=np.float32)
+    down, across = (side - bottom + top) // 2, (side - right + left) // 2
+    square[down : down + bottom - top, across : across + right - left] = cover[top:bottom, left:right]
+    cells = np.asarray(Image.fromarray(square).resize((BOX_GRID, BOX_GRID), Image.Resampling.BOX))
     place = [(top + bottom) / 2 / height, (left + right) / 2 / width, (bottom - top) / height, (right - left) / width]
-    return np.concatenate([[share], place, cells.ravel()])
+    return np.concatenate([place, cells.ravel()])
 
 
 def _span(amounts: np.ndarray) -> tuple[int, int]:
