@@ -20,7 +20,8 @@ from modeling_leccr.losses_leccr import LeccrCriterion, LossConfig, MatchingBatc
 from modeling_leccr.matching_leccr import global_scores, min_max, slot_scores
 from modeling_leccr.official_checkpoint import convert_official_state, official_config, official_sizes
 from modeling_leccr.towers_leccr import resize_position_grid
-from retrieval import ranks_from_scores, recall_metrics
+from retrieval import rank_texts_and_items, ranks_from_scores, recall_metrics
+from retrieval.evaluation import item_composites, min_max_weight
 from tests.make_golden import FORMS, GLOBAL_WEIGHTS, write_golden
 
 ATOL = 2e-5
@@ -424,6 +425,12 @@ def test_golden_evaluation_scores_of_videos(folder: Path) -> None:
     for name, share in GLOBAL_WEIGHTS.items():
         expected = tensors[f"eval.video_scores_i2t_one{name}"] + 1  # there the best score is 0
         torch.testing.assert_close(share * whole + (1 - share) * parts, expected, atol=ATOL, rtol=0, msg=name)
+    weight = min_max_weight(items.pooler_output, items.slot_embeds, text_embeds, GLOBAL_WEIGHTS[""])
+    composites = item_composites(items.pooler_output, items.slot_embeds, scoring="fused", global_weight=weight)
+    metrics = recall_metrics(rank_texts_and_items(composites, text_embeds, torch.arange(len(text_embeds))))
+    for cutoff in (1, 5, 10):
+        assert metrics[f"i2t_R@{cutoff}"] == pytest.approx(texts["video_metrics_one"][f"txt_r{cutoff}"])
+        assert metrics[f"t2i_R@{cutoff}"] == pytest.approx(texts["video_metrics_one"][f"img_r{cutoff}"])
 
 
 def test_golden_learning_rates_equal_the_linear_schedule(folder: Path) -> None:
