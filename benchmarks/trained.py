@@ -1,9 +1,7 @@
 """Models that experiments kept, opened again with what they are measured on."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from functools import lru_cache
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from modeling_leccr.training.arguments import DataArguments, Recipe, build_recip
 from modeling_leccr.training.building import load_splits
 from modeling_leccr.training.run import reported_split
 from processing.processing_leccr import LeccrProcessor
+from processing.video_frames_leccr import FrameSampling
 
 
 @dataclass(frozen=True)
@@ -51,11 +50,17 @@ def open_trained(settings: dict[str, Any], model_folder: Path) -> Trained:
     recipe = build_recipe(settings)
     model = LeccrModel.from_pretrained(model_folder).eval()
     processor = LeccrProcessor.from_pretrained(model_folder)
-    return Trained(recipe, model, processor, _reported(json.dumps(asdict(recipe.data), sort_keys=True)))
+    return Trained(recipe, model, processor, _reported(recipe.data, model.config, processor.sampling))
 
 
-@lru_cache(maxsize=1)
-def _reported(data: str) -> Any:
-    """The reported split of `DataArguments`; most jobs of a process have the same one."""
-    splits = load_splits(DataArguments(**json.loads(data)))
-    return splits[reported_split(splits)]
+_kept: dict[str, Any] = {}  # one split: most jobs of a process have the same one
+
+
+def _reported(data: DataArguments, config: Any, sampling: FrameSampling | None) -> Any:
+    """The reported split, as a model of this configuration sees it."""
+    key = repr((data, config.item_source, getattr(config, "vision_input", None), sampling))
+    if key not in _kept:
+        _kept.clear()
+        splits = load_splits(data, config, sampling)
+        _kept[key] = splits[reported_split(splits)]
+    return _kept[key]
