@@ -24,6 +24,7 @@ from processing.records import (
 from processing.video_frames_leccr import FrameSampling, sample_frames, sample_positions
 
 DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, TypeError, struct.error, Image.DecompressionBombError)
+READING_ERRORS = (*DECODING_ERRORS, KeyError)
 # `vision_input` of a model, which is also the key of what was read -> the column that holds it.
 COLUMN_OF = {"image": IMAGE_COLUMN, "frames": VIDEO_COLUMN, "features": FEATURES_COLUMN}
 # The argument of the processor; a recipe and the command line call the folder that is joined with texts the same.
@@ -78,20 +79,24 @@ class VisualReader:
         Raises:
             ValueError: it is missing or cannot be read; the message names the item.
         """
-        jitter = None if draw is None else draw_of(draw, "frames")
         try:
-            cell = row[COLUMN_OF[self.vision_input]]
-            if cell is None:
-                raise ValueError("the column is null")
-            if self.vision_input == "image":
-                return {"image": _rgb_picture(cell)}
-            if self.vision_input == "features":
-                return {"features": self._thinned(read_features(cell), jitter)}
-            start, end = row.get(START_COLUMN), row.get(END_COLUMN)
-            sampling = self.sampling or FrameSampling()
-            return {"frames": sample_frames(cell, sampling, start=start, end=end, draw=jitter)}
-        except (*DECODING_ERRORS, KeyError) as error:
+            return self.view(row, draw)
+        except READING_ERRORS as error:
             raise self.refusal(item, error) from error
+
+    def view(self, row: Mapping[str, Any], draw: int | None) -> dict[str, Any]:
+        """As `read`, but what goes wrong is one of `READING_ERRORS`, which `refusal` puts into words."""
+        jitter = None if draw is None else draw_of(draw, "frames")
+        cell = row[COLUMN_OF[self.vision_input]]
+        if cell is None:
+            raise ValueError("the column is null")
+        if self.vision_input == "image":
+            return {"image": _rgb_picture(cell)}
+        if self.vision_input == "features":
+            return {"features": self._thinned(read_features(cell), jitter)}
+        start, end = row.get(START_COLUMN), row.get(END_COLUMN)
+        sampling = self.sampling or FrameSampling()
+        return {"frames": sample_frames(cell, sampling, start=start, end=end, draw=jitter)}
 
     def refusal(self, item: str, error: Exception) -> ValueError:
         """What is said of an item that cannot be read."""
@@ -101,7 +106,7 @@ class VisualReader:
         )
 
     def _thinned(self, features: np.ndarray, draw: int | None) -> np.ndarray:
-        if self.sampling is None or len(features) <= self.sampling.num_frames:
+        if self.sampling is None:
             return features
         return features[sample_positions(len(features), self.sampling.num_frames, draw)]
 
@@ -135,10 +140,10 @@ class VisualRows:
             ValueError: it is missing or cannot be read; the message names the item.
         """
         try:
-            row = self._rows[position]
-        except DECODING_ERRORS as error:  # a folder of pictures decodes them here
+            return self._reader.view(self._rows[position], draw)  # a folder of pictures decodes them with the row
+        except READING_ERRORS as error:
+            # Looked up now and not before: in a data set that takes longer than to read features.
             raise self._reader.refusal(self._name_of(position), error) from error
-        return self._reader.read(row, item=self._name_of(position), draw=draw)
 
     def _name_of(self, position: int) -> str:
         id_column = next((name for name in (ID_COLUMN, VIDEO_ID_COLUMN) if name in self._column_names()), None)
