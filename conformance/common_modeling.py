@@ -15,7 +15,7 @@ from transformers_tests.test_modeling_common import ModelTesterMixin
 
 from modeling_leccr.configuration_streams_leccr import TextStreamConfig
 from modeling_leccr.streams_leccr import TextStreamModel
-from tests.tiny import VOCAB_SIZE, tiny_pairs, tiny_texts
+from tests.tiny import VOCAB_SIZE, tiny_pairs, tiny_texts, with_videos
 
 BATCH_SIZE = 3
 # The common test of resizing takes this many rows off the table of tokens.
@@ -53,7 +53,7 @@ class StreamTester:
 
     Args:
         make_config: makes a tiny configuration of the fields.
-        fields: of the configuration.
+        fields: of the configuration; `vision_input` among them makes the items videos.
         item_inputs: what `get_image_features` reads; nothing for a model of texts alone.
         other_inputs: what `forward` reads beside that and texts.
     """
@@ -72,6 +72,7 @@ class StreamTester:
         other_inputs: Mapping[str, Tensor],
     ) -> None:
         self.get_config = partial(make_config, **fields)
+        self.vision_input = fields.get("vision_input", "image")
         self.item_inputs, self.other_inputs = item_inputs, other_inputs
         self.vision_model_tester = self._half(*item_inputs)
         self.text_model_tester = self._half("input_ids", "attention_mask")
@@ -79,6 +80,7 @@ class StreamTester:
     def prepare_config_and_inputs_for_common(self) -> tuple[Any, dict[str, Tensor]]:
         input_ids, attention_mask = tiny_texts(BATCH_SIZE)
         pairs = tiny_pairs(BATCH_SIZE)
+        pairs = pairs if self.vision_input == "image" else with_videos(pairs, self.vision_input)
         read = [name for name in pairs if name.startswith(("source", "target")) or name in self.item_inputs]
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask} | {name: pairs[name] for name in read}
         inputs |= {name: value.clone() for name, value in self.other_inputs.items()}
@@ -147,8 +149,14 @@ class CommonModelTests(ModelTesterMixin):
             super().test_model_weights_reload_no_missing_tied_weights()
 
 
+def seen_pictures(inputs: Mapping[str, Tensor]) -> Tensor:
+    """What the vision tower reads: the pictures, or the real frames of the videos."""
+    pictures = inputs["pixel_values"]
+    return pictures[inputs["frame_mask"].bool()] if "frame_mask" in inputs else pictures
+
+
 class TwoTowerTests(CommonModelTests):
-    """Of models of images and texts."""
+    """Of models of images or videos and texts."""
 
     # As in CLIP, what the layers give is in the output of each tower, not in one list.
 
@@ -159,14 +167,18 @@ class TwoTowerTests(CommonModelTests):
         self._check_layers("attentions", self.model_tester.num_hidden_layers)
 
     def _check_layers(self, kind: str, num_layers: int) -> None:
-        """Both towers give their layers when the call or the configuration asks, and the same as they give alone."""
+        """Each tower gives its layers when the call or the configuration asks, and the same as it gives alone."""
         config, inputs = self.model_tester.prepare_config_and_inputs_for_common()
         config._attn_implementation = "eager"
         model = self.model_class(copy.deepcopy(config)).eval()
         asked = {f"output_{kind}": True}
+        towers = {}
         with torch.no_grad():
-            text = model.text_model(inputs["input_ids"], attention_mask=inputs["attention_mask"], **asked)
-            vision = model.vision_model(inputs["pixel_values"], **asked)
+            towers["text_model_output"] = model.text_model(
+                inputs["input_ids"], attention_mask=inputs["attention_mask"], **asked
+            )
+            if config.has_vision_tower:
+                towers["vision_model_output"] = model.vision_model(seen_pictures(inputs), **asked)
             silent = model(**inputs)
             by_call = model(**inputs, **asked)
             self._set_subconfig_attributes(model.config, f"output_{kind}", True)
@@ -174,17 +186,36 @@ class TwoTowerTests(CommonModelTests):
         assert silent.text_model_output is None and silent.vision_model_output is None
         for output in (by_call, by_config):
             torch.testing.assert_close(output.logits_per_image, silent.logits_per_image)
-            assert len(output.text_model_output[kind]) == len(output.vision_model_output[kind]) == num_layers
-            torch.testing.assert_close(output.text_model_output[kind], text[kind])
-            torch.testing.assert_close(output.vision_model_output[kind], vision[kind])
+            assert {name for name in output if name.endswith("model_output")} == set(towers)
+            for name, expected in towers.items():
+                assert len(output[name][kind]) == num_layers
+                torch.testing.assert_close(output[name][kind], expected[kind])
 
     def test_retain_grad_hidden_states_attentions(self) -> None:
         config, inputs = self.model_tester.prepare_config_and_inputs_for_common()
         config._attn_implementation = "eager"
         output = self.model_class(config)(**inputs, output_hidden_states=True, output_attentions=True)
-        halves = (output.text_model_output, output.vision_model_output)
+        halves = [output[name] for name in output if name.endswith("model_output")]
+        assert len(halves) == 1 + config.has_vision_tower
         first_layers = [half[kind][0] for half in halves for kind in ("hidden_states", "attentions")]
         for states in first_layers:
             states.retain_grad()
         output[0].flatten()[0].backward()
         assert all(states.grad is not None and states.grad.abs().sum() > 0 for states in first_layers)
+
+
+class FeatureTests(TwoTowerTests):
+    """Of models of frame features, which have no vision tower: nothing sees, and no layers of it can be given."""
+
+    skip_test_image_features_output_shape = True
+
+    def test_get_image_features_hidden_states(self) -> None:
+        self._check_no_layers("hidden_states")
+
+    def test_get_image_features_attentions(self) -> None:
+        self._check_no_layers("attentions")
+
+    def _check_no_layers(self, kind: str) -> None:
+        config, inputs = self.model_tester.vision_model_tester.prepare_config_and_inputs_for_common()
+        features = self.model_class(config).eval().get_image_features(**inputs, **{f"output_{kind}": True})
+        assert kind not in features and features.pooler_output.shape == (BATCH_SIZE, config.embed_dim)

@@ -6,11 +6,14 @@ from typing import ClassVar
 import torch
 from torch.nn.functional import normalize
 
-from conformance.common_modeling import BATCH_SIZE, CommonModelTests, TwoTowerTests, WithLoss
+from conformance.common_modeling import BATCH_SIZE, CommonModelTests, FeatureTests, TwoTowerTests, WithLoss
 from modeling_leccr import Cl2cmModel, CrossLingualModel, LeccrModel
 from modeling_leccr.losses_cl2cm import Cl2cmCriterion, Cl2cmLossConfig, CrossLingualCriterion, CrossLingualLossConfig
 from modeling_leccr.losses_leccr import LeccrCriterion, LossConfig
-from tests.tiny import tiny_cl2cm_config, tiny_config, tiny_cross_lingual_config
+from tests.tiny import VIDEO_FIELDS, tiny_cl2cm_config, tiny_config, tiny_cross_lingual_config
+
+DESCRIPTIONS = ("description_input_ids", "description_attention_mask")
+FRAMES, FEATURES = ("pixel_values", "frame_mask"), ("frame_features", "frame_mask")
 
 
 class LeccrWithLoss(WithLoss, LeccrModel):
@@ -29,8 +32,8 @@ class LeccrTests(TwoTowerTests):
     all_model_classes = (LeccrModel,)
     with_loss = LeccrWithLoss
     make_config = staticmethod(tiny_config)
-    item_inputs = ("pixel_values", "description_input_ids", "description_attention_mask")
-    additional_model_inputs = ("input_ids", "description_input_ids", "description_attention_mask")
+    item_inputs: tuple[str, ...] = ("pixel_values", *DESCRIPTIONS)
+    additional_model_inputs = ("input_ids", *DESCRIPTIONS)
 
     def check_training_gradient_checkpointing(self, gradient_checkpointing_kwargs: dict | None = None) -> None:
         # A pass in evaluation mode keeps nothing, so it is not checkpointed; the common test expects every pass to be.
@@ -42,7 +45,7 @@ class Cl2cmTests(TwoTowerTests):
     all_model_classes = (Cl2cmModel,)
     with_loss = Cl2cmWithLoss
     make_config = staticmethod(tiny_cl2cm_config)
-    item_inputs = ("pixel_values",)
+    item_inputs: tuple[str, ...] = ("pixel_values",)
     # As of a teacher whose embeddings are wider than those of its pupil.
     other_inputs: ClassVar = {
         name: normalize(torch.randn(BATCH_SIZE, 24, generator=torch.Generator().manual_seed(seed)), dim=-1)
@@ -102,6 +105,16 @@ class FrozenDescriptionsTest(LeccrTests, unittest.TestCase):
         torch.testing.assert_close(gradients[1], gradients[0])
 
 
+class FramesTest(LeccrTests, unittest.TestCase):
+    fields = VIDEO_FIELDS["frames"]
+    item_inputs = (*FRAMES, *DESCRIPTIONS)
+
+
+class FeaturesTest(FeatureTests, LeccrTests, unittest.TestCase):
+    fields = VIDEO_FIELDS["features"]
+    item_inputs = (*FEATURES, *DESCRIPTIONS)
+
+
 class Cl2cmClipBertTest(Cl2cmTests, unittest.TestCase):
     """The default."""
 
@@ -109,6 +122,16 @@ class Cl2cmClipBertTest(Cl2cmTests, unittest.TestCase):
 class Cl2cmSwinXlmRobertaTest(Cl2cmTests, unittest.TestCase):
     # As of `SwinBertTest`.
     fields = {"vision": "swin", "text": "xlm-roberta", "image_pooling": "mean", "visual_dim": 16}  # noqa: RUF012
+
+
+class Cl2cmFramesTest(Cl2cmTests, unittest.TestCase):
+    fields = VIDEO_FIELDS["frames"]
+    item_inputs = FRAMES
+
+
+class Cl2cmFeaturesTest(FeatureTests, Cl2cmTests, unittest.TestCase):
+    fields = VIDEO_FIELDS["features"]
+    item_inputs = FEATURES
 
 
 class CrossLingualBertTest(CrossLingualTests, unittest.TestCase):

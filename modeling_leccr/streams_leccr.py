@@ -114,6 +114,8 @@ class TwoStreamModel(TextStreamModel):
         super().__init__(config)
         if not config.reads_image:
             return
+        if config.vision_input == "features":
+            self.main_input_name = "frame_features"
         width, token_width = config.visual_width, config.feature_dim
         if config.has_vision_tower:
             vision_config = cast(PreTrainedConfig, config.vision_config)

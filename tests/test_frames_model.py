@@ -409,6 +409,14 @@ def test_a_model_of_features_compiles_into_one_graph() -> None:
     torch._dynamo.reset()
 
 
+@pytest.mark.parametrize("fields", FEW, ids=variant_id)
+def test_the_size_of_a_batch_is_that_of_its_videos(fields: dict[str, Any]) -> None:
+    """transformers counts what a step read by the main input, and warns in each step where that is absent."""
+    model, batch = make_model(fields), make_batch(fields)
+    assert model.main_input_name == frames_of(batch)
+    assert model.estimate_tokens(batch) == batch[frames_of(batch)].numel()
+
+
 # Folders and towers.
 
 
