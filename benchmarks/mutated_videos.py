@@ -176,15 +176,16 @@ def observe(
     process.start()
     sender.close()
     try:
-        state, detail = receiver.recv() if receiver.poll(seconds) else (ELSE, f"no end after {seconds} s")
+        state, detail = receiver.recv() if receiver.poll(seconds) else (ELSE, f"no end after {seconds:g} s")
     except EOFError:
         process.join()
         state, detail = ELSE, f"the process ended with {process.exitcode}"
-    process.join(seconds)
-    if process.is_alive():
-        process.kill()
-        process.join()
-        state, detail = ELSE, detail or f"the process stayed after {state}"
+    if state != ELSE:
+        process.join(seconds)
+        if process.is_alive():
+            state, detail = ELSE, f"the process stayed after the file was {state}"
+    process.kill()
+    process.join()
     if damage in WHOLE and source.num_frames and state == REFUSED:
         return ELSE, f"a whole file was refused: {detail}"
     if damage in ("empty", "only a beginning") and state == READ:

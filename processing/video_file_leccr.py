@@ -203,6 +203,7 @@ def _stamped_frames(container: Any, stream: Any, times: VideoTimes) -> Iterator[
 
 def _shown(frame: Any, pixel_ratio: Fraction | None) -> Image.Image:
     """A frame as a player shows it: pixels are made square, and the picture is turned."""
+    _check_size(frame.width, frame.height)
     picture = frame.to_image(threads=1)
     # A ratio beyond these is a fault of the file.
     if pixel_ratio is not None and pixel_ratio != 1 and Fraction(1, 4) <= pixel_ratio <= 4:
@@ -225,7 +226,7 @@ def _import_av() -> Any:
 def _open(data: str | bytes) -> Any:
     """A container, whose `with` closes the file."""
     av = _import_av()
-    options = {"format_whitelist": _FORMATS, "protocol_whitelist": "file", "max_pixels": str(MAX_FRAME_PIXELS)}
+    options = {"format_whitelist": _FORMATS, "protocol_whitelist": "file", **_decoder_options()}
     # A name such as "concat:a" would be read as an address.
     source = f"file:{data}" if isinstance(data, str) else io.BytesIO(data)
     try:
@@ -244,11 +245,20 @@ def _video_stream(container: Any) -> Any:
     stream = streams[0]
     if stream.codec_context is None:
         raise ValueError("its codec is unknown")
-    if stream.width * stream.height > MAX_FRAME_PIXELS:
-        raise ValueError(f"its frames have {stream.width} x {stream.height} pixels, more than {MAX_FRAME_PIXELS}")
+    _check_size(stream.width, stream.height)
     stream.codec_context.thread_count = 1
-    stream.codec_context.options = {"max_pixels": str(MAX_FRAME_PIXELS)}
+    stream.codec_context.options = _decoder_options()
     return stream
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_FRAME_PIXELS:
+        raise ValueError(f"its frames have {width} x {height} pixels, more than {MAX_FRAME_PIXELS}")
+
+
+def _decoder_options() -> dict[str, str]:
+    # Frames may be larger than the head of the file says; the decoder counts them with their margins.
+    return {"max_pixels": str(2 * MAX_FRAME_PIXELS)}
 
 
 def _is_cover(stream: Any) -> bool:
