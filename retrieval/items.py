@@ -62,13 +62,16 @@ class MediaItems(Sequence):
 
     def __init__(self, folder: str | Path, *, description_file: str | Path | None = None) -> None:
         self.folder = Path(folder)
-        files = MediaFolder(folder, PICTURE_SUFFIXES | VIDEO_SUFFIXES).names
+        media = MediaFolder(folder, PICTURE_SUFFIXES | VIDEO_SUFFIXES)
+        files, unread = media.names, media.unread_names
         self.names = [name for name in files if Path(name).suffix.lower() in self._suffixes]
         others = f"{len(files) - len(self.names)} {self._other_kind}"
         if not self.names:
             raise ValueError(f"{folder} holds {others} and not one of the {self._kind} that {self._hint}.")
         if len(self.names) < len(files):
             logger.warning("%s of %s are left out: %s", others, folder, self._hint)
+        if unread:
+            logger.warning("%d files of %s are of kinds that are not read (first: %s)", len(unread), folder, unread[:3])
         default_file = self.folder / DESCRIPTIONS_FILE
         if description_file is None and default_file.is_file():
             description_file = default_file
@@ -96,7 +99,7 @@ class MediaItems(Sequence):
         """A row by position, or a whole column by name (all but the pictures)."""
         media_column, id_column, _ = self.column_names
         if key == id_column:
-            return list(self.names)
+            return self.names  # no copy: readers ask for a name with each row
         if key == DESCRIPTION_COLUMN:
             return [self.descriptions.get(name) for name in self.names]
         name = self.names[key]

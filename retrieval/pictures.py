@@ -204,7 +204,7 @@ def _draw_tile(
     for frame in frames:
         shown = frame if frame.height <= size[1] else _resized(frame, size[1] / frame.height)
         sheet.paste(shown, (left, top))
-        left += 0
+        left += shown.width + FRAME_GAP
     return left - FRAME_GAP - corner[0], shown.height
 
 

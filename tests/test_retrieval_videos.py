@@ -106,7 +106,9 @@ def test_the_model_decides_what_is_read_of_a_folder_with_pictures_and_clips(tmp_
     ):
         open_items(str(folder))
     tiny_image(0).save(folder / "photo.png")
+    (folder / "old.wmv").write_bytes(b"")
     assert read_ids(open_items(str(folder))) == ["photo.png"]
+    assert "1 files of" in caplog.text and "kinds that are not read (first: ['old.wmv'])" in caplog.text
     assert "3 clips of" in caplog.text and "are left out" in caplog.text
     assert read_ids(open_items(str(folder), vision_input="frames")) == ["a.mkv", "b.mp4", "sub/c.avi"]
     for name in ("a.mkv", "b.mp4", "sub/c.avi"):
@@ -329,6 +331,8 @@ def test_words_stand_where_there_is_nothing_to_see():
     mixed = contact_sheet(results(num_hits=3), views.__getitem__)
     alone = contact_sheet(results(num_hits=1), lambda position: views[0])
     assert mixed.width == alone.width and mixed.height - alone.height > 2 * STRIP_HEIGHT
+    picture = contact_sheet(results(num_hits=3), lambda position: [views[0], grey_frames([99])[0], views[1]][position])
+    assert len(np.flatnonzero((np.asarray(picture) == 99).all(axis=-1).any(axis=1))) <= STRIP_HEIGHT
     cards = contact_sheet(results(num_hits=3), lambda position: "ein roter ball " * 40)
     pictures = contact_sheet(results(num_hits=3), tiny_image)
     assert cards.width == pictures.width and 0 < cards.height - pictures.height < 40  # a line that says what they are
