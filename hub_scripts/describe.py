@@ -31,6 +31,7 @@ from processing.description import (
     Describer,
     PictureDescriber,
     description_job,
+    media_column,
     writes_captions,
 )
 from processing.description_models import ImageTextToText
@@ -39,7 +40,7 @@ from processing.languages import SOURCE_LANGUAGE
 from processing.media import attach_images, attach_videos
 from processing.missing import MissingReport
 from processing.prompts import PROMPTS, read_prompt
-from processing.records import caption_column
+from processing.records import VIDEO_COLUMN, caption_column
 from processing.sources import is_data_set, open_manifest, open_splits
 
 logger = logging.getLogger("leccr.describe")
@@ -87,8 +88,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Describe what is left, print the counts."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     options = parse_arguments(argv)
-    prompt = read_prompt(options.prompt or ("video-v1" if options.videos else "image-v1"))
     splits, missing = open_media(options)
+    shows_videos = any(media_column(rows.column_names) == VIDEO_COLUMN for rows in splits.values())
+    prompt = read_prompt(options.prompt or ("video-v1" if shows_videos else "image-v1"))
     generator = make_generator(options)
     job = description_job(
         splits,

@@ -36,8 +36,8 @@ from processing.records import (
     flag_column,
     schema_features,
 )
-from processing.video_frames_leccr import FrameSampling, sample_frames
-from processing.visual_rows import DECODING_ERRORS
+from processing.video_frames_leccr import FrameSampling
+from processing.visual_rows import VisualRows
 
 logger = logging.getLogger(__name__)
 
@@ -62,8 +62,8 @@ class PictureDescriber:
     """Adds descriptions to rows with `image` or `video`; the `Worker` of a description job.
 
     A text is null where the flag says that nothing usable came: "refusal", "empty", "error" (no answer), "unreadable"
-    (the picture or clip cannot be decoded), and "truncated" where not one sentence was whole. Other truncated texts
-    are kept without their last, cut sentence.
+    (the picture or clip cannot be decoded, or the cell is null), and "truncated" where not one sentence was whole.
+    Other truncated texts are kept without their last, cut sentence.
 
     A prompt whose id begins with "captions-" gives `caption_en` instead, for rows that have none. Captions that people
     wrote stay, with null flags. A row without a usable caption has none, and one flag that says why.
@@ -126,28 +126,19 @@ class _Media:
 
     def __init__(self, rows: datasets.Dataset, num_frames: int) -> None:
         self.ids: list[str] = rows[find_id_column(rows.column_names)]
-        self._column = media_column(rows.column_names)
-        self._num_frames = num_frames
-        self._media = rows.with_format(None).select_columns([self._column])
-        if self._column == IMAGE_COLUMN:
-            # Undecoded, so that a broken picture costs its own row alone.
-            self._media = self._media.cast_column(IMAGE_COLUMN, datasets.Image(decode=False))
-        self._decoder = datasets.Image(mode="RGB")
-        self.pictures_per_row = num_frames if self._column == VIDEO_COLUMN else 1
+        self._seen = "frames" if media_column(rows.column_names) == VIDEO_COLUMN else "image"
+        self._rows = VisualRows(rows, self._seen, FrameSampling(num_frames))
+        self.pictures_per_row = num_frames if self._seen == "frames" else 1
 
     def open(self, position: int) -> tuple[Image.Image, ...]:
         """RGB, no side longer than MAX_PICTURE_SIDE; nothing if the row has no readable picture."""
-        stored = self._media[position][self._column]
-        if stored is None:
-            return ()
         try:
-            if self._column == VIDEO_COLUMN:
-                pictures = sample_frames(stored, FrameSampling(self._num_frames))
-            else:
-                pictures = [self._decoder.decode_example(stored)]
-        except DECODING_ERRORS as error:
-            logger.warning("item %r cannot be decoded: %s", self.ids[position], error)
+            seen = self._rows.read(position)[self._seen]
+        except ValueError as error:
+            # Its own advice is that of training.
+            logger.warning("item %r cannot be decoded: %s", self.ids[position], error.__cause__ or error)
             return ()
+        pictures = seen if self._seen == "frames" else [seen]
         for picture in pictures:
             picture.thumbnail((MAX_PICTURE_SIDE, MAX_PICTURE_SIDE))
         return tuple(pictures)

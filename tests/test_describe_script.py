@@ -9,13 +9,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 
 from hub_scripts import describe, read_dataset
 from processing.manifest import read_manifest
 from processing.prompts import PROMPTS
 from processing.sources import open_splits, write_splits
-from tests.clips import make_clip
+from tests.clips import make_clip, read_numbers
 from tests.openai_server import OpenAiServer, pictures_of, prompt_of
 from tests.test_description import picture_rows
 from tests.tiny import tiny_image
@@ -115,6 +116,61 @@ def test_videos_are_described_with_their_own_prompt(tmp_path: Path, capsys: pyte
     assert result["description_flag"] == {"ok": 2}
     rows = open_splits(tmp_path / "out")["train"]
     assert (rows["video_id"], rows["description"]) == (["a.mp4", "b.mkv"], ["3 frames."] * 2)
+
+
+def test_a_local_model_describes_parts_of_clips(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """From a folder of clips to descriptions of the part that counts, with what is gone counted."""
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    for name in ("a.mp4", "b.mkv", "gone.mp4"):
+        make_clip(clips / name)
+    table = "file_name,caption_en,start,end\na.mp4,one,1.0,1.5\nb.mkv,two,,\ngone.mp4,three,,\n"
+    (clips / "metadata.csv").write_text(table, encoding="utf-8")
+    read_dataset.main(["folder", "--root", str(clips), "--videos", "--out", str(tmp_path / "data")])
+    (clips / "gone.mp4").unlink()
+    (clips / "b.mkv").write_bytes((clips / "b.mkv").read_bytes()[:200])
+    model = tiny_mllm(tmp_path / "tiny-model")
+    prompt = tmp_path / "prompt.txt"
+    prompt.write_text("describe this picture", encoding="utf-8")
+    arguments = ["--dataset", tmp_path / "data", "--videos", clips, "--num-frames", 2, "--model", model]
+    arguments += ["--prompt", prompt, "--max-tokens", 12, "--max-attempts", 1, "--out", tmp_path / "out"]
+    with pytest.raises(ValueError, match=r"1 items have no video \(first: gone\.mp4\)"):
+        run(capsys, *arguments)
+    seen, real = [], describe.ImageTextToText.generate
+
+    def recorded(self: Any, requests: Any, *others: Any, **settings: Any) -> Any:
+        seen.extend(requests)
+        return real(self, requests, *others, **settings)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(describe.ImageTextToText, "generate", recorded)
+        result = run(capsys, *arguments, "--skip-missing")
+    assert {request.key: read_numbers(request.pictures) for request in seen} == {"a.mp4": [11, 13]}
+    assert result["missing"] == {"no video": {"train": 1}} and result["description_flag"]["unreadable"] == 1
+    rows = open_splits(tmp_path / "out")["train"]
+    assert rows["video_id"] == ["a.mp4", "b.mkv"] and rows["start"] == [1.0, None] and rows["description"][1] is None
+    assert dict(read_manifest(tmp_path / "out").steps[1].settings)["num_frames"] == 2
+
+
+def test_clips_inside_the_data_set_are_described_as_videos(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """With the prompt of pictures, a model is asked for the place and not for what happens."""
+    clip = {"bytes": make_clip(tmp_path / "a.mp4").read_bytes(), "path": "a.mp4"}
+    features = datasets.Features(
+        {
+            "video_id": datasets.Value("string"),
+            "video": datasets.Video(decode=False),
+            "caption_en": datasets.List(datasets.Value("string")),
+        }
+    )
+    rows = {"video_id": ["a", "b"], "video": [clip, None], "caption_en": [["one"], ["two"]]}
+    write_splits({"train": datasets.Dataset.from_dict(rows, features=features)}, tmp_path / "data")
+    with OpenAiServer(lambda body: f"{len(pictures_of(body))} frames.") as server:
+        words = ["--num-frames", 3, "--server", server.url, "--model", "any"]
+        result = run(capsys, "--dataset", tmp_path / "data", *words, "--out", tmp_path / "out")
+        assert {prompt_of(body) for body in server.bodies} == {PROMPTS["video-v1"].text}
+    assert result["description_flag"] == {"ok": 1, "unreadable": 1}
+    described = open_splits(tmp_path / "out")["train"]
+    assert described.column_names == ["video_id", "caption_en", "description", "description_flag"]
 
 
 def test_rows_without_a_picture_are_refused_or_left_out_and_reported(
