@@ -189,6 +189,17 @@ def test_search_over_clips_shows_strips_and_keeps_an_index(tmp_path, capsys, ski
     assert capsys.readouterr().out.strip() == first.split("\n\n")[0].strip()
 
 
+def test_queries_name_their_clip_by_video_id(tmp_path):
+    """A list of queries for a data set of videos has its words, and no hit would be marked as the correct one."""
+    model, clips = save_model(tmp_path / "model", "frames"), make_clips(tmp_path / "clips")
+    queries = [{"query": "ein boot", "video_id": "b.mp4"}, {"query": "ein ball", "image_id": "a.mkv"}]
+    (tmp_path / "queries.json").write_text(json.dumps(queries))
+    search.main(["--model", model, "--items", str(clips), "--query-file", str(tmp_path / "queries.json"),
+                 "--save-results", str(tmp_path / "hits.json")])  # fmt: skip
+    found = json.loads((tmp_path / "hits.json").read_text())
+    assert [[hit["image_id"] for hit in entry["hits"] if hit["correct"]] for entry in found] == [["b.mp4"], ["a.mkv"]]
+
+
 def test_a_clip_finds_itself_by_the_score_of_its_own_embedding(tmp_path):
     """An index over a folder must hold what the model makes of the frames that the processor samples."""
     rows = open_items(str(make_clips(tmp_path / "clips")), vision_input="frames")
