@@ -161,6 +161,21 @@ def test_a_batch_equals_its_videos_one_by_one_without_padding(fields: dict[str, 
                 torch.testing.assert_close(features.slot_embeds[0], whole.slot_embeds[row], atol=2e-6, rtol=0)
 
 
+@pytest.mark.parametrize("interaction", INTERACTIONS)
+def test_an_interaction_under_a_mask_equals_that_of_the_real_frames_without_one(interaction: str) -> None:
+    """A mask that hides slots as well would leave them unread, in videos alone."""
+    module = make_model({**VIDEO_FIELDS["features"], "interaction": interaction}).interaction
+    generator = torch.Generator().manual_seed(0)
+    states, slots = torch.randn(4, 5, 32, generator=generator), torch.randn(4, 4, 32, generator=generator)
+    mask = tiny_videos("features")["frame_mask"]
+    with torch.no_grad():
+        frames, enhanced = module(states, slots, mask)
+        for row, length in enumerate(mask.sum(dim=1).tolist()):
+            own_frames, own_slots = module(states[row : row + 1, :length], slots[row : row + 1])
+            torch.testing.assert_close(frames[row, :length], own_frames[0], atol=2e-6, rtol=0)
+            torch.testing.assert_close(enhanced[row], own_slots[0], atol=2e-6, rtol=0)
+
+
 def test_the_released_slot_loss_counts_padded_frames_and_ours_does_not() -> None:
     """Why ours differs: there a video's loss depends on the longest of its batch."""
     fields = VARIANTS[5]
