@@ -252,8 +252,7 @@ class LeccrProcessor(ProcessorMixin):
 
     def _features_of(self, item: Any, name: str) -> torch.Tensor:
         features = frame_features(item, name)
-        kept = range(len(features)) if self.num_frames is None else sample_positions(len(features), self.num_frames)
-        return features if len(kept) == len(features) else features[list(kept)]
+        return features if self.num_frames is None else features[sample_positions(len(features), self.num_frames)]
 
     def _checked_kwargs(self, kwargs: dict[str, Any]) -> dict[str, dict[str, Any]]:
         """Sort the keyword arguments of a call by part, with our settings as defaults; a typo is an error."""
