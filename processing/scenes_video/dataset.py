@@ -40,7 +40,7 @@ from .planning import ClipItem, ScenesVideoConfig, generator, plan_split
 VAGUE_MOTION_RATE = 0.15
 VAGUE_MOTION = (
     "Something seems to change between the frames.",
-    "One of the objects may be moving.",
+    "Something may be moving.",
     "The frames are not all alike.",
 )
 
@@ -115,7 +115,9 @@ def _text_cells(config: ScenesVideoConfig, split: str, index: int, item: ClipIte
 def _describe(clip: Clip, *, noise: float, rng: random.Random, noise_rng: random.Random) -> str:
     """The paragraph about a clip, of its middle; the same words are right for the clip played backwards."""
     text = write_description(middle_scene(clip, rng), noise=noise, rng=noise_rng, shown_by="video")
-    return f"{text} {rng.choice(VAGUE_MOTION)}" if rng.random() < VAGUE_MOTION_RATE else text
+    told, words = rng.random() < VAGUE_MOTION_RATE, rng.choice(VAGUE_MOTION)
+    is_still = all(item.verb == "stands_still" for item in clip.objects)
+    return f"{text} {words}" if told and not is_still else text
 
 
 def _source_captions(config: ScenesVideoConfig, split: str, index: int, item: ClipItem) -> list[str]:
