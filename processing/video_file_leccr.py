@@ -93,7 +93,7 @@ def read_times(data: str | bytes) -> VideoTimes:
                 times = (packet.pts, packet.dts, packet.duration or 0)
                 packets.append(_Packet(*times, packet.is_keyframe, packet.is_discard))
                 ends_whole = not packet.is_corrupt
-        if not ends_whole or _announces_more(container, stream, len(packets), reached):
+        if not ends_whole or _announces_more(container, stream, reached):
             raise ValueError("it is cut off")
         # A clip that was cut without encoding it again begins with frames that are there for decoding alone.
         shown = [packet for packet in dropwhile(lambda packet: not packet.is_key, packets) if not packet.is_hidden]
@@ -129,16 +129,16 @@ def _counted_times(packets: Sequence[_Packet], unit: Fraction, frame_rate: Fract
     return VideoTimes(stamps=range(len(packets)), seconds=seconds, length=length, keys=[], are_counted=True)
 
 
-def _announces_more(container: Any, stream: Any, num_packets: int, reached: float) -> bool:
-    """Whether the head of a file tells of more than is there; the rest of a cut file may well be readable."""
-    if len(stream.index_entries) > num_packets:
-        return True
-    # What the head tells may be a little off, and streams differ in length.
+def _announces_more(container: Any, stream: Any, reached: float) -> bool:
+    """Whether the head of a file tells of more than is there, in seconds; what is left of it may well be readable."""
+    unit = stream.time_base or 0
+    announced = [float(entry.timestamp * unit) for entry in stream.index_entries[-1:]]
     if container.format.name == "avi":
-        return stream.frames * 0.9 > num_packets
-    if container.format.name == "matroska,webm" and container.duration is not None:
-        return container.duration / 1_000_000 * 0.9 > reached
-    return False
+        announced.append(float(stream.frames * unit))
+    elif container.format.name == "matroska,webm" and container.duration is not None:
+        announced.append(container.duration / 1_000_000)
+    # What the head tells may be a little off.
+    return max(announced, default=0.0) * 0.9 > reached
 
 
 def decode_frames(data: str | bytes, times: VideoTimes, wanted: Sequence[int]) -> list[Image.Image]:

@@ -2,6 +2,7 @@
 
 import os
 import re
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,20 @@ def test_an_index_that_leads_elsewhere_is_not_believed(tmp_path: Path, monkeypat
     assert read_codes(sample_frames(clip, FrameSampling(3))) == [20, 60, 100]
 
 
+def test_a_search_that_ends_behind_the_key_frame_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Some decoders show what they make of a frame without the ones before it, at the right time."""
+    clip = make_clip(tmp_path / "clip.mp4", 120, coded=True, codec_options=GROUPS)
+    stamped, calls = video_file_leccr._stamped_frames, []
+
+    def without_the_first(*arguments: Any) -> Any:
+        calls.append(len(calls))
+        return islice(stamped(*arguments), 1 if calls == [0, 1] else 0, None)
+
+    monkeypatch.setattr(video_file_leccr, "_stamped_frames", without_the_first)
+    assert read_codes(sample_frames(clip, FrameSampling(1))) == [60]
+    assert len(calls) == 2 + 1  # from the start, after the search, and from the start again
+
+
 @pytest.mark.parametrize(
     ("name", "codec", "file_format"),
     [("clip.h264", "libx264", "h264"), ("clip.m4v", "mpeg4", "m4v"), ("clip.avi", "mpeg4", None)],
@@ -143,6 +158,21 @@ def test_a_file_that_ends_early_is_refused_in_each_format(tmp_path: Path, name: 
     cut = tmp_path / f"cut{whole.suffix}"
     for share in (0.3, 0.55, 0.8):
         cut.write_bytes(whole.read_bytes()[: int(share * whole.stat().st_size)])
+        with pytest.raises(ValueError, match=rf"cut\{whole.suffix} must be a readable video"):
+            sample_frames(cut, FrameSampling(4))
+
+
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.mkv", "clip.avi", "clip.flv"])
+def test_a_file_that_ends_between_two_frames_is_refused(tmp_path: Path, name: str):
+    """Nothing that can be decoded is damaged in it, and half of the clip is gone."""
+    options = {"movflags": "faststart"} if name == "clip.mp4" else {}
+    codec = "mpeg4" if name == "clip.avi" else "libx264"
+    whole = make_clip(tmp_path / name, 40, coded=True, codec=codec, container_options=options)
+    with av.open(str(whole)) as container:
+        ends = [packet.pos + packet.size for packet in container.demux(video=0) if packet.size]
+    cut = tmp_path / f"cut{whole.suffix}"
+    for place in (8, 20, 30):
+        cut.write_bytes(whole.read_bytes()[: ends[place]])
         with pytest.raises(ValueError, match=rf"cut\{whole.suffix} must be a readable video"):
             sample_frames(cut, FrameSampling(4))
 
