@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 MAX_FRAME_PIXELS = 2**25  # 8K video has 7680 x 4320; a file may declare anything, and its frames would fill the memory
-# The first PyAV whose conversion to RGB can be told to start no threads.
-_MIN_PYAV = 17
+# Its conversion to RGB can be told to start no threads, and 17.0 crashes on options for formats without a head.
+_MIN_PYAV = "17.1"
 # Files of other formats may name further files or addresses that would be opened (playlists), or are texts and sounds.
 _FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,mpegts,mpeg,mpegvideo,m4v,asf,ogg,rm,mxf,nut,dv,ivf,gif,apng,"
@@ -203,7 +203,6 @@ def _stamped_frames(container: Any, stream: Any, times: VideoTimes) -> Iterator[
 
 def _shown(frame: Any, pixel_ratio: Fraction | None) -> Image.Image:
     """A frame as a player shows it: pixels are made square, and the picture is turned."""
-    _check_size(frame.width, frame.height)
     picture = frame.to_image(threads=1)
     # A ratio beyond these is a fault of the file.
     if pixel_ratio is not None and pixel_ratio != 1 and Fraction(1, 4) <= pixel_ratio <= 4:
@@ -218,9 +217,13 @@ def _import_av() -> Any:
         import av
     except ImportError as error:
         raise ImportError(f"reading videos needs PyAV: run `pip install 'av>={_MIN_PYAV}'`.") from error
-    if int(av.__version__.partition(".")[0]) < _MIN_PYAV:
+    if _version(av.__version__) < _version(_MIN_PYAV):
         raise ImportError(f"PyAV {av.__version__} is too old: run `pip install 'av>={_MIN_PYAV}'`.")
     return av
+
+
+def _version(text: str) -> list[int]:
+    return [int(part) for part in text.split(".")[:2]]
 
 
 def _open(data: str | bytes) -> Any:
@@ -245,15 +248,11 @@ def _video_stream(container: Any) -> Any:
     stream = streams[0]
     if stream.codec_context is None:
         raise ValueError("its codec is unknown")
-    _check_size(stream.width, stream.height)
+    if stream.width * stream.height > MAX_FRAME_PIXELS:
+        raise ValueError(f"its frames have {stream.width} x {stream.height} pixels, more than {MAX_FRAME_PIXELS}")
     stream.codec_context.thread_count = 1
     stream.codec_context.options = _decoder_options()
     return stream
-
-
-def _check_size(width: int, height: int) -> None:
-    if width * height > MAX_FRAME_PIXELS:
-        raise ValueError(f"its frames have {width} x {height} pixels, more than {MAX_FRAME_PIXELS}")
 
 
 def _decoder_options() -> dict[str, str]:
