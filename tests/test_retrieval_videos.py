@@ -19,6 +19,7 @@ from retrieval.index import ItemIndex
 from retrieval.items import PictureFolder, VideoFolder, open_items, pictures_of, read_column, read_ids
 from retrieval.pictures import CARD_SIZE, CORRECT, STRIP_HEIGHT, contact_sheet, still
 from retrieval.results import Hit, QueryResult
+from retrieval.slot_readings import read_slots
 from retrieval.views import SHOWN_FRAMES, ItemViews
 from tests.clips import make_clip, read_numbers
 from tests.tiny import SENTENCES, tiny_image, tiny_model, tiny_processor
@@ -354,6 +355,32 @@ def test_one_square_picture_stands_for_any_view():
     assert still(grey_frames([10, 20, 30]), 40).getpixel((20, 20)) == (20, 20, 20)
     assert still(tiny_image(0), 40).size == still("a text", 40).size == (40, 40)
     assert np.asarray(still("a text", 10 * CARD_SIZE)).min() < 100
+
+
+def test_slots_are_read_of_the_frames_that_are_searched(tmp_path):
+    """Of all frames instead of the sampled ones, the slots shown are not those that were matched."""
+    rows = VideoFolder(make_clips(tmp_path / "clips"))
+    rows.descriptions = {name: "a red ball" for name in rows.names}
+    model, processor = make_model("frames"), tiny_processor(num_frames=2)
+    _, slots = encode_items(model, processor, rows, progress=False)
+    readings = read_slots(model, processor, rows)
+    torch.testing.assert_close(torch.stack([reading.slot_embeds for reading in readings]), slots, atol=1e-5, rtol=0)
+    _, others = encode_items(model, tiny_processor(num_frames=6), rows, progress=False)
+    assert float((slots - others).abs().max()) > 1e-4  # or the number of frames would not show
+
+
+def test_the_frames_that_are_checked_are_those_that_the_model_reads(tmp_path, monkeypatch):
+    """A clip that is whole at 12 places may be damaged at one of 64."""
+    asked = []
+
+    def find_nothing(rows, kind, *, sampling, shared):
+        asked.append(sampling)
+        return []
+
+    monkeypatch.setattr(items_module, "find_unreadable", find_nothing)
+    clips, model = make_clips(tmp_path / "clips"), save_model(tmp_path / "model", "frames")
+    search.main(["--model", model, "--items", str(clips), "--query", "ein boot", "--skip-corrupt"])
+    assert asked == [FrameSampling(3)]
 
 
 @pytest.mark.parametrize("vision_input", ["frames", "features"])
