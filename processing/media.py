@@ -287,7 +287,7 @@ def attach_found(
     }
     if not any(len(split) for split in joined.values()):
         raise ValueError(
-            f"not one of the {sum(map(len, splits.values()))} rows has a file; their ids begin with "
+            f"all {sum(map(len, splits.values()))} rows have {reason}; their ids begin with "
             f"{[split[id_column][0] for split in splits.values() if len(split)][:3]}: is it the right folder?"
         )
     return (datasets.DatasetDict(joined) if isinstance(rows, Mapping) else next(iter(joined.values()))), missing

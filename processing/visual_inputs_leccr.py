@@ -90,19 +90,21 @@ def frame_features(features: Any, name: str) -> Tensor:
     Raises:
         ValueError: it is no such file or has another form, or a number is not finite.
     """
-    if isinstance(features, str | os.PathLike):
-        array = read_numpy(features)
-    else:
-        if isinstance(features, Tensor):
-            features = features.detach().float().cpu()
-        try:
-            array = as_frames(np.asarray(features, dtype=np.float32), name)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{name} must be numbers (num_frames, dim) or the path of a .npy file: {error}") from error
-    matrix = torch.from_numpy(np.array(array, dtype=np.float32))
+    with np.errstate(over="ignore"):  # what does not fit into float32 is refused below
+        array = read_numpy(features) if isinstance(features, str | os.PathLike) else _as_array(features, name)
+        matrix = torch.from_numpy(np.array(array, dtype=np.float32))
     if not torch.isfinite(matrix).all():
         raise ValueError(f"{name} must be finite, got NaN or an infinite number; extract the features again.")
     return matrix
+
+
+def _as_array(features: Any, name: str) -> np.ndarray:
+    if isinstance(features, Tensor):
+        features = features.detach().float().cpu()
+    try:
+        return as_frames(np.asarray(features, dtype=np.float32), name)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be numbers (num_frames, dim) or the path of a .npy file: {error}") from error
 
 
 def pad_frames(items: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -127,7 +127,7 @@ def test_an_image_column_that_is_there_is_replaced(tmp_path: Path):
 
 def test_a_join_without_a_match_is_an_error(tmp_path: Path):
     """The wrong folder should not give an empty data set."""
-    with pytest.raises(ValueError, match=r"not one of the 1 rows has a file; .*'nobody'.*right folder"):
+    with pytest.raises(ValueError, match=r"all 1 rows have no image; .*'nobody'.*right folder"):
         attach_images(texts(["nobody"]), folder_of(tmp_path, "0.png"))
 
 

@@ -38,11 +38,22 @@ else:
     raise SystemExit("code of the folder ran without being trusted")
 processor = AutoProcessor.from_pretrained(sys.argv[1], trust_remote_code=True)
 texts = json.loads(sys.argv[2])
-batch = processor(images=Image.open(sys.argv[1] + "/picture.png"), text=texts, descriptions=[texts[0]])
+frame = Image.open(sys.argv[1] + "/picture.png")
+batch = processor(images=frame, text=texts, descriptions=[texts[0]])
+videos = processor(videos=[[frame] * 3, [frame]])
+features = processor(features=[sys.argv[1] + "/features.npy", [[1.0, 2.0]]])
+sys.modules["av"] = None  # as where PyAV is not installed
+try:
+    processor(videos=sys.argv[1] + "/clip.mp4")
+except ImportError as error:
+    assert "reading videos needs PyAV" in str(error), error
+else:
+    raise SystemExit("a clip was read without PyAV")
 settings = [processor.max_length, processor.clean_captions, processor.max_words, processor.padding]
+settings += [processor.num_frames, processor.frame_rate]
 print(type(processor).__module__)
 print(json.dumps(settings))
-torch.save(dict(batch), sys.argv[1] + "/batch.pt")
+torch.save([dict(batch), dict(videos), dict(features)], sys.argv[1] + "/batches.pt")
 """
 
 
@@ -273,10 +284,12 @@ def test_the_saved_folder_loads_in_a_fresh_process_without_this_package(tmp_path
     monkeypatch.setattr(LeccrProcessor, "_auto_class", None)
     LeccrProcessor.register_for_auto_class("AutoProcessor")
     folder = tmp_path / "model"
-    processor = tiny_processor(max_length=20, clean_captions=True, max_words=6)
+    processor = tiny_processor(max_length=20, clean_captions=True, max_words=6, num_frames=2, frame_rate=1.5)
     processor.save_pretrained(folder)
     assert (folder / "processing_leccr.py").is_file()
     picture().save(folder / "picture.png")
+    np.save(folder / "features.npy", np.arange(6, dtype=np.float32).reshape(3, 2))
+    (folder / "clip.mp4").write_bytes(b"x")
     (tmp_path / "elsewhere").mkdir()
     environment = os.environ | {"HF_HOME": str(tmp_path / "cache"), "PYTHONSAFEPATH": "1"}
     environment.pop("PYTHONPATH", None)
@@ -296,12 +309,17 @@ def test_the_saved_folder_loads_in_a_fresh_process_without_this_package(tmp_path
     assert process.returncode == 0, process.stderr
     module, settings = process.stdout.strip().splitlines()[-2:]
     assert module.startswith("transformers_modules")
-    assert json.loads(settings) == [20, True, 6, "longest"]
-    here = processor(images=Image.open(folder / "picture.png"), text=TEXTS, descriptions=[TEXTS[0]])
-    there = torch.load(folder / "batch.pt")
-    assert set(here) == set(there)
-    for key in here:
-        assert torch.equal(here[key], there[key]), key
+    assert json.loads(settings) == [20, True, 6, "longest", 2, 1.5]
+    frame = Image.open(folder / "picture.png")
+    batches = [
+        processor(images=frame, text=TEXTS, descriptions=[TEXTS[0]]),
+        processor(videos=[[frame] * 3, [frame]]),
+        processor(features=[str(folder / "features.npy"), [[1.0, 2.0]]]),
+    ]
+    for here, there in zip(batches, torch.load(folder / "batches.pt"), strict=True):
+        assert set(here) == set(there)
+        for key in here:
+            assert torch.equal(here[key], there[key]), key
 
 
 def test_the_image_backend_is_the_saved_one(tmp_path: Path, monkeypatch):

@@ -23,7 +23,7 @@ from processing.media import Rows, attach_found
 from processing.missing import MissingReport
 from processing.readers.base import check_name, read_lines
 from processing.readers.frame_table import read_frame_table
-from processing.records import FEATURES_COLUMN, VIDEO_ID_COLUMN, find_id_column, schema_features
+from processing.records import FEATURES_COLUMN, find_id_column, schema_features
 from processing.visual_inputs_leccr import frame_features, read_numpy
 
 NO_FEATURES, NO_FRAME = "no features", "a frame without features"
@@ -31,6 +31,7 @@ MAX_ID_BYTES = 512
 # Pages of a mapped file count as memory of the process until they are given back. The kernel maps up to 16 pages
 # around each one that is touched, so this many bytes read are at most 1 GiB held, and about twice as many in order.
 _BYTES_UNTIL_RELEASE = 64 << 20
+_CAN_ADVISE = hasattr(mmap.mmap, "madvise")  # not on Windows
 _FLOAT = np.dtype("<f4")
 _MARK = "#"  # between the folder of a store and the id of an item
 # Opened once in a process, or before it was forked: the ids of a large store take seconds to read.
@@ -111,9 +112,11 @@ class FeatureStore:
             raise _unknown(item_id, self.folder)
         position = self._positions[item_id]
         start = int(self._ends[position - 1]) if position else 0
-        features = self._matrix()[self._rows[start : int(self._ends[position])]].astype(np.float32, copy=False)
-        self._touched += features.nbytes
-        if self._touched > _BYTES_UNTIL_RELEASE and self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
+        rows, matrix = self._rows[start : int(self._ends[position])], self._matrix()
+        self._announce(rows)
+        features = matrix[rows].astype(np.float32, copy=False)
+        self._touched += max(features.nbytes, len(features) * mmap.PAGESIZE)
+        if self._touched > _BYTES_UNTIL_RELEASE and self._map is not None and _CAN_ADVISE:
             self._map.madvise(mmap.MADV_DONTNEED)
             self._touched = 0
         return features
@@ -127,7 +130,18 @@ class FeatureStore:
         if self._map is None:
             with (self.folder / "feature.bin").open("rb") as stream:
                 self._map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+            if _CAN_ADVISE:
+                # Items come in random order; on a disk that reads ahead, megabytes would be read for each.
+                pass
         return np.frombuffer(self._map, _FLOAT, self.num_rows * self.dim).reshape(self.num_rows, self.dim)
+
+    def _announce(self, rows: NDArray[np.int64]) -> None:
+        """Ask for the pages of neighbouring rows at once; each would else be waited for on its own."""
+        first, last = int(rows.min()), int(rows.max()) + 1
+        if self._map is not None and _CAN_ADVISE and last - first == len(rows):
+            row_bytes = self.dim * _FLOAT.itemsize
+            start = first * row_bytes // mmap.PAGESIZE * mmap.PAGESIZE
+            self._map.madvise(mmap.MADV_WILLNEED, start, last * row_bytes - start)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_map": None, "_touched": 0}
@@ -272,31 +286,6 @@ def _split_name(name: str) -> tuple[str, str]:
     if folder is None:
         raise ValueError(f"features must be FOLDER{_MARK}ID of a store or the path of a .npy file, got {name!r}.")
     return folder, name[len(folder) + 1 :]
-
-
-def report_features(splits: Mapping[str, datasets.Dataset], folder: str | Path, missing: MissingReport) -> None:
-    """Note the videos that have no features, or not for all their frames.
-
-    Args:
-        splits: with `video_id`.
-        folder: a store of either layout.
-        missing: the report to add to.
-
-    Raises:
-        ValueError: the store is malformed, or has features of not one video.
-    """
-    store = open_features(folder)
-    partial = {item for found in store.missing.ids.get(NO_FRAME, {}).values() for item in found}
-    any_found = False
-    for split, rows in splits.items():
-        for item in rows[VIDEO_ID_COLUMN]:
-            any_found = any_found or item in store
-            if item not in store:
-                missing.add(NO_FEATURES, split, item)
-            elif item in partial:
-                missing.add(NO_FRAME, split, item)
-    if not any_found:
-        raise ValueError(f"{folder} has features of not one video; its ids begin with {store.ids[:3]}.")
 
 
 def _unknown(item_id: str, folder: Path) -> ValueError:

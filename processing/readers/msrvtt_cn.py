@@ -19,7 +19,7 @@ from pathlib import Path
 from processing.media import attach_videos
 from processing.readers.base import Corpus
 from processing.readers.caption_layout import read_layout
-from processing.readers.feature_store import report_features
+from processing.readers.feature_store import attach_features
 from processing.records import VIDEO_ID_COLUMN
 
 # Videos of train, validation and test: the split of the data set's authors; 1k-A (Yu et al., 2018) with all other
@@ -79,7 +79,7 @@ def read_msrvtt_cn(
         )
     store = features if features is not None else _only_store(folder / "FeatureData")
     if store is not None:
-        report_features(splits, store, missing)
+        missing.merge(attach_features(splits, store)[1])
     if clips is not None:
         missing.merge(attach_videos(splits, clips)[1])
     settings = {

@@ -25,7 +25,7 @@ import datasets
 from processing.media import attach_videos
 from processing.missing import MissingReport
 from processing.readers.base import Corpus, build_split, check_count, iter_lines, read_json, report_shared
-from processing.readers.feature_store import report_features
+from processing.readers.feature_store import attach_features
 from processing.records import END_COLUMN, FILE_COLUMN, START_COLUMN, VIDEO_ID_COLUMN, caption_column
 
 PUBLISHED_CLIPS = {"train": 25_991, "validation": 3_000, "test": 6_000}
@@ -96,7 +96,7 @@ def read_vatex(
             if row[VIDEO_ID_COLUMN] in incomplete:
                 missing.add(EMPTY_CAPTION, split, row[VIDEO_ID_COLUMN])
     if features is not None:
-        report_features(splits, features, missing)
+        missing.merge(attach_features(splits, features)[1])
     if clips is not None:
         missing.merge(attach_videos(splits, clips)[1])
     divided = "published" if test_ids is None else "validation in halves"
