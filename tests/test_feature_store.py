@@ -1,7 +1,9 @@
 """Frame features in one file or in many: the right rows, the sizes checked, nothing run, little held in memory."""
 
 import ast
+import mmap
 import multiprocessing
+import os
 import pickle
 import random
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 from processing.readers import feature_store, frame_table
 from processing.readers.feature_store import FeatureStore, NumpyStore, open_features
 from processing.readers.frame_table import read_frame_table
+from tests.caption_folders import write_store
 from tests.mutations import survive
 
 FRAMES = {"b": ["b_0", "b_1", "b_2"], "a": ["a_1", "a_0"], "c": ["c_0"]}
@@ -113,6 +116,33 @@ def test_pages_are_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         for video, frames in FRAMES.items():
             np.testing.assert_array_equal(store.frames_of(video), [value(frame) for frame in frames])
             assert store._touched <= 40
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").is_file(), reason="the system does not tell what was read from the disk")
+@pytest.mark.parametrize("in_order", [True, False])
+def test_only_what_is_asked_for_is_read_from_the_disk(tmp_path: Path, in_order: bool):
+    """A disk that reads eight megabytes ahead read fifty times the features of an epoch."""
+    videos, frames, dim = 200, 10, 1024
+    write_store(tmp_path, [f"v{number}" for number in range(videos)], frames=frames, dim=dim)
+    ids = (tmp_path / "id.txt").read_text().split()
+    random.Random(0).shuffle(ids)
+    if not in_order:
+        (tmp_path / "id.txt").write_text(" ".join(ids))
+    descriptor = os.open(tmp_path / "feature.bin", os.O_RDONLY)
+    os.fsync(descriptor)
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(descriptor)
+    store, before = FeatureStore(tmp_path), read_from_disk()
+    for number in range(0, videos, 20):
+        store.frames_of(f"v{number}")
+    # Ten items, of which each frame may touch a page more. Where the file never left the memory, nothing is read.
+    assert read_from_disk() - before <= 10 * frames * (dim * 4 + mmap.PAGESIZE)
+
+
+def read_from_disk() -> int:
+    """Bytes that this process had read so far."""
+    lines = Path("/proc/self/io").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("read_bytes:"))
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,7 @@ class FeatureStore:
                 self._map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
             if _CAN_ADVISE:
                 # Items come in random order; on a disk that reads ahead, megabytes would be read for each.
-                pass
+                self._map.madvise(mmap.MADV_RANDOM)
         return np.frombuffer(self._map, _FLOAT, self.num_rows * self.dim).reshape(self.num_rows, self.dim)
 
     def _announce(self, rows: NDArray[np.int64]) -> None:
