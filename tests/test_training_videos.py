@@ -19,6 +19,7 @@ from modeling_leccr.training.run import control_recipes, training_pairs
 from modeling_leccr.training.trained import model_config
 from processing.processing_leccr import LeccrProcessor
 from processing.video_frames_leccr import FrameSampling
+from processing.visual_rows import VisualReader
 from retrieval.evaluation import evaluate_retrieval
 from tests.caption_folders import write_store
 from tests.test_adapters import trained_names
@@ -117,6 +118,34 @@ def test_training_draws_the_frames_and_evaluation_does_not(tmp_path: Path):
         seen.append(torch.cat([batch["frame_features"] for batch in loader]))
     assert not torch.equal(seen[0], seen[1]) and torch.equal(seen[1], seen[2])
     assert len({tuple(item[:, 0].tolist()) for item in seen[0]}) > 4  # not one draw for all items
+
+
+@pytest.mark.parametrize(
+    ("vision_input", "expected"), [("frames", FrameSampling(2, 5.0)), ("features", FrameSampling(2))]
+)
+def test_all_that_reads_videos_samples_them_alike(
+    tmp_path: Path,
+    folders: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    vision_input: str,
+    expected: FrameSampling,
+):
+    """Training on frames that evaluation does not see, or a check of others than are trained on."""
+    samplings, view = [], VisualReader.view
+
+    def recorded(self: VisualReader, row: Any, draw: int | None) -> dict[str, Any]:
+        samplings.append((self.sampling, draw is not None))
+        return view(self, row, draw)
+
+    rate = {"frame_rate": 5.0} if vision_input == "frames" else {}
+    settings = video_recipe(tmp_path, folders[vision_input], vision_input, num_frames=2, **rate, **SHORT)
+    recipe = build_recipe(settings)
+    monkeypatch.setattr(VisualReader, "view", recorded)
+    trained(recipe, tmp_path)
+    assert {sampling for sampling, _ in samplings} - {None} == {expected}
+    assert {drawn for sampling, drawn in samplings if sampling == expected} == {True, False}
+    # The width of features is that of any frame.
+    assert sum(sampling is None for sampling, _ in samplings) == (vision_input == "features")
 
 
 def test_folders_of_clips_and_of_features_are_joined_and_what_is_missing_is_told(

@@ -207,7 +207,7 @@ def test_the_first_stage_needs_neither_pictures_nor_descriptions(tmp_path: Path,
     def opened(*_: Any, **__: Any) -> None:
         raise AssertionError("a picture was read")
 
-    monkeypatch.setattr("processing.visual_rows.VisualReader.read", opened)
+    monkeypatch.setattr("processing.visual_rows.VisualReader.view", opened)
     (tmp_path / "data").mkdir()
     for name, size in (("train", 8), ("validation", 4)):
         texts = tiny_split(size).remove_columns([IMAGE_COLUMN, DESCRIPTION_COLUMN])
