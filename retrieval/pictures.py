@@ -17,7 +17,9 @@ MARGIN, GAP, FRAME = 24, 14, 4
 QUERY_WIDTH, CAPTION_HEIGHT, CAPTION_WIDTH = 300, 36, 130
 QUERY_SIZE, LABEL_SIZE, TITLE_SIZE, CARD_SIZE = 19, 13, 24, 14
 # The frames of a clip beside each other, and the space between two.
-STRIP_WIDTH, STRIP_HEIGHT, FRAME_GAP = 640, 90, 3
+STRIP_WIDTH, STRIP_MIN_WIDTH, STRIP_HEIGHT, FRAME_GAP = 640, 360, 90, 3
+
+_CLOSING_MARKS = frozenset("。，、！？：；）」』】》”")
 
 # What is shown of an item: its picture, frames of its clip in order, or words where there is neither.
 View = Image.Image | Sequence[Image.Image] | str
@@ -54,7 +56,8 @@ def contact_sheet(
         raise ValueError(f"a contact sheet needs at least one query with a hit, got {len(results)} queries.")
     positions = dict.fromkeys(hit.position for result in results for hit in result.hits)
     tiles = {position: _tile(picture_of(position), thumbnail_size) for position in positions}
-    layout = _Layout(thumbnail_size, has_strips=any(isinstance(tile, _Strip) for tile in tiles.values()))
+    strips = [tile for tile in tiles.values() if isinstance(tile, _Strip)]
+    layout = _Layout(thumbnail_size, widest_strip=max((strip.width for strip in strips), default=0))
     header = _header(title, results, tiles, layout)
     header_height = sum(line.size + GAP for line in header)
     width = 2 * MARGIN + QUERY_WIDTH + layout.width(num_columns)
@@ -74,6 +77,10 @@ def contact_sheet(
 class _Strip(list[Image.Image]):
     """Small frames of a clip, in order."""
 
+    @property
+    def width(self) -> int:
+        return sum(frame.width + FRAME_GAP for frame in self) - FRAME_GAP
+
 
 _Tile = Image.Image | _Strip | str
 
@@ -83,14 +90,20 @@ class _Layout:
     """Where hits lie: pictures beside each other, strips of frames below each other."""
 
     thumbnail_size: int
-    has_strips: bool
+    widest_strip: int  # 0 without strips
+
+    @property
+    def has_strips(self) -> bool:
+        return self.widest_strip > 0
 
     @property
     def tile_size(self) -> tuple[int, int]:
-        return (STRIP_WIDTH, STRIP_HEIGHT) if self.has_strips else (self.thumbnail_size, self.thumbnail_size)
+        if self.has_strips:
+            return max(self.widest_strip, STRIP_MIN_WIDTH), STRIP_HEIGHT
+        return self.thumbnail_size, self.thumbnail_size
 
     def width(self, num_hits: int) -> int:
-        return CAPTION_WIDTH + STRIP_WIDTH if self.has_strips else num_hits * (self.thumbnail_size + GAP)
+        return CAPTION_WIDTH + self.tile_size[0] if self.has_strips else num_hits * (self.thumbnail_size + GAP)
 
     def height(self, num_hits: int) -> int:
         """Of a query with its hits."""
@@ -279,9 +292,15 @@ def shorten(text: str, width: float, measure: Callable[[str], float]) -> str:
 
 
 def _pieces(text: str) -> list[str]:
-    """Where a line may break: after a space, and around each character of a script without spaces."""
+    """Where a line may break: after a space, and around each character of a script without spaces.
+
+    No line begins with a mark that closes a sentence or a part of one.
+    """
     pieces = [""]
     for character in text:
+        if character in _CLOSING_MARKS:
+            pieces[-1] += character
+            continue
         without_spaces = "\u3000" <= character <= "\u9fff" or "\uff00" <= character <= "\uffef"
         if without_spaces or (pieces[-1] and pieces[-1][-1].isspace() and not character.isspace()):
             pieces.append(character)

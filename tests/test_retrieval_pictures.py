@@ -105,6 +105,7 @@ def test_lines_break_between_words_and_between_chinese_characters():
     """A long query must stay in its column, in scripts with and without spaces."""
     assert wrap("ein roter ball im gras", 10, len, 9) == ["ein roter", "ball im", "gras"]
     assert wrap("红色的小方块在左边", 4, len, 9) == ["红色的小", "方块在左", "边"]
+    assert wrap("红色的小方块。在左", 6, len, 9) == ["红色的小方", "块。在左"]
     assert wrap("ein roter ball im gras", 10, len, 2) == ["ein roter", "ball im…"]
     assert wrap("Donaudampfschifffahrt", 10, len, 3) == ["Donaudamp…"]
 
