@@ -241,10 +241,8 @@ def _open(data: str | bytes) -> Any:
 def _video_stream(container: Any) -> Any:
     """The first stream of pictures, ready to be decoded in this thread alone: loaders have many workers."""
     streams = [stream for stream in container.streams.video if not _is_cover(stream)]
-    if not container.streams:
-        raise ValueError("it holds nothing that can be shown")
     if not streams:
-        raise ValueError("it has no pictures, only sound or subtitles")
+        raise ValueError("it has no pictures: it is sound alone, or damaged")
     stream = streams[0]
     if stream.codec_context is None:
         raise ValueError("its codec is unknown")

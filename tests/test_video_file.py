@@ -1,5 +1,6 @@
 """Tests of processing/video_file_leccr.py: formats, damage, limits, and what is left open."""
 
+import io
 import os
 import re
 from itertools import islice
@@ -175,6 +176,31 @@ def test_a_file_that_ends_between_two_frames_is_refused(tmp_path: Path, name: st
         cut.write_bytes(whole.read_bytes()[: ends[place]])
         with pytest.raises(ValueError, match=rf"cut\{whole.suffix} must be a readable video"):
             sample_frames(cut, FrameSampling(4))
+
+
+def test_frames_that_do_not_come_are_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A decoder that gives up at the end in silence would make all items of a batch shorter."""
+    clip = make_clip(tmp_path / "clip.mp4")
+    stamped = video_file_leccr._stamped_frames
+    monkeypatch.setattr(video_file_leccr, "_stamped_frames", lambda *arguments: islice(stamped(*arguments), 12))
+    with pytest.raises(ValueError, match=r"clip\.mp4 must be .*: it is cut off: 2 of 4 frames cannot be read"):
+        sample_frames(clip, FrameSampling(4))
+
+
+def test_the_cover_of_a_piece_of_music_is_no_video(tmp_path: Path):
+    """Every song would show its one picture for minutes."""
+    picture = io.BytesIO()
+    Image.new("RGB", (16, 16), (200, 0, 0)).save(picture, format="PNG")
+    content = b"\0image/png\0\x03\0" + picture.getvalue()
+    frame = b"APIC" + len(content).to_bytes(4, "big") + b"\0\0" + content
+    # The size of the tag has seven bits a byte, by ID3v2.3.
+    size = bytes((len(frame) >> shift) & 127 for shift in (21, 14, 7, 0))
+    song = tmp_path / "song.mp3"
+    song.write_bytes(b"ID3\3\0\0" + size + frame + make_sound(tmp_path / "sound.mp3").read_bytes())
+    with av.open(str(song)) as container:
+        assert len(container.streams.video) == 1
+    with pytest.raises(ValueError, match=r"song\.mp3 must be a readable video: it has no pictures"):
+        sample_frames(song, FrameSampling(2))
 
 
 def test_sound_that_lasts_longer_than_the_pictures_is_no_fault(tmp_path: Path):
