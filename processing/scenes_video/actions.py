@@ -231,6 +231,20 @@ def _event(item: MovingObject, rng: random.Random) -> Event:
     return Event(subject, item.verb, None, item.new_colour)
 
 
+def tell_all(clip: Clip) -> ClipFacts:
+    """Everything that captions tell of a clip; where it is true of another clip, no caption tells the two apart."""
+    mentions = [
+        Mention(item.thing.shape, item.thing.colour, item.thing.size, item.thing.texture) for item in clip.objects
+    ]
+    first = clip.objects[0]
+    if first.verb in RELATIONAL:
+        return ClipFacts((Event(mentions[0], first.verb, mentions[1]),), clip.background)
+    events = (
+        Event(mention, item.verb, None, item.new_colour) for mention, item in zip(mentions, clip.objects, strict=True)
+    )
+    return ClipFacts(tuple(events), clip.background)
+
+
 def is_true(facts: ClipFacts, clip: Clip) -> bool:
     """Whether a caption holds for a clip, read generously: what blinks also appears and disappears.
 

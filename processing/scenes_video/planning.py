@@ -6,15 +6,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from processing.scenes.dataset import MAX_ATTEMPTS, MIN_IMAGE_SIZE, SPLITS, TARGET_LANGUAGES, checked_languages
+from processing.scenes.dataset import MIN_IMAGE_SIZE, SPLITS, TARGET_LANGUAGES, checked_languages
 from processing.scenes.language import Voice
 
-from .actions import Clip, ClipFacts, is_true, needs_order, play_backwards, sample_clip, sample_facts
+from .actions import Clip, ClipFacts, is_true, needs_order, play_backwards, sample_clip, sample_facts, tell_all
 from .language import HUMAN_CLIP_VOICE, SOURCE_CLIP_VOICE, sample_telling
 from .telling import Telling
 
 Form = Literal["clips", "features"]
 MIN_NUM_FRAMES = 4
+# A clip whose captions also fit an earlier clip is drawn again, and one that is played backwards is worded again; a
+# split of many thousands of items runs out of clips, and then a few captions have two true ones.
+MAX_ATTEMPTS = 400
 # How many of the pairs of neighbours are one clip forwards and backwards, and how many other clips need order.
 PAIRED_RATE = 0.6
 ORDERED_RATE = 0.3
@@ -167,22 +170,26 @@ class _Rivals:
 
         Args:
             item: the next item.
-            paired: the clip is to be followed by itself played backwards, which earlier captions must not fit either.
+            paired: the clip is to be followed by itself played backwards: there must be captions for that one too.
         """
-        for caption in item.captions:
-            subject = caption.facts.events[0].subject
-            if any(is_true(caption.facts, clip) for clip in self.clips[subject.shape, subject.colour]):
-                return False
-        shown = [item.clip, play_backwards(item.clip)] if paired and item.reverse_of is None else [item.clip]
-        return not any(is_true(facts, clip) for clip in shown for key in _keys(item.clip) for facts in self.facts[key])
+        shown, told = [item.clip], [caption.facts for caption in item.captions]
+        if paired and item.reverse_of is None:
+            shown.append(play_backwards(item.clip))
+            told.append(tell_all(shown[-1]))
+        if any(is_true(facts, clip) for facts in told for clip in self.clips[_subject(facts)]):
+            return False
+        return not any(is_true(facts, clip) for clip in shown for key in _keys(clip) for facts in self.facts[key])
 
     def add(self, item: ClipItem) -> None:
         """Remember an accepted item."""
         for key in _keys(item.clip):
             self.clips[key].append(item.clip)
         for caption in item.captions:
-            subject = caption.facts.events[0].subject
-            self.facts[subject.shape, subject.colour].append(caption.facts)
+            self.facts[_subject(caption.facts)].append(caption.facts)
+
+
+def _subject(facts: ClipFacts) -> _Key:
+    return facts.events[0].subject.shape, facts.events[0].subject.colour
 
 
 def _keys(clip: Clip) -> Iterator[_Key]:
