@@ -13,6 +13,7 @@ from PIL import Image
 from modeling_leccr.training.arguments import LeccrTrainingArguments
 from modeling_leccr.training.trainer import LeccrTrainer
 from processing.pairs import CaptionPairs
+from processing.readers.feature_store import attach_features
 from processing.streaming import ParquetSplit, find_parquet_split
 from reporting import fingerprints
 from reporting.curves import draw_training_curves
@@ -24,6 +25,7 @@ from tests.model_card_parts import full_record
 from tests.test_model_card_text import facts
 from tests.tiny import tiny_model, tiny_processor
 from tests.training_parts import tiny_split
+from tests.video_parts import clip_bytes, features_of, video_split
 
 
 def noise(seed: int) -> Image.Image:
@@ -61,7 +63,7 @@ def test_another_picture_or_order_is_another_fingerprint():
 
 def test_a_fingerprint_knows_a_picture_that_it_does_not_read_by_its_size(monkeypatch: pytest.MonkeyPatch):
     """Of millions of pictures only a few are read, and one of the others may be the one that changed."""
-    monkeypatch.setattr(fingerprints, "_MAX_PICTURES_READ", 2)
+    monkeypatch.setitem(fingerprints._MAX_READ, "image", 2)
     pictures = [noise(place) for place in range(6)]
     other = tiny_split(6, image=[*pictures[:5], Image.new("RGB", (8, 8))])
     assert fingerprint(tiny_split(6, image=pictures))["sha256"] != fingerprint(other)["sha256"]
@@ -87,6 +89,32 @@ def test_a_picture_that_is_missing_does_not_end_the_run():
     """`corrupt_images: skip` promises a run that goes on without it."""
     split = tiny_split(6, image=[noise(0), None, {"bytes": None, "path": "gone.png"}, *map(noise, (3, 4, 5))])
     assert fingerprint(split)["num_items"] == 6
+
+
+def test_other_clips_and_other_features_are_other_data(tmp_path: Path):
+    """The same captions with the clips cut anew, or with features of another network, are another experiment."""
+    clips = [clip_bytes(item) for item in range(6)]
+    inside = [{"bytes": clip, "path": None} for clip in clips]
+    paths = []
+    for place, clip in enumerate(clips):
+        (tmp_path / f"{place}.mp4").write_bytes(clip)
+        paths.append(str(tmp_path / f"{place}.mp4"))
+    split = video_split("frames", 6, video=inside)
+    beside = split.remove_columns(["video"]).add_column("video", paths)
+    assert fingerprint(beside) == fingerprint(split)
+    without = video_split("frames", 6, video=[*inside[:5], None])
+    parts = split.add_column("end", [1.0] * 6)
+    numbers = [features_of(item).tolist() for item in range(6)]
+    features, others = (
+        video_split("features", 6, features=cells) for cells in (numbers, [*numbers[:5], features_of(9).tolist()])
+    )
+    for item in range(6):
+        np.save(tmp_path / f"item-{item}.npy", features_of(item))
+    joined, _ = attach_features(features.remove_columns(["features"]), tmp_path)
+    assert fingerprint(joined) == fingerprint(features)
+    damaged = video_split("features", 6, features=[*numbers[:5], [[float("nan")]]])
+    different = (split, split.select([1, 0, 2, 3, 4, 5]), without, parts, features, others, damaged)
+    assert len({fingerprint(each)["sha256"] for each in different}) == len(different)
 
 
 def test_a_stream_is_known_by_its_files(tmp_path: Path):
