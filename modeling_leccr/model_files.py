@@ -13,7 +13,7 @@ ADAPTER_FILE = "adapter_config.json"  # of a model with an adapter, in the place
 MODEL_TYPES = tuple(config.model_type for config in (LeccrConfig, Cl2cmConfig, CrossLingualConfig))
 _OURS = re.compile(
     r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json|\w+_(leccr|cl2cm)\.py|check_embeddings\.py|"
-    r"golden/(inputs\.json|\d+\.png|embeds\.safetensors)|\.eval_results/[\w.-]+--[\w.-]+\.yaml|"
+    r"golden/(inputs\.json|\d+\.png|(embeds|features)\.safetensors)|\.eval_results/[\w.-]+--[\w.-]+\.yaml|"
     r"(config|metrics|processor_config|modules|sentence_bert_config|config_sentence_transformers)\.json|"
     # What the tokenizers of transformers write.
     r"(tokenizer|tokenizer_config|special_tokens_map|added_tokens)\.json|"

@@ -121,11 +121,11 @@ def test_a_stranger_runs_the_cards_and_the_checks(folders: dict[str, Path], tmp_
 
 
 def test_the_folder_holds_what_the_model_needs_and_no_more(folders: dict[str, Path]) -> None:
-    """Code of slots, or pictures beside a network of texts, would promise what is not there."""
+    """Code of another system, or pictures beside a network of texts, would promise what is not there."""
     names = {kind: set(files_of(folder)) for kind, folder in folders.items()}
     for kind in KINDS:
         assert {"configuration_cl2cm.py", "modeling_cl2cm.py", "streams_leccr.py", "check_embeddings.py"} <= names[kind]
-        assert not names[kind] & {"modeling_leccr.py", "slots_leccr.py", "losses_cl2cm.py"}
+        assert not names[kind] & {"modeling_leccr.py", "losses_leccr.py", "losses_cl2cm.py"}
     assert {name for name in names["cl2cm"] if name.startswith("golden/")} == {
         "golden/inputs.json", "golden/embeds.safetensors", "golden/0.png", "golden/1.png", "golden/2.png",
     }  # fmt: skip

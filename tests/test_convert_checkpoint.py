@@ -20,7 +20,7 @@ from transformers import AutoModel, AutoProcessor
 
 from hub_scripts import cli, convert_checkpoint
 from modeling_leccr import LeccrModel
-from modeling_leccr.configuration_leccr import OFFICIAL_CHOICES
+from modeling_leccr.configuration_leccr import OFFICIAL_CHOICES, OFFICIAL_VIDEO_CHOICES
 from modeling_leccr.export import save_for_hub
 from modeling_leccr.official_checkpoint import official_shapes, official_sizes
 from modeling_leccr.official_file import read_official_file
@@ -93,7 +93,7 @@ def save_checkpoint(state: State, path: Path, **entries: Any) -> Path:
     return path
 
 
-@pytest.mark.parametrize("form", FORMS[:1])
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("suffix", STATES)
 @pytest.mark.parametrize("other_sizes", [False, True])
 def test_golden_checkpoint_becomes_a_model_with_the_outputs_of_the_released_code(
@@ -133,6 +133,45 @@ def test_the_model_is_the_official_preset_with_the_sizes_of_the_weights(converte
     assert vision.num_attention_heads == geometry["clip_v_width"] // 64
     assert vision.hidden_act == "quick_gelu"
     assert (text.num_attention_heads, text.num_hidden_layers) == (geometry["t_heads"], geometry["t_layers"])
+
+
+def test_a_video_checkpoint_becomes_a_model_of_frame_features(
+    video_state: State, golden_dir: Path, tower: str, tmp_path: Path
+):
+    """The form is told by the weights alone: a model with a vision tower or a projection would lack weights of them."""
+    checkpoint = save_checkpoint(video_state, tmp_path / "checkpoint.pth")
+    with redirect_stdout(io.StringIO()) as printed:
+        convert(checkpoint, tmp_path / "model", tower)
+    report, golden = json.loads(printed.getvalue()), read_json(golden_dir, "config.json")
+    dropped = [key for keys in report["dropped"].values() for key in keys]
+    assert sorted(dropped) == sorted(read_json(golden_dir, "video_params_without_grad.json"))
+    assert report["converted"] + len(dropped) == len(video_state)
+    assert (report["form"], report["sizes"]["vision"]) == ("video", None)
+    model = AutoModel.from_pretrained(tmp_path / "model")
+    assert not hasattr(model, "vision_model") and not hasattr(model, "visual_projection")
+    fixed = OFFICIAL_CHOICES | OFFICIAL_VIDEO_CHOICES
+    assert {name: getattr(model.config, name) for name in fixed} == fixed
+    assert model.config.vision_input == "features"
+    assert (model.config.feature_dim, model.config.num_frame_layers) == (golden["vid"]["width"], golden["vid"]["layer"])
+    with pytest.raises(ValueError, match=r"checkpoint\.pth: the video form .* has no vision tower, got 4 attention"):
+        convert(checkpoint, tmp_path / "other", tower, "--vision-heads", "4")
+    assert not (tmp_path / "other").exists()
+
+
+def test_the_processor_of_a_video_checkpoint_gives_what_its_model_reads(
+    video_state: State, tower: str, tmp_path: Path, golden_dir: Path
+):
+    """A model that nothing can feed is of no use; cut or thinned features give other numbers than the released ones."""
+    convert(save_checkpoint(video_state, tmp_path / "checkpoint.pth"), tmp_path / "model", tower)
+    model, processor = AutoModel.from_pretrained(tmp_path / "model"), AutoProcessor.from_pretrained(tmp_path / "model")
+    inputs = load_file(golden_dir / "inputs.safetensors")
+    videos = [frames[mask] for frames, mask in zip(inputs["video"], inputs["video_mask"], strict=True)]
+    descriptions = [row[2] for row in SENTENCES[: len(videos)]]
+    batch = processor(features=videos, descriptions=descriptions)
+    assert batch["frame_features"].equal(inputs["video"]) and batch["frame_mask"].bool().equal(inputs["video_mask"])
+    embeds = model.get_image_features(**batch).pooler_output
+    alone = model.get_image_features(**processor(features=videos[1:2], descriptions=descriptions[1:2])).pooler_output
+    torch.testing.assert_close(embeds[1:2], alone, atol=1e-5, rtol=0)
 
 
 def test_the_processor_prepares_as_the_released_evaluation(converted, golden_dir: Path):
