@@ -261,7 +261,7 @@ def _happens(event: Event, clip: Clip) -> bool:
         return False
     if event.verb in RELATIONAL:
         other = next((other for other in clip.objects if event.other and _fits(event.other, other)), None)
-        if other is None or other is item:
+        if other is None:
             return False
         before, after = _distance(item.thing.cell, other.thing.cell), _distance(item.end, other.end)
         return after < before if event.verb == "approaches" else after > before
