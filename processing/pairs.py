@@ -2,12 +2,14 @@
 
 import logging
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import datasets
 import numpy as np
 from torch.utils.data import Dataset
 
+from processing.packed_texts import PackedTexts
 from processing.records import (
     DESCRIPTION_COLUMN,
     SOURCE_LANGUAGE,
@@ -25,8 +27,8 @@ logger = logging.getLogger(__name__)
 class CaptionPairs(Dataset[dict[str, Any] | None]):
     """Map-style data set of (item, caption index, target language); an epoch sees each of them once.
 
-    Texts are read once into lists; a picture, a clip or features when their row is asked for. An item without captions
-    makes no pair, nor does a caption whose translation was refused.
+    Texts are read once, and shared by forked workers; a picture, a clip or features when their row is asked for. An
+    item without captions makes no pair, nor does a caption whose translation was refused.
 
     Args:
         split: a split in the schema of records.py.
@@ -66,21 +68,22 @@ class CaptionPairs(Dataset[dict[str, Any] | None]):
         if len(split) == 0:
             raise ValueError(f"split {name!r} must hold at least one item, got none; check its files and filters.")
         texts = split.with_format(None).select_columns(text_columns)[:]
-        self.image_ids: list[str] = texts[find_id_column(texts)]
-        self.descriptions: list[str | None] | None = texts.get(DESCRIPTION_COLUMN)
-        self.source_captions: list[list[str]] = texts[caption_column(SOURCE_LANGUAGE)]
-        self.target_captions: list[list[list[str | None]]] = [texts[column] for column in translated]
         check_items(texts, self.target_languages)
+        captions: list[list[str]] = texts[caption_column(SOURCE_LANGUAGE)]
+        self.image_ids = PackedTexts(texts[find_id_column(texts)])
+        self._descriptions = PackedTexts(texts[DESCRIPTION_COLUMN]) if read_descriptions else None
+        # All of one language in a row; `_item_of_caption` says whose they are.
+        self._sources = PackedTexts(chain.from_iterable(captions))
+        self._targets = [PackedTexts(chain.from_iterable(texts[column])) for column in translated]
         self._visuals = VisualRows(split, vision_input, sampling) if read_images else None
-        self._pairs = self._pairs_with_translation()
+        self._pairs = self._pairs_with_translation(captions)
         if len(self._pairs) == 0:
             raise ValueError(
                 f"split {name!r} makes no pair: no item has a caption_en, or all of {translated} are null; caption the "
                 f"items, or translate the captions again."
             )
-        counts = np.array([len(captions) for captions in self.source_captions])
+        counts = np.array([len(found) for found in captions])
         self._item_of_caption = np.repeat(np.arange(len(counts)), counts)
-        self._first_caption = np.cumsum(counts) - counts
 
     def __len__(self) -> int:
         """Number of pairs: English captions times target languages, less the translations that are null."""
@@ -110,16 +113,15 @@ class CaptionPairs(Dataset[dict[str, Any] | None]):
             raise IndexError(f"index must be in [0, {len(self)}), got {index}.")
         caption, language = divmod(int(self._pairs[index]), len(self.target_languages))
         item = int(self._item_of_caption[caption])
-        position = caption - int(self._first_caption[item])
         row: dict[str, Any] = {
             "image_id": self.image_ids[item],
             "item_index": item,
-            "source_caption": self.source_captions[item][position],
-            "target_caption": self.target_captions[language][item][position],
+            "source_caption": self._sources[caption],
+            "target_caption": self._targets[language][caption],
             "target_language": self.target_languages[language],
         }
-        if self.descriptions is not None:
-            row["description"] = self.descriptions[item]
+        if self._descriptions is not None:
+            row["description"] = self._descriptions[item]
         if self._visuals is None:
             return row
         try:
@@ -129,17 +131,12 @@ class CaptionPairs(Dataset[dict[str, Any] | None]):
                 return None
             raise
 
-    def _pairs_with_translation(self) -> np.ndarray:
+    def _pairs_with_translation(self, captions: Sequence[Sequence[str]]) -> np.ndarray:
         """Positions in (caption, language) order; logs what makes no pair."""
-        without = [item for item, captions in zip(self.image_ids, self.source_captions, strict=True) if not captions]
+        without = [self.image_ids[item] for item, found in enumerate(captions) if not found]
         if without:
             logger.warning("%d items have no caption_en and make no pair (first: %s)", len(without), without[:3])
-        kept = [
-            self.target_captions[language][item][position] is not None
-            for item, captions in enumerate(self.source_captions)
-            for position in range(len(captions))
-            for language in range(len(self.target_languages))
-        ]
+        kept = [text is not None for translations in zip(*self._targets, strict=True) for text in translations]
         if not all(kept):
             logger.warning("%d of %d translations are null and make no pair", kept.count(False), len(kept))
         return np.flatnonzero(kept)

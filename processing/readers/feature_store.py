@@ -29,8 +29,8 @@ from processing.visual_inputs_leccr import frame_features, read_numpy
 NO_FEATURES, NO_FRAME = "no features", "a frame without features"
 MAX_ID_BYTES = 512
 # Pages of a mapped file count as memory of the process until they are given back. The kernel maps up to 16 pages
-# around each one that is touched, so this many bytes read are at most 1 GiB held, and about twice as many in order.
-_BYTES_UNTIL_RELEASE = 64 << 20
+# around each one that is touched, so this many bytes read are at most 256 MiB held, and about twice as many in order.
+_BYTES_UNTIL_RELEASE = 16 << 20
 _CAN_ADVISE = hasattr(mmap.mmap, "madvise")  # not on Windows
 _FLOAT = np.dtype("<f4")
 _MARK = "#"  # between the folder of a store and the id of an item
