@@ -95,7 +95,7 @@ def _write_model(model: TextStreamModel, folder: Path, max_shard_size: str | int
             "`push_to_hub`."
         )
     config = _read_json(folder / CONFIG_FILE)
-    if isinstance(model, TwoStreamModel):
+    if isinstance(model, TwoStreamModel) and model.config.vision_input == "image":
         # What the zero-shot pipeline asks for; `register_for_auto_class` keeps one name alone.
         config["auto_map"]["AutoModelForZeroShotImageClassification"] = config["auto_map"]["AutoModel"]
     write_json_atomic(folder / CONFIG_FILE, without_local_origins(_canonical(config)))

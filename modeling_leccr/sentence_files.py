@@ -4,6 +4,9 @@
     model.encode(["ein roter ball", "两棵绿树"])                        # captions and queries
     model.encode([image])                                              # if it was trained with description dropout
     model.encode([{"image": image, "text": "An English description."}])  # items; None or "" where one is missing
+    model.encode([{"video": frames}])                                  # of a model of clips; or the path of a clip
+
+It takes no features of frames, so a model of these embeds captions and queries alone there.
 
 Items are embedded by `pooler_output` of `get_image_features`, the global half of the model. Its fused score also takes
 the best of an item's slots, which is no product of two vectors, so here the ranking is that of the global score alone;
@@ -35,11 +38,14 @@ def sentence_files(config: TextStreamConfig, processor: Mapping[str, Any]) -> di
     """
     items = {"method": "get_image_features", "method_output_name": "pooler_output"}
     modalities = {"text": {"method": "get_text_features", "method_output_name": "pooler_output"}}
-    if isinstance(config, TwoStreamConfig):
-        modalities["image"] = items
+    # Parts of a pair are in the order of the alphabet.
+    kinds = {"image": ("image", "image+text"), "frames": ("video", "text+video")}
+    alone, described = kinds.get(getattr(config, "vision_input", "image"), (None, None))
+    if isinstance(config, TwoStreamConfig) and alone is not None:
+        modalities[alone] = items
     transformer: dict[str, Any] = {"transformer_task": "feature-extraction", "module_output_name": "sentence_embedding"}
-    if config.reads_description:
-        modalities["image+text"] = items
+    if config.reads_description and described is not None:
+        modalities[described] = items
         transformer["processing_kwargs"] = {"text": {"describes_images": True}}
     transformer |= {"modality_config": modalities, "max_seq_length": processor["max_length"]}
     settings = {"model_type": "SentenceTransformer", "similarity_fn_name": "cosine"}

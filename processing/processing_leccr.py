@@ -12,7 +12,7 @@ from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, TextKwargs, Unpack
 
 from .video_frames_leccr import FrameSampling, sample_frames, sample_positions
-from .visual_inputs_leccr import frame_features, pad_frames, rgb_image
+from .visual_inputs_leccr import frame_features, pad_frames, plain_video, rgb_image
 
 MIN_VOCABULARY = 10  # beside the special tokens; the letters of any script are more
 DEFAULT_MAX_LENGTH = 200  # tokens; the cut of the released evaluation code
@@ -240,7 +240,7 @@ class LeccrProcessor(ProcessorMixin):
 
     def _frames_of(self, video: Any, name: str) -> list[Image.Image]:
         try:
-            frames = sample_frames(video, self.sampling or FrameSampling())
+            frames = sample_frames(plain_video(video), self.sampling or FrameSampling())
         except TypeError as error:
             found = type(video).__name__
             raise TypeError(f"{name} must be a path, bytes, pictures or an array, got {found}.") from error

@@ -107,6 +107,20 @@ def _as_array(features: Any, name: str) -> np.ndarray:
         raise ValueError(f"{name} must be numbers (num_frames, dim) or the path of a .npy file: {error}") from error
 
 
+def plain_video(video: Any) -> Any:
+    """A video as `sample_frames` takes it, of the other forms that tools hand on to a processor.
+
+    Args:
+        video: what `sample_frames` takes; one alone in a list; or a tensor, also with its channels before the height.
+    """
+    if isinstance(video, list | tuple) and len(video) == 1 and isinstance(video[0], list | tuple):
+        video = list(video[0])
+    if isinstance(video, Tensor):
+        has_channels_first = video.ndim == 4 and video.shape[-1] != 3
+        video = (video.movedim(1, -1) if has_channels_first else video).detach().cpu().numpy()
+    return video
+
+
 def pad_frames(items: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Items of unlike numbers of frames as one tensor, zeros behind the shorter ones.
 
@@ -121,4 +135,4 @@ def pad_frames(items: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return torch.nn.utils.rnn.pad_sequence(list(items), batch_first=True), mask
 
 
-__all__ = ["frame_features", "pad_frames", "read_numpy", "rgb_image"]
+__all__ = ["frame_features", "pad_frames", "plain_video", "read_numpy", "rgb_image"]

@@ -14,6 +14,7 @@ from processing.hub_card import UNKNOWN_LICENSE
 from processing.records import LANGUAGE_NAMES, SOURCE_LANGUAGE, query_title
 from reporting.markdown import as_code, one_line, plain
 from reporting.methods import CL2CM, LECCR
+from reporting.model_example import example
 from reporting.model_facts import ModelFacts, is_hub_name, read_facts
 from reporting.model_results import (
     eval_result_files,
@@ -30,15 +31,14 @@ __all__ = ["ModelFacts", "eval_result_files", "model_card", "read_facts"]
 TEMPLATE = Path(__file__).parent / "templates" / "model_card.md.jinja"
 PIPELINE_TAG, PIPELINE_CLASS = "zero-shot-image-classification", "AutoModelForZeroShotImageClassification"
 TASK = ("image-text-retrieval", "Cross-lingual image-text retrieval")
-# Of a text encoder.
+# Of a model of clips, for which transformers has no pipeline; and of a text encoder.
+VIDEO_PIPELINE_TAG, VIDEO_TASK = "feature-extraction", ("video-text-retrieval", "Cross-lingual video-text retrieval")
 TEXT_PIPELINE_TAG, TEXT_TASK = "sentence-similarity", ("text-retrieval", "Cross-lingual text retrieval")
-GOLDEN_PICTURE = "golden/0.png"
 CHECK_SCRIPT = "check_embeddings.py"
 SENTENCE_FILE = "modules.json"
 
-_DEFAULT_QUERIES = ("a red picture", "a dog on a beach")
-_DEFAULT_DESCRIPTION = "The picture is red all over."
-_SHOWN_QUERIES = 6
+# What the embedded data sets show.
+_DRAWN = {"scenes": "pictures of one to three objects", "scenes_video": "clips of one or two objects"}
 # Another model, a place on a machine, a secret.
 _UNTOLD_SETTINGS = re.compile(r"controls|output_dir|.*_token")
 
@@ -60,17 +60,16 @@ def model_card(facts: ModelFacts) -> str:
         # "./" keeps a folder that is not there from being looked for on the Hub, code and all.
         name=json.dumps(f"./{title}" if is_folder else facts.repo_id),
         is_folder=is_folder,
-        reads_image=facts.reads_image,
         reads_description=facts.reads_description,
         has_slots=facts.has_slots,
         is_text_encoder=facts.is_text_encoder,
-        has_golden_picture=GOLDEN_PICTURE in facts.files,
+        medium=facts.medium,
+        seen="features" if facts.vision_input == "features" else f"{facts.medium}s",
         has_pipeline=not facts.needs_description and PIPELINE_CLASS in facts.config.get("auto_map", {}),
         has_sentence_transformers=facts.item_source != "description" and SENTENCE_FILE in facts.files,
         has_check=CHECK_SCRIPT in facts.files,
         label_limit=(facts.config.get("text_config") or {}).get("max_position_embeddings"),
-        inputs=_inputs(facts),
-        **_examples(facts),
+        **example(facts),
         results=results_table(facts, facts.metrics),
         results_without_descriptions=(
             results_table(facts, facts.metrics_without_descriptions) if facts.metrics_without_descriptions else ""
@@ -92,12 +91,12 @@ def model_card(facts: ModelFacts) -> str:
 def _metadata(facts: ModelFacts, license_id: str, title: str) -> ModelCardData:
     dataset = facts.hub_dataset
     languages = [code for code in facts.record.languages if code in LANGUAGE_NAMES]
-    task, task_name = TEXT_TASK if facts.is_text_encoder else TASK
+    tag, (task, task_name) = _task(facts)
     return ModelCardData(
         language=list(dict.fromkeys([SOURCE_LANGUAGE, *languages])),
         license=one_line(license_id),
         library_name="transformers",
-        pipeline_tag=TEXT_PIPELINE_TAG if facts.is_text_encoder else PIPELINE_TAG,
+        pipeline_tag=tag,
         tags=[task, "cross-lingual-retrieval", facts.method.name.lower()],
         base_model=facts.base_models or None,
         # The Hub would take a list of two for a merge of their weights.
@@ -122,6 +121,13 @@ def _metadata(facts: ModelFacts, license_id: str, title: str) -> ModelCardData:
     )
 
 
+def _task(facts: ModelFacts) -> tuple[str, tuple[str, str]]:
+    """Tag of the pipeline, and the task with its name."""
+    if facts.is_text_encoder:
+        return TEXT_PIPELINE_TAG, TEXT_TASK
+    return (PIPELINE_TAG, TASK) if facts.vision_input == "image" else (VIDEO_PIPELINE_TAG, VIDEO_TASK)
+
+
 def _summary(facts: ModelFacts) -> str:
     """What the model is and where it is from, in two or three sentences."""
     trained = ""
@@ -138,14 +144,15 @@ def _summary(facts: ModelFacts) -> str:
             f"they are{trained}. It is the cross-lingual network of {method}, from which a model of pictures and "
             f"captions learns.{origin}"
         )
+    medium = facts.medium
     item = {
-        "image": "A picture and a caption become",
-        "description": "The English description of a picture and a caption become",
-    }.get(facts.item_source, "A picture, with its English description, and a caption become")
+        "image": f"A {medium} and a caption become",
+        "description": f"The English description of a {medium} and a caption become",
+    }.get(facts.item_source, f"A {medium}, with its English description, and a caption become")
     is_baseline = method == LECCR.name and not facts.has_slots
     return (
-        f"A {'' if is_baseline else f'{method} '}model that finds pictures by captions in {languages}, and captions by "
-        f"pictures{trained}. {item} vectors of one space, in which their cosine says how well they fit.{origin}"
+        f"A {'' if is_baseline else f'{method} '}model that finds {medium}s by captions in {languages}, and captions "
+        f"by {medium}s{trained}. {item} vectors of one space, in which their cosine says how well they fit.{origin}"
     )
 
 
@@ -156,46 +163,40 @@ def _language_names(codes: Sequence[str]) -> str:
     return _joined(names)
 
 
-def _examples(facts: ModelFacts) -> dict[str, Any]:
-    """Literals of Python for the example: captions of the first golden picture, then of the others."""
-    texts, images = list(facts.golden.get("texts", ())), len(facts.golden.get("images", ())) or 1
-    chosen = texts[::images][:_SHOWN_QUERIES] + texts[1:images]
-    descriptions = list(facts.golden.get("descriptions", ())) or [_DEFAULT_DESCRIPTION]
-    if facts.is_text_encoder:
-        caption, *chosen = chosen or [_DEFAULT_DESCRIPTION]
-        descriptions = [caption]
-    return {
-        "queries": [_literal(text) for text in chosen or _DEFAULT_QUERIES],
-        "description": _literal(descriptions[0]),
-    }
-
-
-def _inputs(facts: ModelFacts) -> str:
-    parts = ["images=[image]"] if facts.reads_image else []
-    parts += ["descriptions=[description]"] if facts.reads_description else []
-    return ", ".join(parts)
-
-
 def _architecture(facts: ModelFacts) -> str:
     config = facts.config
+    has_pixels, has_frames = facts.reads_image and facts.vision_input != "features", facts.vision_input != "image"
     rows: list[tuple[str, Any]] = [
-        ("vision tower", _tower(facts, "vision") if facts.reads_image else None),
+        ("vision tower", _tower(facts, "vision") if has_pixels else None),
         ("text tower", _tower(facts, "text")),
-        ("an item is embedded from", None if facts.is_text_encoder else facts.item_source.replace("_", " ")),
+        ("an item is embedded from", None if facts.is_text_encoder else _seen(facts)),
         ("semantic slots an item", config.get("num_slots") if facts.has_slots else None),
         ("width of slots and visual tokens", config.get("slot_dim") if facts.has_slots else None),
         ("width of visual tokens", None if facts.has_slots else _visual_width(facts)),
         ("interaction of slots and visual tokens", config.get("interaction") if facts.has_slots else None),
         ("width of an embedding", config.get("embed_dim")),
-        ("pooling of pictures", config.get("image_pooling") if facts.reads_image else None),
+        (
+            "pooling of frames" if has_frames else "pooling of pictures",
+            config.get("image_pooling") if has_pixels else None,
+        ),
         ("pooling of texts", config.get("text_pooling")),
         ("share of the global score", config.get("global_weight") if facts.has_slots else None),
-        ("picture, pixels", _image_size(facts.processor) if facts.reads_image else None),
+        ("frame, pixels" if has_frames else "picture, pixels", _image_size(facts.processor) if has_pixels else None),
+        ("width of the features of a frame", config.get("feature_dim") if has_frames else None),
+        ("frames of a clip, at most", facts.processor.get("num_frames") if has_frames else None),
+        ("frames of a second, at most", facts.processor.get("frame_rate") if has_frames else None),
+        ("attention blocks over frames", config.get("num_frame_layers") if has_frames else None),
+        ("positions of frames", config.get("frame_positions") if has_frames else None),
         ("longest text, tokens", facts.processor.get("max_length")),
         ("parameters", f"{facts.num_parameters:,}"),
         ("type of the weights", facts.dtype),
     ]
     return markdown_table(["part", "value"], [[name, plain(value)] for name, value in rows if value not in (None, "")])
+
+
+def _seen(facts: ModelFacts) -> str:
+    seen = "features of frames" if facts.vision_input == "features" else facts.vision_input
+    return facts.item_source.replace("_", " ").replace("image", seen)
 
 
 def _visual_width(facts: ModelFacts) -> int | None:
@@ -219,7 +220,7 @@ def _training(facts: ModelFacts) -> list[str]:
     settings, lines = facts.record.settings, []
     if dataset := facts.dataset:
         shown = f"[{dataset}](https://huggingface.co/datasets/{dataset})" if facts.hub_dataset else as_code(dataset)
-        drawn = ", pictures of one to three objects that a program draws" if facts.is_drawn else ""
+        drawn = f", {_DRAWN[dataset]} that a program draws" if facts.is_drawn else ""
         texts_alone = "; this network read the captions alone" if facts.is_text_encoder else ""
         lines.append(f"Data: {shown}{drawn}{texts_alone}.")
     if isinstance(train := facts.record.data.get("train"), Mapping):
@@ -306,19 +307,24 @@ def _versions(environment: Mapping[str, Any]) -> str:
 
 
 def _limits(facts: ModelFacts) -> list[str]:
-    lines = []
+    lines, medium = [], facts.medium
+    if facts.vision_input == "features":
+        lines.append(
+            "It sees no frames but features of them, and knows those of one network alone: the one behind the features "
+            "that it was trained on."
+        )
     if facts.needs_description:
-        lines.append("Every picture needs an English description; a picture without one is refused.")
+        lines.append(f"Every {medium} needs an English description; a {medium} without one is refused.")
     elif facts.reads_description:
-        lines.append(f"A picture without a description is taken, with a learned stand-in for it, {_cost(facts)}.")
+        lines.append(f"A {medium} without a description is taken, with a learned stand-in for it, {_cost(facts)}.")
     if facts.reads_description:
-        lines.append("What a description says wrongly about a picture, the model believes.")
+        lines.append(f"What a description says wrongly about a {medium}, the model believes.")
     if facts.is_drawn and facts.is_text_encoder:
         lines.append("It was trained on captions that rules wrote; it knows nothing of how people write.")
     elif facts.is_drawn:
         lines.append(
-            "It was trained on drawn scenes of a few objects and on captions written by rules; it knows nothing of "
-            "photos, nor of how people write."
+            f"It was trained on drawn scenes of a few objects and on captions written by rules; it knows nothing of "
+            f"{'photos' if medium == 'picture' else 'films'}, nor of how people write."
         )
     elif facts.record.settings.get("target_languages"):
         lines.append(
@@ -330,7 +336,9 @@ def _limits(facts: ModelFacts) -> list[str]:
     if max_length := facts.processor.get("max_length"):
         cut = "Captions and descriptions" if facts.reads_description else "Captions"
         lines.append(f"{cut} are cut after {plain(max_length)} tokens.")
-    measured, found = ("Languages", "translations") if facts.is_text_encoder else ("Languages, pictures", "pictures")
+    measured, found = (
+        ("Languages", "translations") if facts.is_text_encoder else (f"Languages, {medium}s", f"{medium}s")
+    )
     lines.append(
         f"{measured} and uses other than those in Results were not measured, and neither was bias."
         if facts.evaluated_languages
@@ -345,11 +353,6 @@ def _cost(facts: ModelFacts) -> str:
     if not alone:
         return "and is found less well; how much was not measured"
     return f"and the mean SumR is then {mean_sum_r(facts, alone):.1f} instead of {mean_sum_r(facts, facts.metrics):.1f}"
-
-
-def _literal(text: Any) -> str:
-    """A text as a literal of Python, in one line."""
-    return json.dumps(str(text), ensure_ascii=False)
 
 
 def _joined(names: Sequence[str]) -> str:

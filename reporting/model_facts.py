@@ -21,7 +21,7 @@ from reporting.report import SUM_OF_RECALLS
 
 GOLDEN_INPUTS = "golden/inputs.json"
 REPORTED_SPLITS = ("test", "validation")
-GENERATED_DATASET = "scenes"
+GENERATED_DATASETS = ("scenes", "scenes_video")
 
 # What an item is embedded from in the systems whose configuration leaves no choice.
 _ITEM_SOURCES = {"cl2cm": "image", "cl2cm_text": "source_captions"}
@@ -41,7 +41,8 @@ class ModelFacts:
         dtype: of the weights, such as "float32".
         license_id: identifier of the Hub; None where it was not stated.
         files: paths of all files in the folder, by which the card knows what else it can be used with.
-        golden: `golden/inputs.json`: `texts` and `descriptions` of the pictures there.
+        golden: `golden/inputs.json`: `texts`, and what else the model reads: `images`, `videos`, `features`,
+            `descriptions`.
     """
 
     repo_id: str
@@ -72,7 +73,7 @@ class ModelFacts:
 
     @property
     def reads_image(self) -> bool:
-        """Whether items are embedded from their picture."""
+        """Whether items are embedded from their picture, frames or features of frames."""
         return self.item_source in ("image", "image_and_description")
 
     @property
@@ -81,13 +82,23 @@ class ModelFacts:
         return self.item_source in ("description", "image_and_description")
 
     @property
+    def vision_input(self) -> str:
+        """What it sees of an item: "image", "frames" of a clip or "features" of frames."""
+        return str(self.config.get("vision_input", "image"))
+
+    @property
+    def medium(self) -> str:
+        """What an item is, in one word."""
+        return "picture" if self.vision_input == "image" else "clip"
+
+    @property
     def has_slots(self) -> bool:
         """Whether items have semantic slots beside their embedding."""
         return self.reads_image and self.reads_description
 
     @property
     def needs_description(self) -> bool:
-        """Whether a picture without a description is refused."""
+        """Whether an item without a description is refused."""
         return self.reads_description and not (self.reads_image and self.config.get("description_dropout"))
 
     @property
@@ -141,8 +152,8 @@ class ModelFacts:
 
     @property
     def is_drawn(self) -> bool:
-        """Whether it was trained on the embedded data set, of drawn pictures and captions written by rules."""
-        return self.record.settings.get("dataset") == GENERATED_DATASET
+        """Whether it was trained on an embedded data set, of drawn pictures or clips and captions written by rules."""
+        return self.record.settings.get("dataset") in GENERATED_DATASETS
 
     @property
     def hub_dataset(self) -> str | None:

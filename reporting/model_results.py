@@ -15,6 +15,7 @@ from reporting.report import ABSENT, RECALLS, SUM_OF_RECALLS, markdown_table
 
 EVAL_RESULTS_FOLDER = ".eval_results"
 _DIRECTIONS = {"t2i": "text to image", "i2t": "image to text"}
+_VIDEO_DIRECTIONS = {"t2i": "text to video", "i2t": "video to text"}
 _TEXT_DIRECTIONS = {"t2i": "text to English captions", "i2t": "English captions to text"}
 
 
@@ -47,7 +48,8 @@ def reported_numbers(facts: ModelFacts) -> list[tuple[str, str, float]]:
 
 
 def metric_title(facts: ModelFacts, key: str) -> str:
-    directions = _TEXT_DIRECTIONS if facts.is_text_encoder else _DIRECTIONS
+    seen = _DIRECTIONS if facts.vision_input == "image" else _VIDEO_DIRECTIONS
+    directions = _TEXT_DIRECTIONS if facts.is_text_encoder else seen
     direction, _, metric = key.partition("_")
     return f"{directions[direction]} {metric}" if direction in directions else "SumR"
 
@@ -106,7 +108,7 @@ def protocol_lines(facts: ModelFacts) -> list[str]:
     if "descriptions" in protocol and facts.reads_description:
         used = "used" if protocol["descriptions"] else "not used"
         second = " in the first table, not in the second" if facts.metrics_without_descriptions else ""
-        lines.append(f"Descriptions of the pictures: {used}{second}.")
+        lines.append(f"Descriptions of the {facts.medium}s: {used}{second}.")
     if protocol.get("tie_rule"):
         lines.append(f"Ties: {plain(protocol['tie_rule'])}.")
     if facts.record.checkpoint_choice and facts.split:

@@ -6,8 +6,9 @@
 mteb's own wrapper for sentence-transformers encodes. A text is a caption or query, an image is an item without a
 description, and where one document has both, the text is the description of the item. One vector of an item is
 compared with one of a text, so items are ranked by the global score; `retrieval.evaluation` ranks by the fused one,
-which takes the slots as well. `mteb.evaluate` loads no model of pictures by itself where torchvision is not installed;
-given the encoder, it needs none.
+which takes the slots as well. A model of clips embeds videos in place of images, one of features of frames texts alone.
+`mteb.evaluate` loads no model of pictures by itself where torchvision is not installed; given the encoder, it needs
+none.
 """
 
 import hashlib
@@ -28,7 +29,7 @@ from reporting.model_facts import ModelFacts, read_facts
 try:
     from mteb.models import ModelMeta, SentenceTransformerEncoderWrapper
     from mteb.models.model_meta import ScoringFunction
-    from mteb.types import Licenses
+    from mteb.types import Licenses, Modalities
     from sentence_transformers import SentenceTransformer
 except ImportError as error:
     raise ImportError(f"benchmarks need mteb, which is not there ({error}); {install_hint('mteb')}.") from error
@@ -102,8 +103,16 @@ def model_meta(folder: Path, repo_id: str | None = None) -> ModelMeta:
         use_instructions=False,
         training_datasets=_training_tasks(facts),
         adapted_from=facts.base_models[0] if len(facts.base_models) == 1 else None,  # mteb has room for one
-        modalities=["image", "text"] if facts.reads_image else ["text"],
+        modalities=_modalities(facts),
     )
+
+
+def _modalities(facts: ModelFacts) -> list[Modalities]:
+    """What it embeds there; features of frames are no input of mteb."""
+    found: list[Modalities] = ["text"]
+    if facts.reads_image and facts.vision_input != "features":
+        found.append("image" if facts.vision_input == "image" else "video")
+    return found
 
 
 def _training_tasks(facts: ModelFacts) -> set[str] | None:
