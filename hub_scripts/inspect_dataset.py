@@ -1,17 +1,18 @@
-"""What a data set is like: lengths, duplicates, languages, refusals, and whether its texts fit its pictures.
+"""What a data set is like: lengths, duplicates, languages, refusals, and whether its texts fit its pictures or clips.
 
     leccr inspect_dataset --dataset data/described --images pictures \\
         --encoder openai/clip-vit-base-patch32 --out quality/described
 
 Writes report.md, quality.json and, with an encoder, worst.png: the items whose text fits their picture least. Without
 --encoder the texts alone are measured; no picture is opened. The encoder may be a LECCR that needs no descriptions.
+Where the items are clips, name their folder with --videos: an encoder of pictures takes the mean of a few frames.
 """
 
 import argparse
 import json
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +20,22 @@ import datasets
 
 from processing.files import atomic_write
 from processing.local_models import process_device
-from processing.media import attach_images
+from processing.media import attach_images, attach_videos
 from processing.quality import DEFAULT_SAMPLE, inspect_texts
-from processing.records import IMAGE_COLUMN
+from processing.readers.feature_store import attach_features
+from processing.records import MEDIA_COLUMNS
 from processing.sources import open_splits
 from reporting.dataset_pictures import worst_items_sheet
 from reporting.dataset_report import write_dataset_report
 from retrieval.agreement import DEFAULT_NUM_WORST, Agreement, measure_agreement
 from retrieval.dual_encoders import load_dual_encoder
-from retrieval.items import read_image
+from retrieval.views import ItemViews
 
 logger = logging.getLogger(__name__)
 
 PICTURE_FILE = "worst.png"
+# Options that name a folder, and how it is joined with texts.
+_JOINS: dict[str, Any] = {"images": attach_images, "videos": attach_videos, "features": attach_features}
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -43,6 +47,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--config", help="configuration of a data set that has several")
     parser.add_argument("--split", nargs="+", help="splits to measure together (default: all)")
     parser.add_argument("--images", help="folder of the pictures of a data set of texts, for --encoder")
+    parser.add_argument("--videos", help="folder of its clips, likewise")
+    parser.add_argument("--features", help="folder of the features of their frames, for a LECCR or CL2CM of these")
     parser.add_argument("--encoder", help="folder or Hub name of a dual encoder: CLIP, SigLIP, LECCR, ...")
     parser.add_argument(
         "--sample", type=int, default=DEFAULT_SAMPLE,
@@ -55,8 +61,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=64, help="items encoded at a time (default: %(default)s)")
     parser.add_argument("--out", required=True, metavar="FOLDER", help="where the report is written")
     options = parser.parse_args(argv)
-    if options.images and not options.encoder:
-        parser.error("--images without --encoder has no effect: name the dual encoder that looks at the pictures.")
+    for name in _folders(options) if not options.encoder else ():
+        parser.error(f"--{name} without --encoder has no effect: name the dual encoder that looks at them.")
     return options
 
 
@@ -66,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     splits = _open(options)
     # Before the long part: an encoder that cannot be used should not cost a reading of all texts.
     encoder = None if options.encoder is None else load_dual_encoder(options.encoder, device=process_device())
-    pictures = None if encoder is None else _with_pictures(splits, options.images)
+    pictures = None if encoder is None else _with_media(splits, _folders(options))
     quality = inspect_texts(splits, sample=options.sample, seed=options.seed)
     picture = None
     if encoder is not None and pictures is not None:
@@ -83,6 +89,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     name = Path(options.dataset).name if Path(options.dataset).is_dir() else options.dataset
     write_dataset_report(options.out, quality, title=f"Quality of {name}", picture=picture)
     print(json.dumps(quality, indent=2, ensure_ascii=False))
+
+
+def _folders(options: argparse.Namespace) -> dict[str, str]:
+    return {name: folder for name in _JOINS if (folder := getattr(options, name))}
 
 
 def _open(options: argparse.Namespace) -> datasets.DatasetDict:
@@ -102,23 +112,27 @@ def _open(options: argparse.Namespace) -> datasets.DatasetDict:
     return datasets.DatasetDict({name: splits[name] for name in chosen})
 
 
-def _with_pictures(splits: datasets.DatasetDict, images: str | None) -> Any:
-    """All rows that have a picture."""
-    if images is not None:
-        splits, missing = attach_images(splits, images)
+def _with_media(splits: datasets.DatasetDict, folders: Mapping[str, str]) -> Any:
+    """All rows that have a picture, a clip or features."""
+    for name, folder in folders.items():
+        splits, missing = _JOINS[name](splits, folder)
         for line in missing.lines():
             logger.warning("%s; they are left out of the agreement", line)
     rows = datasets.concatenate_datasets(list(splits.values()))
-    if IMAGE_COLUMN not in rows.column_names:
-        raise ValueError(f"--encoder needs pictures and the data set has no column {IMAGE_COLUMN!r}; give --images.")
+    if not set(MEDIA_COLUMNS) & set(rows.column_names):
+        raise ValueError(
+            f"--encoder needs pictures or clips and the data set has none of the columns {list(MEDIA_COLUMNS)}; give "
+            f"--images, --videos or --features."
+        )
     return rows
 
 
 def _draw(agreement: Agreement, rows: Any, folder: Path) -> str | None:
     if not agreement.worst:
         return None
-    title = f"The {len(agreement.worst)} items whose {agreement.worst[0].column} fits the picture least"
-    sheet = worst_items_sheet(agreement.worst, lambda position: read_image(rows, position), title=title)
+    column, medium = agreement.worst[0].column, agreement.numbers["medium"]
+    title = f"The {len(agreement.worst)} items whose {column} fits the {medium} least"
+    sheet = worst_items_sheet(agreement.worst, ItemViews(rows), title=title)
     with atomic_write(folder / PICTURE_FILE) as path:
         sheet.save(path)
     return PICTURE_FILE

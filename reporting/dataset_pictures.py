@@ -1,4 +1,4 @@
-"""The items of a data set whose text fits their picture least, as one picture to look at."""
+"""The items of a data set whose text fits their picture or clip least, as one picture to look at."""
 
 from collections.abc import Callable, Sequence
 
@@ -15,8 +15,9 @@ from retrieval.pictures import (
     PAPER,
     RULE,
     TITLE_SIZE,
+    View,
     shorten,
-    thumbnail,
+    still,
     wrap,
 )
 
@@ -27,7 +28,7 @@ _CAPTION_LINES = 2
 
 def worst_items_sheet(
     worst: Sequence[WorstItem],
-    picture_of: Callable[[int], Image.Image],
+    picture_of: Callable[[int], View],
     *,
     title: str | None = None,
     num_columns: int = 2,
@@ -37,7 +38,8 @@ def worst_items_sheet(
 
     Args:
         worst: the items.
-        picture_of: gives the picture at a position of the data set.
+        picture_of: gives the picture at a position of the data set; of a clip its frames, and a text where there is
+            nothing to see.
         title: a line above.
         num_columns: items side by side.
         thumbnail_size: side of a picture in pixels.
@@ -64,7 +66,7 @@ def worst_items_sheet(
         row, column = divmod(number, num_columns)
         corner = (MARGIN + column * cell_width, top + row * cell_height)
         draw.line((corner[0], corner[1], corner[0] + cell_width - GAP, corner[1]), fill=RULE)
-        sheet.paste(thumbnail(picture_of(item.position), thumbnail_size), (corner[0], corner[1] + GAP))
+        sheet.paste(still(picture_of(item.position), thumbnail_size), (corner[0], corner[1] + GAP))
         _draw_texts(draw, item, (corner[0] + thumbnail_size + GAP, corner[1] + GAP), thumbnail_size)
     return sheet
 

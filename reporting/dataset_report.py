@@ -18,11 +18,11 @@ KINDS = {
     "description": "descriptions",
 }
 _CONCLUSIONS = {
-    True: "The pictures confirm the descriptions as well as the captions; one wrong detail among right ones would not "
+    True: "The {medium}s confirm the descriptions as well as the captions; one wrong detail among right ones would not "
     "show.",
-    False: "The pictures confirm the descriptions less than the captions: the new words may be wrong, or the encoder "
+    False: "The {medium}s confirm the descriptions less than the captions: the new words may be wrong, or the encoder "
     "reads too little of a long text (see the texts cut, below).",
-    None: "The encoder can hardly tell which picture belongs to a caption, so it cannot judge descriptions: take "
+    None: "The encoder can hardly tell which {medium} belongs to a caption, so it cannot judge descriptions: take "
     "another one, or a larger sample.",
 }
 _SHOWN_LANGUAGES = 3
@@ -66,7 +66,7 @@ def quality_sections(quality: Numbers, *, picture: str | None = None, heading: s
         "Flags of generated texts": _flags(columns),
         "Back-translation": _similarities(columns),
         "Do descriptions say more than captions?": _answer(descriptions, agreement),
-        "Agreement of pictures and texts": _agreement(agreement),
+        f"Agreement of {_medium(agreement)}s and texts": _agreement(agreement),
         "Items whose text fits least": _worst(agreement, picture),
         "Not measured": "\n".join(f"- {note}" for note in quality.get("notes", ())),
     }
@@ -178,13 +178,13 @@ def _verdict(descriptions: Numbers, agreement: Numbers) -> str:
     own, caption = columns.get(DESCRIPTION_COLUMN), columns.get(caption_column(SOURCE_LANGUAGE))
     if not own or not caption:
         return f"{found} Whether the new words are true of the pictures was not measured; false ones count as well."
-    confirmed = pictures_confirm(own, caption)
+    confirmed, medium = pictures_confirm(own, caption), _medium(agreement)
     answer = f"**{_bold_answer(further, confirmed)}.** " if further else ""
     return (
         f"{answer}{found} With `{agreement['encoder']['name']}`, {_percent(own['own_beats_other'])} of the "
-        f"descriptions score higher with their own picture than with another and {own['t2i_R@1']:.1f} % find their own "
-        f"among {own['items']:,}; of the English captions {_percent(caption['own_beats_other'])} and "
-        f"{caption['t2i_R@1']:.1f} %. {_CONCLUSIONS[confirmed]}"
+        f"descriptions score higher with their own {medium} than with another and {own['t2i_R@1']:.1f} % find their "
+        f"own among {own['items']:,}; of the English captions {_percent(caption['own_beats_other'])} and "
+        f"{caption['t2i_R@1']:.1f} %. {_CONCLUSIONS[confirmed].format(medium=medium)}"
     )
 
 
@@ -262,9 +262,9 @@ def _agreement(agreement: Numbers) -> str:
     columns: Mapping[str, Numbers] = agreement.get("columns", {})
     if not columns:
         return ""
-    encoder, sample = agreement["encoder"], agreement["sample"]
+    encoder, sample, medium = agreement["encoder"], agreement["sample"], _medium(agreement)
     table = markdown_table(
-        ["column", "items", "texts", "own picture", "another picture", "own is higher", "R@1", "R@5", "texts cut",
+        ["column", "items", "texts", f"own {medium}", f"another {medium}", "own is higher", "R@1", "R@5", "texts cut",
          "tokens lost"],
         [
             [f"`{name}`", f"{column['items']:,}", f"{column['texts']:,}", f"{column['own']:.3f}",
@@ -275,22 +275,27 @@ def _agreement(agreement: Numbers) -> str:
     )  # fmt: skip
     return (
         f"Measured with `{encoder['name']}` ({encoder['model_type']}), which reads {encoder['max_length']} tokens of a "
-        f"text, on {_sample(sample)}. The encoder saw pictures without their descriptions.\n\n{table}\n\n"
-        f"Own picture, another picture: mean score of a text with its own and with that of another item, -1 to 1. Own "
-        f"is higher: share of the texts that score higher with their own, 50 % by chance. R@K: percent of the texts "
-        f"whose own picture is among the K that fit best, of all items in the row ({100 / sample['items']:.2g} for "
-        f"K = 1 by chance on all items). Texts cut, tokens lost: what is longer than the encoder reads. Scores and R@K "
-        f"depend on the encoder and on the number of items, so compare rows of one report. A column in a language that "
-        f"the encoder does not know is near chance, whatever its quality; a model agrees best with data that it was "
-        f"trained on."
+        f"text, on {_sample(sample, medium)}. The encoder saw {medium}s without their descriptions.\n\n{table}\n\n"
+        f"Own {medium}, another {medium}: mean score of a text with its own and with that of another item, -1 to 1. "
+        f"Own is higher: share of the texts that score higher with their own, 50 % by chance. R@K: percent of the "
+        f"texts whose own {medium} is among the K that fit best, of all items in the row "
+        f"({100 / sample['items']:.2g} for K = 1 by chance on all items). Texts cut, tokens lost: what is longer than "
+        f"the encoder reads. Scores and R@K depend on the encoder and on the number of items, so compare rows of one "
+        f"report. A column in a language that the encoder does not know is near chance, whatever its quality; a model "
+        f"agrees best with data that it was trained on."
     )
 
 
-def _sample(sample: Numbers) -> str:
+def _medium(agreement: Numbers) -> str:
+    """What the encoder looked at, in one word; older reports are of pictures and do not say so."""
+    return str(agreement.get("medium", "picture"))
+
+
+def _sample(sample: Numbers, medium: str) -> str:
     if sample["items"] == sample["eligible"]:
-        return f"all {sample['items']:,} items that have a picture and texts"
+        return f"all {sample['items']:,} items that have a {medium} and texts"
     return (
-        f"{sample['items']:,} of the {sample['eligible']:,} items that have a picture and texts (drawn with seed "
+        f"{sample['items']:,} of the {sample['eligible']:,} items that have a {medium} and texts (drawn with seed "
         f"{sample['seed']})"
     )
 

@@ -1,9 +1,10 @@
-"""Do the texts of a data set fit its pictures? Measured with a dual encoder that sees pictures and texts alone.
+"""Do the texts of a data set fit its pictures or clips? Measured with a dual encoder that sees these and texts alone.
 
 `measure_agreement` is the part `agreement` of `quality.json`:
 
     {
       "encoder": {"name": "openai/clip-vit-base-patch32", "model_type": "clip", "max_length": 77},
+      "medium": "picture",
       "sample": {"items": 1000, "eligible": 6990, "seed": 0},
       "columns": {
         "description": {
@@ -21,7 +22,8 @@
 `own` is the mean score (cosine; for a LECCR with slots its fused score) of a text with its own picture, `other` that
 with the picture of another item, from a seeded derangement of the items; `own_beats_other` is the share of the texts
 whose own picture scores higher, 0.5 for an encoder that knows nothing. `t2i_R@K` is percent: the text finds its
-picture among the pictures of its column, ties counted against it. A text longer than the encoder reads is cut:
+picture among the pictures of its column, ties counted against it. With `"medium": "clip"` all of this is said of clips,
+or of the features of their frames. A text longer than the encoder reads is cut:
 `cut_rate` of the texts, with `tokens_lost_rate` of all tokens.
 """
 
@@ -37,9 +39,9 @@ from tqdm.auto import tqdm
 from processing.records import (
     DESCRIPTION_COLUMN,
     IMAGE_COLUMN,
+    MEDIA_COLUMNS,
     SOURCE_LANGUAGE,
     caption_column,
-    check_columns,
     text_columns,
     texts_of,
 )
@@ -117,13 +119,13 @@ def measure_agreement(
     batch_size: int = 64,
     progress: bool = True,
 ) -> Agreement:
-    """Score the texts of a sample of items with their pictures and with others'.
+    """Score the texts of a sample of items with their pictures, or clips, and with others'.
 
     The sample is drawn among the items with a text in `description` and in `caption_en`, where these columns exist;
     a column without texts of at least two of its items is left out.
 
     Args:
-        rows: a `datasets.Dataset` with `image`.
+        rows: a `datasets.Dataset` with `image`, or what else the encoder reads: `video`, `features`.
         sample: items, at least 2; all of them where there are fewer.
         seed: of the sample and of the derangement.
         num_worst: how many of the worst items are kept.
@@ -135,7 +137,11 @@ def measure_agreement(
     """
     if sample < MIN_ITEMS:
         raise ValueError(f"sample must be at least {MIN_ITEMS} items, got {sample}.")
-    check_columns(rows.column_names, [IMAGE_COLUMN], split=str(rows.split or "unnamed"))
+    if not set(MEDIA_COLUMNS) & set(rows.column_names):
+        raise ValueError(
+            f"the rows must have one of the columns {list(MEDIA_COLUMNS)} for an encoder to look at, got "
+            f"{list(rows.column_names)}; join them with their files (`processing.media`)."
+        )
     eligible = _eligible_items(rows, progress)
     positions = sorted(random.Random(seed).sample(eligible, min(sample, len(eligible))))
     sampled = rows.select(positions)
@@ -143,6 +149,7 @@ def measure_agreement(
     scored, columns = _score_columns(encoder, sampled, vectors, 4 * batch_size, seed, progress)
     numbers = {
         "encoder": {"name": encoder.name, "model_type": encoder.model_type, "max_length": encoder.max_length},
+        "medium": "picture" if IMAGE_COLUMN in rows.column_names else "clip",
         "sample": {"items": len(positions), "eligible": len(eligible), "seed": seed},
         "columns": columns,
     }

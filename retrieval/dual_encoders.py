@@ -1,4 +1,4 @@
-"""Any model of pictures and texts behind one interface: LECCR, CL2CM, CLIP, SigLIP and the like."""
+"""Any model of pictures or clips and texts behind one interface: LECCR, CL2CM, CLIP, SigLIP and the like."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,20 +6,26 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModel, AutoProcessor
 
 from modeling_leccr.model_files import MODEL_TYPES
 from processing.processing_leccr import clean_caption
+from processing.records import IMAGE_COLUMN, VIDEO_COLUMN
+from processing.video_frames_leccr import FrameSampling
+from processing.visual_rows import VisualRows
 from retrieval.encode import encode_items, encode_texts
 from retrieval.evaluation import item_composites
 from retrieval.items import read_image
 
 Rows = Sequence[Mapping[str, Any]]
 
+_SEEN_FRAMES = FrameSampling(4)
+
 
 class DualEncoder(Protocol):
-    """Pictures and texts to vectors whose dot products are scores.
+    """Pictures or clips and texts to vectors whose dot products are scores.
 
     Attributes:
         name: as on the Hub, or of its folder.
@@ -92,7 +98,7 @@ def check_needs_no_description(config: Any, name: str) -> None:
 
 
 class LeccrEncoder:
-    """A model of this library that embeds items from their pictures alone; the score of a LECCR is the fused one.
+    """A model of this library that embeds items from what it sees alone; the score of a LECCR is the fused one.
 
     Args:
         model: a `LeccrModel` that needs no descriptions, or a `Cl2cmModel`.
@@ -128,7 +134,7 @@ class LeccrEncoder:
 
 
 class TransformersEncoder:
-    """A dual encoder of transformers.
+    """A dual encoder of transformers. It knows pictures: a clip is the mean of a few of its frames to it.
 
     Args:
         model: with `get_image_features` and `get_text_features`.
@@ -163,12 +169,16 @@ class TransformersEncoder:
     @torch.no_grad()
     def encode_images(self, rows: Rows, batch_size: int, *, progress: bool) -> Tensor:
         """See `DualEncoder`; one vector an item."""
+        clips = VisualRows(rows, "frames", _SEEN_FRAMES) if _has_clips(rows) else None
         embeds = []
         for start in tqdm(range(0, len(rows), batch_size), desc="images", disable=not progress):
-            images = [read_image(rows, i) for i in range(start, min(start + batch_size, len(rows)))]
-            inputs = self._processor.image_processor(images, return_tensors="pt")
-            embeds.append(self._unit(self._model.get_image_features(**self._on_device(inputs))))
-        return torch.cat(embeds).unsqueeze(1)
+            batch = range(start, min(start + batch_size, len(rows)))
+            items = [[read_image(rows, i)] if clips is None else clips.read(i)["frames"] for i in batch]
+            inputs = self._processor.image_processor([image for item in items for image in item], return_tensors="pt")
+            vectors = self._unit(self._model.get_image_features(**self._on_device(inputs)))
+            parts = vectors.split([len(item) for item in items])
+            embeds += [part[0] if len(part) == 1 else normalize(part.mean(dim=0), dim=0) for part in parts]
+        return torch.stack(embeds).unsqueeze(1)
 
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str], batch_size: int, *, progress: bool) -> Tensor:
@@ -200,7 +210,12 @@ class TransformersEncoder:
     def _unit(features: Any) -> Tensor:
         """Unit vectors from the output, of which transformers 5 made an object and older code a tensor."""
         embeds = features if isinstance(features, Tensor) else features.pooler_output
-        return torch.nn.functional.normalize(embeds.float(), dim=-1).cpu()
+        return normalize(embeds.float(), dim=-1).cpu()
+
+
+def _has_clips(rows: Rows) -> bool:
+    names = getattr(rows, "column_names", ())
+    return IMAGE_COLUMN not in names and VIDEO_COLUMN in names
 
 
 def _lengths(processor: Any, texts: Sequence[str]) -> list[int]:

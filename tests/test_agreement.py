@@ -273,7 +273,7 @@ def test_a_sample_of_a_large_data_set_does_not_hold_all_its_texts():
     ("rows", "sample", "message"),
     [
         (lambda: tiny_rows(3), 1, "sample must be at least 2"),
-        (lambda: tiny_rows(3).remove_columns("image"), 4, "lacks the columns"),
+        (lambda: tiny_rows(3).remove_columns("image"), 4, "must have one of the columns"),
         (lambda: tiny_rows(3).remove_columns(["description", "caption_en"]), 4, "must have the column 'description'"),
         (lambda: tiny_rows(1), 4, "at least 2 items with texts"),
     ],
