@@ -131,6 +131,21 @@ class CaptionPairs(Dataset[dict[str, Any] | None]):
                 return None
             raise
 
+    def groups(self, neighbours: int) -> np.ndarray:
+        """A number for each pair: equal ones are the n-th pairs of items that stand together in the split.
+
+        Args:
+            neighbours: items that stand together, counted from the first; at least 1.
+
+        Raises:
+            ValueError: `neighbours` is below 1.
+        """
+        if neighbours < 1:
+            raise ValueError(f"neighbours must be at least 1, got {neighbours}.")
+        items = self._item_of_caption[self._pairs // len(self.target_languages)]
+        places = np.arange(len(items)) - np.searchsorted(items, items)
+        return (items // neighbours) * (places.max() + 1) + places
+
     def _pairs_with_translation(self, captions: Sequence[Sequence[str]]) -> np.ndarray:
         """Positions in (caption, language) order; logs what makes no pair."""
         without = [self.image_ids[item] for item, found in enumerate(captions) if not found]

@@ -139,6 +139,7 @@ def test_the_stream_is_that_of_this_process_and_seed(tmp_path: Path, data: Path,
         ({"dataset": "scenes"}, "the embedded data set has none"),
         ({"images": "pictures"}, "streaming does not go with {'images': 'pictures'}"),
         ({"train_items": 10}, "streaming does not go with {'train_items': 10}"),
+        ({"batch_neighbours": 2}, "streaming draws rows one by one, got batch_neighbours=2"),
         ({"shuffle_buffer": 0}, "shuffle_buffer must be at least 1"),
     ],
 )

@@ -4,6 +4,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import datasets
+import numpy as np
 import pytest
 import torch
 from accelerate import skip_first_batches
@@ -11,6 +13,7 @@ from accelerate import skip_first_batches
 from modeling_leccr.training.batches import DrawnPairs, GlobalBatches, TrainingLoader
 from modeling_leccr.training.trainer import LeccrTrainer
 from processing.augmentation import RandomResizedCrop, draw_of
+from processing.pairs import CaptionPairs
 from tests.tiny import tiny_model
 from tests.training_parts import tiny_split, tiny_trainer
 
@@ -53,6 +56,49 @@ def test_an_epoch_has_each_pair_once_and_epochs_and_seeds_differ():
             orders.append([index for _, index in places])
             assert sorted(orders[-1]) == list(range(24))
     assert len({tuple(order) for order in orders}) == 6
+
+
+def test_pairs_of_one_group_follow_each_other_whatever_the_epoch_and_the_processes():
+    """Hard negatives in different batches are none, and groups in one order would be the same batches again."""
+    groups = np.array([0, 1, 0, 1, 2, 3, 2, 3, 4, 5, 4, 5])
+    orders = []
+    for epoch in range(4):
+        one = joined(epoch_of(12, 4, epoch=epoch, groups=groups))
+        assert one == joined(epoch_of(12, 2, 2, epoch=epoch, groups=groups))
+        order = [index for batch in one for _, index in batch]
+        assert sorted(order) == list(range(12))
+        assert all(groups[first] == groups[second] for first, second in zip(order[::2], order[1::2], strict=True))
+        orders.append(order)
+    assert len({tuple(order) for order in orders}) == 4
+    assert len({tuple(order[:2]) for order in orders}) > 2 and any(order[0] > order[1] for order in orders)
+    alone = joined(epoch_of(12, 4, groups=np.arange(12)))
+    assert alone == joined(epoch_of(12, 4))  # groups of one change nothing
+
+
+def test_pairs_of_neighbours_are_grouped_by_their_place_in_the_item():
+    """Items with other numbers of captions, or without any, shift the pairs of all that follow."""
+    split = tiny_split(5)
+    data = split.to_dict()
+    data["caption_en"] = [["a", "b"], [], ["c", "d"], ["e"], ["f"]]
+    data["caption_de_mt"] = [["A", "B"], [], ["C", None], ["E"], ["F"]]
+    pairs = CaptionPairs(datasets.Dataset.from_dict(data, features=split.features), ["de"])
+    told = [pairs.pair(index)["source_caption"] for index in range(len(pairs))]
+    found: dict[int, str] = {}
+    for text, group in zip(told, pairs.groups(2).tolist(), strict=True):
+        found[group] = found.get(group, "") + text
+    # Items 0 and 1 stand together, 2 and 3, and 4 alone.
+    assert sorted(found.values()) == ["a", "b", "ce", "f"]
+    assert len(set(pairs.groups(1).tolist())) == len(pairs)
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        pairs.groups(0)
+
+
+def test_a_run_takes_neighbours_together(tmp_path: Path):
+    """A setting that nothing reads would pass for one that does not help."""
+    trainer = tiny_trainer(tmp_path, tiny_model(), split=tiny_split(8), batch_neighbours=2)
+    for batch in trainer.get_train_dataloader().batch_sampler:
+        items = [trainer.train_dataset.pair(index)["item_index"] // 2 for _, index in batch]
+        assert items[::2] == items[1::2]
 
 
 def test_the_global_generator_has_no_say():

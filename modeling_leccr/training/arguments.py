@@ -196,6 +196,7 @@ class LeccrTrainingArguments(TrainingArguments):
         default=None,
         metadata={"help": "Pairs whose activations are kept at a time: a large batch in the memory of so many."},
     )
+    batch_neighbours: int = field(default=1, metadata={"help": "Items in a row that share a batch, as hard negatives."})
     early_stopping_patience: int | None = field(
         default=None, metadata={"help": "Evaluations without a better validation metric after which training ends."}
     )

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -50,6 +51,8 @@ class GlobalBatches(Sampler[list[tuple[int, int]]]):
         seed: of the permutations.
         num_processes: processes that share a batch.
         process_index: which of them this one is.
+        groups: (num_pairs,) a number for each pair; pairs with the same one follow each other, in a random order, so
+            that they share a batch but where one ends. None: no pair follows another.
         drop_last: leave a short last batch out. Otherwise it is shared as evenly as can be, but still left out where
             that would give a process fewer than two pairs, for which there is no contrastive loss.
 
@@ -65,9 +68,11 @@ class GlobalBatches(Sampler[list[tuple[int, int]]]):
         seed: int,
         num_processes: int = 1,
         process_index: int = 0,
+        groups: np.ndarray | None = None,
         drop_last: bool = True,
     ) -> None:
         self.num_pairs = num_pairs
+        self.groups = None if groups is None else torch.from_numpy(groups)
         self.global_size = batch_size * num_processes
         self.seed = seed
         self.num_processes = num_processes
@@ -95,6 +100,12 @@ class GlobalBatches(Sampler[list[tuple[int, int]]]):
         """The batches of the epoch, from the first."""
         generator = torch.Generator().manual_seed(draw_of(self.seed, self.epoch))
         order = torch.randperm(self.num_pairs, generator=generator)
+        if self.groups is not None:
+            # Each group stands where the permutation has the first of it.
+            groups = self.groups[order]
+            firsts = torch.full((int(groups.max()) + 1,), self.num_pairs)
+            firsts.scatter_reduce_(0, groups, torch.arange(self.num_pairs), "amin")
+            order = order[firsts[groups].argsort(stable=True)]
         for start in range(0, self._num_batches * self.global_size, self.global_size):
             batch = order[start : start + self.global_size]
             size, larger = divmod(len(batch), self.num_processes)  # the first `larger` processes take one more

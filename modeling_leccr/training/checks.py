@@ -311,6 +311,8 @@ def check_streaming(data: "DataArguments", training: "LeccrTrainingArguments") -
         raise ValueError(f"streaming has no epochs after which to evaluate or save, got {strategies}; say steps or no.")
     if data.dataset in EMBEDDED:
         raise ValueError("streaming reads parquet files, and the embedded data set has none; leave streaming out.")
+    if training.batch_neighbours != 1:
+        raise ValueError(f"streaming draws rows one by one, got batch_neighbours={training.batch_neighbours}; drop it.")
     names = ("images", "videos", "features", "train_items")
     refused = {name: getattr(data, name) for name in names if getattr(data, name) is not None}
     if refused:

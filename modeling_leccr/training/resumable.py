@@ -158,6 +158,7 @@ class ResumableTrainer(Trainer):
             seed=self._data_seed(),
             num_processes=args.world_size,
             process_index=args.process_index,
+            groups=None if args.batch_neighbours == 1 else pairs.groups(args.batch_neighbours),
             drop_last=args.dataloader_drop_last,
         )
         return TrainingLoader(DrawnPairs(pairs, self._data_seed()), batch_sampler=batches, **workers)

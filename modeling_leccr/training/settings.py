@@ -66,6 +66,7 @@ _MINIMA = {
     "train_items": 1,
     "shuffle_buffer": 1,
     "per_device_train_batch_size": 2,
+    "batch_neighbours": 1,
     "per_device_eval_batch_size": 1,
     "gradient_accumulation_steps": 1,
     "gradient_cache_chunk_size": 1,
