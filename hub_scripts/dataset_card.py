@@ -14,12 +14,14 @@ from processing.manifest import Step
 from processing.readers.table import NO_CAPTION
 from processing.records import (
     DESCRIPTION_COLUMN,
+    END_COLUMN,
     FILE_COLUMN,
     ID_COLUMN,
     IMAGE_COLUMN,
     LANGUAGE_NAMES,
     OK_FLAG,
     SOURCE_LANGUAGE,
+    START_COLUMN,
     VIDEO_ID_COLUMN,
     caption_column,
     caption_columns,
@@ -31,7 +33,7 @@ from reporting.dataset_report import QUALITY_FILE, quality_sections
 from reporting.report import markdown_table
 
 TEMPLATE = Path(__file__).parent / "templates" / "dataset_card.md.jinja"
-TAGS = ("image-text-retrieval", "cross-lingual-retrieval", "leccr")
+TAGS = ("cross-lingual-retrieval", "leccr")
 _TITLES = {"read": "Source", "describe": "Descriptions", "translate": "Translations"}
 _SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
 _LARGEST_SIZE = "10M<n<100M"
@@ -109,7 +111,7 @@ def _metadata(data: HubDataset, columns: Sequence[str], license_id: str, title: 
         license=license_id,
         task_categories=tasks,
         size_categories=[next((name for limit, name in _SIZES if total < limit), _LARGEST_SIZE)],
-        tags=list(TAGS),
+        tags=[f"{'image' if data.id_column == ID_COLUMN else 'video'}-text-retrieval", *TAGS],
         pretty_name=title,
         configs=data.configurations(),
     )
@@ -155,6 +157,8 @@ def _meaning(column: str, medium: str, columns: Sequence[str]) -> str:
         VIDEO_ID_COLUMN: "unique in its split",
         FILE_COLUMN: f"path of the {medium} inside its folder",
         IMAGE_COLUMN: "the picture",
+        START_COLUMN: "second of the clip at which the item begins; null: its beginning",
+        END_COLUMN: "second at which it ends; null: the end of the clip",
         DESCRIPTION_COLUMN: f"what a multimodal language model wrote about the {medium}, in English; null: nothing",
     }
     if column in known:

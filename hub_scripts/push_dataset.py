@@ -5,7 +5,7 @@
 Without --dry-run it uploads, and prints what it sent. Run it again after a failure: what arrived is not sent again. The
 repository becomes what the folder is; a language that the folder no longer has is deleted there. A card that somebody
 edited on the Hub stays without --replace-card, but for its list of configurations. Pictures stay at home without
---with-images.
+--with-images; clips, and features of their frames, always do.
 """
 
 import argparse

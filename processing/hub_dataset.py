@@ -34,9 +34,12 @@ from processing.media import attach_images
 from processing.missing import MissingReport
 from processing.records import (
     DESCRIPTION_COLUMN,
+    END_COLUMN,
     FILE_COLUMN,
     IMAGE_COLUMN,
     MEDIA_COLUMNS,
+    START_COLUMN,
+    VIDEO_ID_COLUMN,
     caption_columns,
     find_id_column,
     flag_column,
@@ -125,7 +128,8 @@ def push_dataset(
         folder: a finished data set, with any number of target languages.
         repo_id: name on the Hub, `organisation/name`.
         write_card: gives the README, see hub_scripts/dataset_card.py.
-        with_images: put the pictures inside too; they multiply by the number of languages.
+        with_images: put the pictures inside too; they multiply by the number of languages. Clips, and features of
+            their frames, stay at home.
         images: folder of the pictures, where the data set has none itself. Rows without a picture are left out, and
             splits where none has one.
         private: make the repository private; one that is there must be.
@@ -242,7 +246,8 @@ def config_columns(column_names: Sequence[str], language: str) -> list[str]:
     # English first, then what people wrote, then the machine.
     for code in dict.fromkeys((SOURCE_LANGUAGE, language)):
         texts += sorted(name for name, (owner, _) in captions.items() if owner == code)
-    columns = [find_id_column(column_names), *(name for name in (FILE_COLUMN, IMAGE_COLUMN) if name in column_names)]
+    places = [name for name in (FILE_COLUMN, START_COLUMN, END_COLUMN, IMAGE_COLUMN) if name in column_names]
+    columns = [find_id_column(column_names), *places]
     for name in texts:
         columns += [name, *(extra for extra in (flag_column(name), similarity_column(name)) if extra in column_names)]
     return columns
@@ -256,6 +261,11 @@ def _open(folder: Path, *, with_images: bool, images: str | Path | None) -> tupl
         raise ValueError(f"{folder} is not a folder; give the one that read_dataset, describe or translate wrote.")
     splits, missing = open_splits(folder), MissingReport()
     names = next(iter(splits.values())).column_names
+    if with_images and VIDEO_ID_COLUMN in names:
+        raise ValueError(
+            f"{folder} is a data set of clips, which are not put inside: it is pushed as texts, and whoever has the "
+            f"clips joins them by id. Leave with_images (--with-images) out."
+        )
     if not with_images:
         splits = splits.remove_columns([name for name in names if name in MEDIA_COLUMNS])
     elif images is not None:

@@ -423,7 +423,7 @@ def test_clips_are_pushed_by_their_id(server: HubServer, tmp_path: Path) -> None
     split = rows("train", 3).rename_column("image_id", "video_id").add_column("video", ["/clips/a.mp4"] * 3)
     push(server, write_splits({"train": split}, tmp_path / "data", steps=steps("x")))
     assert datasets.load_dataset(REPO, "fr")["train"].column_names == ["video_id", *FRENCH[1:]]
-    with pytest.raises(ValueError, match="has no pictures to put inside"):
+    with pytest.raises(ValueError, match="a data set of clips, which are not put inside"):
         push(server, tmp_path / "data", with_images=True)
 
 
