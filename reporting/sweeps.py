@@ -42,7 +42,7 @@ def draw_sweeps(
         raise ValueError(f"x_label must be one for all panels or one each, got {len(labels)} for {len(panels)}.")
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
-    width = 1.4 + 3.8 * columns
+    width = max(6.6, 1.4 + 3.8 * columns)  # the title of a single panel is a line of words
     figure = new_figure(width, 1.0 + 2.7 * rows)
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
