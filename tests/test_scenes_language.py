@@ -9,7 +9,7 @@ import pytest
 
 from processing.scenes.english import write_description
 from processing.scenes.grammar import FRAMES, Wording
-from processing.scenes.language import GRAMMARS, HUMAN_VOICE, SOURCE_VOICE, VOCABULARIES, disturb_words, write_caption
+from processing.scenes.language import GRAMMARS, HUMAN_VOICE, SOURCE_VOICE, WRITER, disturb_words, write_caption
 from processing.scenes.world import (
     COLOURS,
     RELATIONS,
@@ -221,7 +221,7 @@ def test_description_noise_is_the_share_of_wrong_attributes():
 def test_word_noise_drops_swaps_and_replaces():
     """Each kind of mistake must occur, and none at zero."""
     words = ["wir", "sehen", "einen", "roten", "Stern", ",", "links", "von", "einem", "Herzen"]
-    vocabulary = VOCABULARIES["de"]
+    vocabulary = WRITER.vocabularies["de"]
     assert disturb_words(words, vocabulary, noise=0.0, rng=random.Random(0)) == words
     results = [disturb_words(words, vocabulary, noise=0.2, rng=random.Random(seed)) for seed in range(300)]
     assert any(len(result) < len(words) for result in results)

@@ -14,7 +14,6 @@ from processing.scenes_video.language import (
     CLIP_GRAMMARS,
     HUMAN_CLIP_VOICE,
     SOURCE_CLIP_VOICE,
-    sample_telling,
     translate_clip_caption,
     write_clip_caption,
 )
@@ -166,9 +165,8 @@ def test_sentences_are_tidy(language):
     rng = random.Random(0)
     for number in range(300):
         facts = sample_facts(sample_clip(rng, held_out=False, ordered=number % 2 == 0), rng)
-        text = write_clip_caption(
-            language, facts, sample_telling(rng.choice((SOURCE_CLIP_VOICE, HUMAN_CLIP_VOICE)), rng)
-        )
+        telling = rng.choice((SOURCE_CLIP_VOICE, HUMAN_CLIP_VOICE)).sample_wording(rng)
+        text = write_clip_caption(language, facts, telling)
         assert text.count(".") + text.count("。") == 1 and text[-1] in ".。"
         assert "  " not in text and " ," not in text and text[0] not in "，、 " and text[-2] not in ",，、"
         assert ",," not in text and "，，" not in text and "、、" not in text

@@ -75,17 +75,31 @@ class ScenesConfig:
     def __post_init__(self) -> None:
         # A recipe file gives a list; a tuple keeps the frozen config hashable.
         object.__setattr__(self, "languages", checked_languages(self.languages))
-        minima = {f"{split}_size": 1 for split in SPLITS} | {"image_size": MIN_IMAGE_SIZE, "captions_per_item": 1}
-        for name, minimum in minima.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{name} must be an int, got {value!r}.")
-            if value < minimum:
-                raise ValueError(f"{name} must be at least {minimum}, got {value}.")
-        for name in ("translation_noise", "description_noise", "guidance_noise"):
-            value = getattr(self, name)
-            if not 0.0 <= value <= 1.0:
-                raise ValueError(f"{name} is a probability and must be in [0, 1], got {value!r}.")
+        check_numbers(self, image_size=MIN_IMAGE_SIZE)
+
+
+def check_numbers(config: Any, **minima: int) -> None:
+    """Refuse sizes and noises of a config that are out of range.
+
+    Args:
+        config: has the size of each split, `captions_per_item`, and the noises.
+        minima: the least value of each further size.
+
+    Raises:
+        ValueError: a value is out of range; the message names it.
+        TypeError: a size is no int.
+    """
+    minima = {f"{split}_size": 1 for split in SPLITS} | {"captions_per_item": 1} | minima
+    for name, minimum in minima.items():
+        value = getattr(config, name)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"{name} must be an int, got {value!r}.")
+        if value < minimum:
+            raise ValueError(f"{name} must be at least {minimum}, got {value}.")
+    for name in ("translation_noise", "description_noise", "guidance_noise"):
+        value = getattr(config, name)
+        if not 0.0 <= value <= 1.0:
+            raise ValueError(f"{name} is a probability and must be in [0, 1], got {value!r}.")
 
 
 def checked_languages(languages: Any) -> tuple[str, ...]:

@@ -7,8 +7,9 @@ hardly a word that the translator does not know: towers that are trained from sc
 """
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from .chinese import CHINESE
 from .czech import CZECH
@@ -24,11 +25,15 @@ HUMAN_FRAMES = {"fronted": 0.6, "beside": 0.4}
 MISTAKES = ("drop", "swap", "replace")
 COMMAS = frozenset({",", "，", "、"})
 
+FactsT = TypeVar("FactsT", contravariant=True)
+ChoicesT = TypeVar("ChoicesT", contravariant=True)
+WordingT = TypeVar("WordingT", bound=Wording)
 
-class Grammar(Protocol):
+
+class Grammar(Protocol[FactsT, ChoicesT]):
     """What a language offers: words for facts, how words become a sentence, and words to slip in by mistake."""
 
-    def words(self, facts: CaptionFacts, wording: Wording) -> list[str]:
+    def words(self, facts: FactsT, wording: ChoicesT, /) -> list[str]:
         """The words of a sentence in order, without capital and full stop."""
 
     def sentence(self, words: list[str]) -> str:
@@ -38,7 +43,65 @@ class Grammar(Protocol):
         """Content words, in a fixed order."""
 
 
-GRAMMARS: dict[str, Grammar] = {
+@dataclass(frozen=True)
+class Voice(Generic[WordingT]):
+    """How often a voice picks each frame, the rarer synonyms, and `with stripes` over `striped`."""
+
+    wording: type[WordingT]
+    frames: dict[str, float]
+    synonym_rate: float
+    texture_noun_rate: float
+
+    def sample_wording(self, rng: random.Random) -> WordingT:
+        """Draw how one caption will be worded."""
+        frame = rng.choices(list(self.frames), weights=list(self.frames.values()))[0]
+        return self.wording(frame, rng.random() < self.synonym_rate, rng.random() < self.texture_noun_rate)
+
+
+class CaptionWriter(Generic[FactsT, ChoicesT]):
+    """Captions in every language that has a grammar.
+
+    Args:
+        grammars: by language code.
+    """
+
+    def __init__(self, grammars: Mapping[str, Grammar[FactsT, ChoicesT]]) -> None:
+        self.grammars = grammars
+        self.vocabularies = {language: grammar.vocabulary() for language, grammar in grammars.items()}
+
+    def write(self, language: str, facts: FactsT, wording: ChoicesT) -> str:
+        """One grammatical sentence in a language.
+
+        Raises:
+            ValueError: there is no grammar for the language.
+        """
+        grammar = self._grammar(language)
+        return grammar.sentence(grammar.words(facts, wording))
+
+    def translate(self, language: str, facts: FactsT, wording: ChoicesT, *, noise: float, rng: random.Random) -> str:
+        """The machine translation of the English caption with these facts and this wording.
+
+        Args:
+            language: a target language.
+            facts: what the caption tells.
+            wording: as in English.
+            noise: probability for each word, in [0, 1], to be dropped, swapped with the next one or replaced.
+            rng: the generator of this caption's mistakes.
+
+        Raises:
+            ValueError: there is no grammar for the language.
+        """
+        grammar = self._grammar(language)
+        words = disturb_words(grammar.words(facts, wording), self.vocabularies[language], noise=noise, rng=rng)
+        return grammar.sentence(words)
+
+    def _grammar(self, language: str) -> Grammar[FactsT, ChoicesT]:
+        if language not in self.grammars:
+            raise ValueError(f"language must be one of {sorted(self.grammars)}, got {language!r}.")
+        return self.grammars[language]
+
+
+GRAMMARS: dict[str, Grammar[CaptionFacts, Wording]] = {
     "en": ENGLISH,
     "de": GERMAN,
     "fr": FRENCH,
@@ -47,54 +110,10 @@ GRAMMARS: dict[str, Grammar] = {
     "ja": JAPANESE,
 }
 
-
-VOCABULARIES = {language: grammar.vocabulary() for language, grammar in GRAMMARS.items()}
-
-
-@dataclass(frozen=True)
-class Voice:
-    """How often a voice picks each frame, the rarer synonyms, and `with stripes` over `striped`."""
-
-    frames: dict[str, float]
-    synonym_rate: float
-    texture_noun_rate: float
-
-    def sample_wording(self, rng: random.Random) -> Wording:
-        """Draw how one caption will be worded."""
-        frame = rng.choices(list(self.frames), weights=list(self.frames.values()))[0]
-        return Wording(frame, rng.random() < self.synonym_rate, rng.random() < self.texture_noun_rate)
-
-
-SOURCE_VOICE = Voice(SOURCE_FRAMES, synonym_rate=0.3, texture_noun_rate=0.3)
-HUMAN_VOICE = Voice(HUMAN_FRAMES, synonym_rate=0.6, texture_noun_rate=0.7)
-
-
-def write_caption(language: str, facts: CaptionFacts, wording: Wording) -> str:
-    """One grammatical sentence in a language.
-
-    Raises:
-        ValueError: there is no grammar for the language.
-    """
-    grammar = _grammar(language)
-    return grammar.sentence(grammar.words(facts, wording))
-
-
-def translate_caption(language: str, facts: CaptionFacts, wording: Wording, *, noise: float, rng: random.Random) -> str:
-    """The machine translation of the English caption with these facts and this wording.
-
-    Args:
-        language: a target language.
-        facts: what the caption tells.
-        wording: as in English.
-        noise: probability for each word, in [0, 1], to be dropped, swapped with the next one or replaced.
-        rng: the generator of this caption's mistakes.
-
-    Raises:
-        ValueError: there is no grammar for the language.
-    """
-    grammar = _grammar(language)
-    words = disturb_words(grammar.words(facts, wording), VOCABULARIES[language], noise=noise, rng=rng)
-    return grammar.sentence(words)
+SOURCE_VOICE = Voice(Wording, SOURCE_FRAMES, synonym_rate=0.3, texture_noun_rate=0.3)
+HUMAN_VOICE = Voice(Wording, HUMAN_FRAMES, synonym_rate=0.6, texture_noun_rate=0.7)
+WRITER = CaptionWriter(GRAMMARS)
+write_caption, translate_caption = WRITER.write, WRITER.translate
 
 
 def disturb_words(words: list[str], vocabulary: tuple[str, ...], *, noise: float, rng: random.Random) -> list[str]:
@@ -122,9 +141,3 @@ def disturb_words(words: list[str], vocabulary: tuple[str, ...], *, noise: float
     if pending is not None:
         result.append(pending)
     return result or words[:1]
-
-
-def _grammar(language: str) -> Grammar:
-    if language not in GRAMMARS:
-        raise ValueError(f"language must be one of {sorted(GRAMMARS)}, got {language!r}.")
-    return GRAMMARS[language]

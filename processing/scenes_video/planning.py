@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from processing.scenes.dataset import MIN_IMAGE_SIZE, SPLITS, TARGET_LANGUAGES, checked_languages
+from processing.scenes.dataset import MIN_IMAGE_SIZE, SPLITS, TARGET_LANGUAGES, check_numbers, checked_languages
 from processing.scenes.language import Voice
 
 from .actions import Clip, ClipFacts, is_true, needs_order, play_backwards, sample_clip, sample_facts, tell_all
-from .language import HUMAN_CLIP_VOICE, SOURCE_CLIP_VOICE, sample_telling
+from .language import HUMAN_CLIP_VOICE, SOURCE_CLIP_VOICE
 from .telling import Telling
 
 Form = Literal["clips", "features"]
@@ -66,22 +66,11 @@ class ScenesVideoConfig:
     def __post_init__(self) -> None:
         # A recipe file gives a list; a tuple keeps the frozen config hashable.
         object.__setattr__(self, "languages", checked_languages(self.languages))
-        minima = {f"{split}_size": 1 for split in SPLITS} | {"captions_per_item": 1}
-        minima |= {"image_size": MIN_IMAGE_SIZE, "num_frames": MIN_NUM_FRAMES}
-        for name, minimum in minima.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{name} must be an int, got {value!r}.")
-            if value < minimum:
-                raise ValueError(f"{name} must be at least {minimum}, got {value}.")
+        check_numbers(self, image_size=MIN_IMAGE_SIZE, num_frames=MIN_NUM_FRAMES)
         if self.image_size % 2:
             raise ValueError(f"image_size must be even, as video files want it, got {self.image_size}.")
         if self.form not in get_args(Form):
             raise ValueError(f"form must be one of {list(get_args(Form))}, got {self.form!r}.")
-        for name in ("translation_noise", "description_noise", "guidance_noise"):
-            value = getattr(self, name)
-            if not 0.0 <= value <= 1.0:
-                raise ValueError(f"{name} is a probability and must be in [0, 1], got {value!r}.")
 
 
 @dataclass(frozen=True)
@@ -150,9 +139,9 @@ def plan_split(config: ScenesVideoConfig, split: str) -> list[ClipItem]:
 
 
 def _word_clip(config: ScenesVideoConfig, clip: Clip, reverse_of: int | None, rng: random.Random) -> ClipItem:
-    def captions(voice: Voice) -> tuple[ClipCaption, ...]:
+    def captions(voice: Voice[Telling]) -> tuple[ClipCaption, ...]:
         return tuple(
-            ClipCaption(sample_facts(clip, rng), sample_telling(voice, rng)) for _ in range(config.captions_per_item)
+            ClipCaption(sample_facts(clip, rng), voice.sample_wording(rng)) for _ in range(config.captions_per_item)
         )
 
     return ClipItem(clip, captions(SOURCE_CLIP_VOICE), captions(HUMAN_CLIP_VOICE), reverse_of)
