@@ -32,6 +32,7 @@ HEART_FROM_SQUARE = ClipFacts((Event(HEART, "leaves", SQUARE),))
 SQUARE_SPINS_HEART_STANDS = ClipFacts((Event(SQUARE, "spins"), Event(HEART, "stands_still")), "sky")
 STAR_GREEN = ClipFacts((Event(STAR, "turns", None, "green"),), "sand")
 HEART_APPEARS = ClipFacts((Event(HEART, "appears"),))
+FISH_APPEARS_STAR_SPINS = ClipFacts((Event(FISH, "appears"), Event(STAR, "spins")), "snow")
 
 PLAIN = {frame: Telling(frame) for frame in CLIP_FRAMES}
 RARE = {frame: Telling(frame, synonyms=True, texture_noun=True) for frame in CLIP_FRAMES}
@@ -94,6 +95,9 @@ SENTENCES = [
     ("ja", FLOWER_GROWS, PLAIN["place"], "夜には、無地の紫色の花が大きくなります。"),
     ("ja", FLOWER_GROWS, RARE["while"], "夜に柄のない紫の花があって、だんだん大きくなります。"),
     ("ja", FISH_TO_FLOWER, PLAIN["while"], "草原に水玉模様の緑色の魚がいて、巨大な紫色の花に近づきます。"),
+    ("ja", FISH_APPEARS_STAR_SPINS, PLAIN["says"], "水玉模様の緑色の魚が雪の中に現れ、しま模様の大きな赤い星が回ります。"),
+    ("ja", FISH_APPEARS_STAR_SPINS, PLAIN["place"], "雪の中には、水玉模様の緑色の魚が現れ、しま模様の大きな赤い星が回ります。"),
+    ("ja", FISH_APPEARS_STAR_SPINS, RARE["who"], "雪の中に現れる水玉柄の緑の魚と、回転するしま柄の大きい赤い星。"),
     ("ja", HEART_FROM_SQUARE, RARE["see"], "小さい青いハートがチェック柄の茶色い正方形から遠ざかるのが見えます。"),
 ]  # fmt: skip
 

@@ -67,9 +67,10 @@ class JapaneseClipGrammar:
     def words(self, facts: ClipFacts, telling: Telling) -> list[str]:
         """The words of a sentence in order, without the full stop."""
         bare = [JAPANESE_BACKGROUNDS[facts.background]] if facts.background else []
-        # Night is a time, the others are places.
-        located = [*bare, "に" if facts.background == "night" else "で"] if bare else []
         first, *others = facts.events
+        # Night is a time, the others are places; what appears does so `に` a place.
+        particle = "に" if facts.background == "night" or first.verb == "appears" else "で"
+        located = [*bare, particle] if bare else []
         if telling.frame == "while" and others:
             aside = [*self.clause(first, "adnominal", telling), "一方", "、"]
             return [*located, *(["、"] if located else []), *aside, *self.clause(others[0], "polite", telling)]
