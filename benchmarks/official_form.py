@@ -62,7 +62,7 @@ def forward(model: LeccrModel, batch: Mapping[str, Tensor]) -> LeccrOutput:
     slots = model.semantic_slots(description_states(model, ids, mask), mask, len(ids))
     visual, enhanced_slots = interaction(model.interaction, patch_states, slots)
     return LeccrOutput(
-        image_embeds=model._image_embeds(visual),
+        image_embeds=model._image_embeds(visual, None),
         slot_embeds=normalize(model.slot_projection(enhanced_slots), dim=-1),
         source_embeds=text_embeds(model, batch["source_input_ids"], batch["source_attention_mask"]),
         target_embeds=text_embeds(model, batch["target_input_ids"], batch["target_attention_mask"]),
@@ -125,7 +125,7 @@ def encode_items(
         states = description_states(model, inputs["description_input_ids"], mask)
         slots = model.semantic_slots(states, mask, len(part))
         visual, enhanced_slots = interaction(model.interaction, patch_states, slots)
-        image_embeds.append(model._image_embeds(visual))
+        image_embeds.append(model._image_embeds(visual, None))
         slot_embeds.append(normalize(model.slot_projection(enhanced_slots), dim=-1))
     return torch.cat(image_embeds), torch.cat(slot_embeds)
 
