@@ -55,8 +55,8 @@ from reporting.report import markdown_table
 from reporting.slot_pictures import draw_slot_shares, draw_slot_similarity, slot_attention_sheet
 from retrieval.encode import encode_texts
 from retrieval.evaluation import read_captions
-from retrieval.items import read_image
 from retrieval.slot_readings import SlotReading, mean_of_different, mean_slot_cosines, read_slots, winning_slots
+from retrieval.views import ItemViews
 
 NAME = "check_slots"
 VARIANT = "base"  # as in benchmarks.ablations, so that the two share a training
@@ -239,9 +239,7 @@ def draw(options: argparse.Namespace, analysis: SlotAnalysis, split: Any, seed: 
     places = {
         name: checks.picture_place(options, f"slots_{name}.png") for name in ("attention", "similarity", "winners")
     }
-    sheet = slot_attention_sheet(
-        analysis.readings, lambda position: read_image(split, position), title=f"What slots attend to (seed {seed})"
-    )
+    sheet = slot_attention_sheet(analysis.readings, ItemViews(split), title=f"What slots attend to (seed {seed})")
     # A palette of an octree keeps the colours of the slots and a quarter of the bytes.
     small = sheet.quantize(255, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     with atomic_write(places["attention"]) as temporary:

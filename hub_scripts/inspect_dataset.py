@@ -10,7 +10,6 @@ Where the items are clips, name their folder with --videos: an encoder of pictur
 
 import argparse
 import json
-import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ from processing.files import atomic_write
 from processing.local_models import process_device
 from processing.media import attach_images, attach_videos
 from processing.quality import DEFAULT_SAMPLE, inspect_texts
-from processing.readers.feature_store import attach_features
+from processing.readers.feature_store import attach_features, warn_of_missing
 from processing.records import MEDIA_COLUMNS
 from processing.sources import open_splits
 from reporting.dataset_pictures import worst_items_sheet
@@ -30,8 +29,6 @@ from reporting.dataset_report import write_dataset_report
 from retrieval.agreement import DEFAULT_NUM_WORST, Agreement, measure_agreement
 from retrieval.dual_encoders import load_dual_encoder
 from retrieval.views import ItemViews
-
-logger = logging.getLogger(__name__)
 
 PICTURE_FILE = "worst.png"
 # Options that name a folder, and how it is joined with texts.
@@ -116,8 +113,7 @@ def _with_media(splits: datasets.DatasetDict, folders: Mapping[str, str]) -> Any
     """All rows that have a picture, a clip or features."""
     for name, folder in folders.items():
         splits, missing = _JOINS[name](splits, folder)
-        for line in missing.lines():
-            logger.warning("%s; they are left out of the agreement", line)
+        warn_of_missing(missing)
     rows = datasets.concatenate_datasets(list(splits.values()))
     if not set(MEDIA_COLUMNS) & set(rows.column_names):
         raise ValueError(

@@ -17,7 +17,6 @@ from processing.video_frames_leccr import FrameSampling
 from processing.visual_rows import VisualRows
 from retrieval.encode import encode_items, encode_texts
 from retrieval.evaluation import item_composites
-from retrieval.items import read_image
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -169,11 +168,12 @@ class TransformersEncoder:
     @torch.no_grad()
     def encode_images(self, rows: Rows, batch_size: int, *, progress: bool) -> Tensor:
         """See `DualEncoder`; one vector an item."""
-        clips = VisualRows(rows, "frames", _SEEN_FRAMES) if _has_clips(rows) else None
+        kind = "frames" if _has_clips(rows) else "image"
+        seen = VisualRows(rows, kind, _SEEN_FRAMES)
         embeds = []
         for start in tqdm(range(0, len(rows), batch_size), desc="images", disable=not progress):
             batch = range(start, min(start + batch_size, len(rows)))
-            items = [[read_image(rows, i)] if clips is None else clips.read(i)["frames"] for i in batch]
+            items = [seen.read(i)[kind] if kind == "frames" else [seen.read(i)[kind]] for i in batch]
             inputs = self._processor.image_processor([image for item in items for image in item], return_tensors="pt")
             vectors = self._unit(self._model.get_image_features(**self._on_device(inputs)))
             parts = vectors.split([len(item) for item in items])

@@ -20,9 +20,10 @@ from processing.media import (
     attach_videos,
 )
 from processing.readers.base import iter_json_lines
-from processing.readers.feature_store import NO_FRAME, attach_features, open_features
+from processing.readers.feature_store import attach_features, open_features, warn_of_missing
 from processing.records import (
     DESCRIPTION_COLUMN,
+    FEATURES_COLUMN,
     ID_COLUMN,
     IMAGE_COLUMN,
     VIDEO_COLUMN,
@@ -31,7 +32,7 @@ from processing.records import (
 )
 from processing.sources import is_data_set, open_split
 from processing.video_frames_leccr import FrameSampling
-from processing.visual_rows import ARGUMENT_OF, DECODING_ERRORS, VisualRows
+from processing.visual_rows import ARGUMENT_OF, VisualRows
 from retrieval.sharing import Processes
 
 logger = logging.getLogger(__name__)
@@ -72,19 +73,7 @@ class MediaItems(Sequence):
             logger.warning("%s of %s are left out: %s", others, folder, self._hint)
         if unread:
             logger.warning("%d files of %s are of kinds that are not read (first: %s)", len(unread), folder, unread[:3])
-        default_file = self.folder / DESCRIPTIONS_FILE
-        if description_file is None and default_file.is_file():
-            description_file = default_file
-        self.descriptions = {} if description_file is None else read_description_file(description_file)
-        strangers = sorted(set(self.descriptions) - set(self.names))
-        if strangers:
-            logger.warning(
-                "%d descriptions name none of the %s in %s (first: %s)",
-                len(strangers),
-                self._kind,
-                folder,
-                strangers[:3],
-            )
+        self.descriptions = _descriptions_of(self.folder, description_file, self.names, self._kind)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -234,23 +223,32 @@ def _open_folder(
 ) -> Any:
     kind = SEEN_WORDS[vision_input]
     for name, folder in folders.items():
-        # Clips that are shown in place of features are no items.
-        if folder is not None and (name == vision_input or vision_input != "features"):
+        if folder is not None and not _are_shown(name, vision_input):
             raise ValueError(f"{path} is a folder of {kind} itself; leave --{ARGUMENT_OF[name]} {folder} out.")
     if vision_input == "image":
         return PictureFolder(path, description_file=description_file)
     if vision_input == "frames":
         return VideoFolder(path, description_file=description_file)
-    ids = open_features(path).ids
-    descriptions = {} if description_file is None else read_description_file(description_file)
-    columns = {VIDEO_ID_COLUMN: ids, DESCRIPTION_COLUMN: [descriptions.get(name) for name in ids]}
-    return attach_features(datasets.Dataset.from_dict(columns, features=schema_features(columns)), path)[0]
+    store = open_features(path)
+    warn_of_missing(store.missing)
+    descriptions = _descriptions_of(path, description_file, store.ids, kind)
+    columns = {
+        VIDEO_ID_COLUMN: store.ids,
+        FEATURES_COLUMN: [store.name_of(name) for name in store.ids],
+        DESCRIPTION_COLUMN: [descriptions.get(name) for name in store.ids],
+    }
+    return datasets.Dataset.from_dict(columns, features=schema_features(columns))
+
+
+def _are_shown(name: str, vision_input: str) -> bool:
+    """Whether a folder of this kind is only looked at: clips, in place of the features that the model reads."""
+    return (name, vision_input) == ("frames", "features")
 
 
 def _join(rows: datasets.Dataset, vision_input: str, folders: Mapping[str, str | None]) -> datasets.Dataset:
     """A split with what the model sees of it, of the folder that was named for it."""
     for name, folder in folders.items():
-        if folder is not None and name != vision_input and (vision_input, name) != ("features", "frames"):
+        if folder is not None and name != vision_input and not _are_shown(name, vision_input):
             raise ValueError(
                 f"--{ARGUMENT_OF[name]} {folder} is for models with vision_input {name!r}, and this one has "
                 f"{vision_input!r}; give --{ARGUMENT_OF[vision_input]}."
@@ -260,9 +258,22 @@ def _join(rows: datasets.Dataset, vision_input: str, folders: Mapping[str, str |
         return rows
     join = {"image": attach_images, "frames": attach_videos, "features": attach_features}[vision_input]
     joined, missing = join(rows, folder)
-    for line in missing.lines():
-        logger.warning("%s; %s", line, "they stay" if NO_FRAME in line else "they are left out")
+    warn_of_missing(missing)
     return joined
+
+
+def _descriptions_of(
+    folder: Path, description_file: str | Path | None, names: Sequence[str], kind: str
+) -> dict[str, str]:
+    """Descriptions of the items of a folder, by id: of the file, or of `descriptions.jsonl` if it is there."""
+    if description_file is None and (folder / DESCRIPTIONS_FILE).is_file():
+        description_file = folder / DESCRIPTIONS_FILE
+    descriptions = {} if description_file is None else read_description_file(description_file)
+    if strangers := sorted(set(descriptions) - set(names)):
+        logger.warning(
+            "%d descriptions name none of the %s in %s (first: %s)", len(strangers), kind, folder, strangers[:3]
+        )
+    return descriptions
 
 
 def read_description_file(path: str | Path) -> dict[str, str]:
@@ -327,22 +338,3 @@ def pictures_of(index: Any, source: Mapping[str, Any]) -> Any:
             f"the items in {source['location']!r} are not those of the index any more; build the index again."
         )
     return rows
-
-
-def read_image(rows: Sequence[Mapping[str, Any]], position: int) -> Image.Image:
-    """The picture of a row as RGB.
-
-    Raises:
-        ValueError: the picture is missing, or its file is damaged; the message names the item.
-    """
-    if IMAGE_COLUMN not in getattr(rows, "column_names", [IMAGE_COLUMN]):
-        raise ValueError("the items are texts alone; name the folder of their pictures, --images on the command line.")
-    try:
-        return rows[position][IMAGE_COLUMN].convert("RGB")
-    # Pillow answers a damaged file with OSError or SyntaxError; an absent picture is None.
-    except (*DECODING_ERRORS, AttributeError, KeyError) as error:
-        name = read_ids(rows)[position] if getattr(rows, "column_names", None) else str(position)
-        raise ValueError(
-            f"the picture of item {position} (id {name!r}) cannot be read ({error}); repair it, or leave such "
-            f"items out (--skip-corrupt; in a recipe corrupt_images: skip)."
-        ) from error

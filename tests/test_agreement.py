@@ -22,7 +22,6 @@ from processing.records import schema_features
 from processing.tokenizer import train_tokenizer
 from retrieval.agreement import derangement, measure_agreement
 from retrieval.dual_encoders import LeccrEncoder, TransformersEncoder, load_dual_encoder
-from retrieval.items import read_image
 from tests.test_retrieval_encode import lively_model
 from tests.tiny import IMAGE_SIZE, SENTENCES, VOCAB_SIZE, tiny_image, tiny_model, tiny_processor, tiny_vision_config
 
@@ -294,7 +293,7 @@ def test_a_clip_is_read_as_its_own_forward_does(clip_folder):
     rows, texts = tiny_rows(5), [SENTENCES[i][0] for i in range(5)]
     model, processor = CLIPModel.from_pretrained(clip_folder), CLIPProcessor.from_pretrained(clip_folder)
     with torch.no_grad():
-        images = [read_image(rows, i) for i in range(5)]
+        images = [row["image"].convert("RGB") for row in rows]
         output = model(**processor(text=texts, images=images, padding=True, return_tensors="pt"))
         expected = output.logits_per_image / model.logit_scale.exp()
     vectors = encoder.encode_images(rows, 2, **QUIET)

@@ -18,7 +18,6 @@ from retrieval.evaluation import (
     retrieval_ranks,
 )
 from retrieval.index import ItemIndex
-from retrieval.items import read_image
 from retrieval.metrics import recall_metrics
 from retrieval.ranks import RetrievalRanks
 from tests.reference import min_max_by_loops, ranks_by_loops
@@ -335,8 +334,8 @@ def test_a_corrupt_picture_is_named():
     broken = datasets.Dataset.from_list(rows).cast_column("image", datasets.Image())
     with pytest.raises(ValueError, match=r"item 'item-3' \(row 3\): its image must be readable"):
         encode_items(tiny_model(), tiny_processor(), broken, **QUIET)
-    with pytest.raises(ValueError, match="item 0"):
-        read_image([{"image": None}], 0)
+    with pytest.raises(ValueError, match="item 0: its image must be readable"):
+        encode_items(tiny_model(), tiny_processor(), [{"image": None}], **QUIET)
 
 
 def test_embeddings_that_are_not_finite_stop_the_encoding():

@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
+from processing.visual_rows import VisualRows
 from retrieval.index import ItemIndex
-from retrieval.items import PictureFolder, open_items, pictures_of, read_column, read_ids, read_image
+from retrieval.items import PictureFolder, open_items, pictures_of, read_column, read_ids
 from tests.tiny import tiny_image
 
 
@@ -33,7 +34,7 @@ def test_a_folder_of_pictures_is_read_as_rows(picture_folder):
     assert read_ids(rows) == ["a.JPG", "b.png", "sub/c.webp"]
     assert read_column(rows, "description") == [None, None, "eine graue Fläche"]
     assert rows[2]["description"] == "eine graue Fläche"
-    assert [read_image(rows, i).mode for i in range(3)] == ["RGB"] * 3
+    assert [rows[i]["image"].mode for i in range(3)] == ["RGB"] * 3
 
 
 def test_a_turned_photo_stands_upright(tmp_path):
@@ -41,14 +42,14 @@ def test_a_turned_photo_stands_upright(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (30, 20)).save(tmp_path / "photo.jpg", exif=exif)
-    assert read_image(PictureFolder(tmp_path), 0).size == (20, 30)
+    assert PictureFolder(tmp_path)[0]["image"].size == (20, 30)
 
 
 def test_a_corrupt_file_in_a_folder_is_named(picture_folder):
     """One broken download among thousands must be found by its name."""
     (picture_folder / "b.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
-    with pytest.raises(ValueError, match=r"item 1 \(id 'b.png'\) cannot be read"):
-        read_image(PictureFolder(picture_folder), 1)
+    with pytest.raises(ValueError, match=r"item 'b.png' \(row 1\): its image must be readable"):
+        VisualRows(PictureFolder(picture_folder), "image").read(1)
 
 
 def test_folders_and_description_files_that_do_not_fit_are_refused(tmp_path, picture_folder):
@@ -115,7 +116,7 @@ def test_items_of_a_data_set_of_texts_get_their_pictures_from_a_folder(tmp_path,
     rows.to_parquet(str(tmp_path / "texts" / "test-00000-of-00001.parquet"))
     found = open_items(str(tmp_path / "texts"), images=str(picture_folder))
     assert read_ids(found) == ["b.png", "sub/c"]
-    assert read_image(found, 1).size == tiny_image(2).size
+    assert found[1]["image"].size == tiny_image(2).size
     assert "1 items have no image (first: gone)" in caplog.text
 
 
@@ -134,8 +135,8 @@ def test_a_data_set_of_texts_without_its_pictures_says_what_to_give(tmp_path, pi
     """The error would otherwise come from the first picture, and ask to repair it."""
     rows = datasets.Dataset.from_dict({"image_id": ["b.png"], "description": ["one"]})
     rows.to_parquet(str(tmp_path / "texts" / "test-00000-of-00001.parquet"))
-    with pytest.raises(ValueError, match="are texts alone; name the folder of their pictures, --images"):
-        read_image(open_items(str(tmp_path / "texts")), 0)
+    with pytest.raises(ValueError, match=r"reads the column 'image', .* the folder of their images .* --images"):
+        VisualRows(open_items(str(tmp_path / "texts")), "image")
     with pytest.raises(ValueError, match="is a folder of pictures itself; leave --images"):
         open_items(str(picture_folder), images=str(picture_folder))
 
@@ -145,7 +146,7 @@ def test_damaged_pictures_are_left_out_where_asked_and_told(tmp_path, picture_fo
     (picture_folder / "b.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
     rows = open_items(str(picture_folder), skip_corrupt=True)
     assert read_ids(rows) == ["a.JPG", "sub/c.webp"] and len(rows) == 2
-    assert [read_image(rows, position).mode for position in range(2)] == ["RGB", "RGB"]
+    assert [rows[position]["image"].mode for position in range(2)] == ["RGB", "RGB"]
     assert "1 of 3 pictures cannot be read and are left out (first: ['b.png'])" in caplog.text
     index = ItemIndex(torch.ones(2, 1, 4), read_ids(rows))
     assert len(pictures_of(index, {"location": str(picture_folder), "skip_corrupt": True})) == 2

@@ -12,6 +12,7 @@ from PIL import Image, ImageColor
 from hub_scripts import draw_slots, evaluate, search
 from modeling_leccr.training import outputs
 from processing.video_frames_leccr import FrameSampling
+from processing.visual_rows import VisualRows
 from retrieval import items as items_module
 from retrieval.encode import encode_items, encode_texts
 from retrieval.evaluation import evaluate_retrieval, evaluation_protocol
@@ -22,6 +23,7 @@ from retrieval.results import Hit, QueryResult
 from retrieval.slot_readings import read_slots
 from retrieval.views import SHOWN_FRAMES, ItemViews
 from tests.clips import make_clip, read_numbers
+from tests.test_feature_store import make_store, value
 from tests.tiny import SENTENCES, tiny_image, tiny_model, tiny_processor
 
 DIM = 6
@@ -129,8 +131,23 @@ def test_a_folder_of_features_is_searched_by_a_model_of_features(tmp_path):
     assert images.shape[0] == 3
     clips = make_clips(tmp_path / "clips", ("x.mp4", "y.mp4"))
     open_items(str(folder), vision_input="features", videos=str(clips))  # looked at, not read
-    with pytest.raises(ValueError, match=r"is a folder of features itself; leave --features .* out"):
-        open_items(str(folder), vision_input="features", features=str(folder))
+    for setting in ("features", "images"):
+        with pytest.raises(ValueError, match=rf"is a folder of features itself; leave --{setting} .* out"):
+            open_items(str(folder), vision_input="features", **{setting: str(folder)})
+
+
+def test_a_folder_of_features_tells_what_it_lacks_and_has_its_descriptions_beside_it(tmp_path, caplog):
+    """A store that lost frames ranks other numbers than those of the papers; nobody would look for the reason."""
+    folder = make_store(tmp_path / "store", frames={"a": ["a_0", "lost"], "b": ["b_0"], "gone": ["lost"]})
+    records = [{"video_id": "a", "description": "a grey boat"}, {"video_id": "old", "description": "a dog"}]
+    (folder / "descriptions.jsonl").write_text("\n".join(json.dumps(record) for record in records))
+    rows = open_items(str(folder), vision_input="features")
+    assert read_ids(rows) == ["a", "b"] and read_column(rows, "description") == ["a grey boat", None]
+    assert "1 items have a frame without features (first: a); they stay" in caplog.text
+    assert "1 items have no features (first: gone); they are left out" in caplog.text
+    assert "1 descriptions name none of the features" in caplog.text and "['old']" in caplog.text
+    read = VisualRows(rows, "features").read(1)["features"]
+    np.testing.assert_array_equal(read, value("b_0")[None])
 
 
 def test_a_folder_that_the_model_does_not_read_is_refused_by_its_option(tmp_path):

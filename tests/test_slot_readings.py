@@ -26,7 +26,6 @@ from reporting.slot_pictures import COLUMN_WIDTH, blended, draw_slot_shares, dra
 from reporting.style import colour
 from reporting.sweeps import draw_sweeps
 from retrieval.evaluation import read_captions
-from retrieval.items import read_image
 from retrieval.pictures import GAP, MARGIN
 from retrieval.slot_readings import (
     SlotReading,
@@ -85,7 +84,7 @@ def test_readings_are_those_of_each_item_whatever_the_batch():
         total = reading.weights.sum(dim=-1) + reading.special_weights
         torch.testing.assert_close(total, torch.ones(4))
         assert reading.special_weights.min() > 0  # [CLS] and [SEP] get some
-        inputs = processor(images=[read_image(split, position)], descriptions=[description])
+        inputs = processor(images=[split[position]["image"]], descriptions=[description])
         features = model.get_image_features(**inputs)
         torch.testing.assert_close(reading.slots, features.slots[0], atol=1e-5, rtol=1e-4)
         torch.testing.assert_close(reading.slot_embeds, features.slot_embeds[0], atol=1e-5, rtol=1e-4)

@@ -1,6 +1,5 @@
 """From a recipe to its parts: splits, processor, model."""
 
-import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from modeling_leccr.training.systems import FIRST_STAGE, SYSTEMS, leaves_width_t
 from modeling_leccr.training.trained import explained_absence, trained_model
 from processing.media import attach_images, attach_videos
 from processing.processing_leccr import LeccrProcessor
-from processing.readers.feature_store import attach_features
+from processing.readers.feature_store import attach_features, warn_of_missing
 from processing.records import (
     DESCRIPTION_COLUMN,
     FEATURES_COLUMN,
@@ -33,8 +32,6 @@ from processing.tokenizer import train_tokenizer
 from processing.video_frames_leccr import FrameSampling
 from processing.visual_rows import COLUMN_OF, VisualReader, VisualRows
 from retrieval.items import SEEN_WORDS, drop_unreadable, find_unreadable, read_ids
-
-logger = logging.getLogger(__name__)
 
 
 def load_splits(
@@ -118,8 +115,7 @@ def _joined(splits: dict[str, datasets.Dataset], data: DataArguments) -> dict[st
         if place is None:
             continue
         joined, missing = attach(datasets.DatasetDict(splits), place)
-        for line in missing.lines():
-            logger.warning("%s; they are left out", line)
+        warn_of_missing(missing)
         if empty := sorted(role for role, split in joined.items() if len(split) == 0):
             raise ValueError(
                 f"{setting}={place!r} holds nothing for the splits {empty}; see the warnings for their ids."

@@ -10,6 +10,7 @@ A row names its features by a text in the column `features`: `FOLDER#ID` of a `F
 file.
 """
 
+import logging
 import mmap
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +26,8 @@ from processing.readers.base import check_name, read_lines
 from processing.readers.frame_table import read_frame_table
 from processing.records import FEATURES_COLUMN, find_id_column, schema_features
 from processing.visual_inputs_leccr import frame_features, read_numpy
+
+logger = logging.getLogger(__name__)
 
 NO_FEATURES, NO_FRAME = "no features", "a frame without features"
 MAX_ID_BYTES = 512
@@ -212,7 +215,11 @@ def open_features(folder: str | Path) -> FeatureStore | NumpyStore:
     Raises:
         ValueError: as `FeatureStore` or `NumpyStore`.
     """
-    return FeatureStore(folder) if (Path(folder) / "feature.bin").is_file() else NumpyStore(folder)
+    if not (Path(folder) / "feature.bin").is_file():
+        return NumpyStore(folder)
+    store = FeatureStore(folder)
+    _STORES[str(store.folder)] = store  # for `read_features`, in place of what lay in this folder before
+    return store
 
 
 def attach_features(rows: Rows, folder: str | Path) -> tuple[Rows, MissingReport]:
@@ -230,8 +237,6 @@ def attach_features(rows: Rows, folder: str | Path) -> tuple[Rows, MissingReport
         ValueError: the store is malformed, or has features of not one row.
     """
     store = open_features(folder)
-    if isinstance(store, FeatureStore):
-        _STORES[str(store.folder)] = store  # in place of what lay in this folder before
     splits = rows if isinstance(rows, Mapping) else {str(rows.split or "unnamed"): rows}
     id_column = find_id_column(next(iter(splits.values())).column_names)
     source = _NamedFeatures(store)
@@ -242,6 +247,12 @@ def attach_features(rows: Rows, folder: str | Path) -> tuple[Rows, MissingReport
             if item in partial:
                 missing.add(NO_FRAME, name, item)
     return joined, missing
+
+
+def warn_of_missing(missing: MissingReport) -> None:
+    """Log what a join with pictures, clips or features did not find, and whether such items stay."""
+    for line in missing.lines():
+        logger.warning("%s; %s", line, "they stay" if NO_FRAME in line else "they are left out")
 
 
 class _NamedFeatures:
