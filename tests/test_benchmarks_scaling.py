@@ -135,6 +135,7 @@ def test_each_table_of_the_document_follows_the_command_that_writes_it(document:
     """A table that no command fills grows old, and a renamed option is all that a reader sees of the command."""
     places = re.findall(r"^<!-- (?!end of )(\w+) -->$", document, flags=re.MULTILINE)
     tables = {"scaling", "gradient_cache", "adapters", "description_cost", "description_recall", "resume", "gpu_step"}
+    tables |= {"feature_store", "mutated_videos"}
     assert set(places) == tables and len(places) == len(tables)
     sources = "".join(path.read_text(encoding="utf-8") for path in Path(scaling.__file__).parent.glob("*.py"))
     for place in places:
