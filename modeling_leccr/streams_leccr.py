@@ -149,7 +149,8 @@ class TwoStreamModel(TextStreamModel):
                 projection is taken over.
 
         Raises:
-            ValueError: a field contradicts another (see the configuration), or a checkpoint lacks weights of its tower.
+            ValueError: a field contradicts another (see the configuration), `vision` is None for a model of pixels, or
+                a checkpoint lacks weights of its tower.
             OSError: a tower cannot be found.
         """
         tower_kwargs = tower_kwargs or {}
@@ -162,9 +163,10 @@ class TwoStreamModel(TextStreamModel):
                 config_kwargs.setdefault(config_class.visual_width_field, width)
             config_kwargs["vision_config"] = vision_config
         text_config = tower_config(text, "text_config", tower_kwargs)
-        model: Any = cls(config_class(text_config=text_config, **config_kwargs))
-        if vision is None and model.config.has_vision_tower:
+        config = config_class(text_config=text_config, **config_kwargs)
+        if vision is None and config.has_vision_tower:
             raise ValueError("vision must name a vision encoder, got None; only vision_input='features' has none.")
+        model: Any = cls(config)
         model._load_towers(vision, text, tower_kwargs)
         return model
 

@@ -240,15 +240,12 @@ class LeccrProcessor(ProcessorMixin):
 
     def _frames_of(self, video: Any, name: str) -> list[Image.Image]:
         try:
-            frames = sample_frames(plain_video(video), self.sampling or FrameSampling())
+            return sample_frames(plain_video(video), self.sampling or FrameSampling())
         except TypeError as error:
             found = type(video).__name__
             raise TypeError(f"{name} must be a path, bytes, pictures or an array, got {found}.") from error
         except (ValueError, OSError) as error:
             raise ValueError(f"{name} must be a readable video: {error}") from error
-        if not frames:
-            raise ValueError(f"{name} must hold at least one frame, got none; remove it.")
-        return frames
 
     def _features_of(self, item: Any, name: str) -> torch.Tensor:
         features = frame_features(item, name)

@@ -93,8 +93,17 @@ _OFTEN_CHANGED = {
     "disable_tqdm": "Log lines instead of progress bars.",
 }
 _PLACES = frozenset(
-    {"dataset", "images", "videos", "features", "description_states", "vision_tower", "text_tower", "base_model"}
-    | {"teacher"}
+    {
+        "dataset",
+        "images",
+        "videos",
+        "features",
+        "description_states",
+        "vision_tower",
+        "text_tower",
+        "base_model",
+        "teacher",
+    }
 )
 _PRIVATE_SETTINGS = re.compile(r"output_dir|logging_dir|run_name|resume_from_checkpoint|push_to_hub|hub_.*|.*_token")
 _SCALARS: dict[Any, tuple[type, ...]] = {int: (int,), float: (int, float), str: (str,), NoneType: (NoneType,)}
