@@ -181,14 +181,14 @@ def guidance_divergence(
     return kl_div(log_softmax(student, dim=1), teacher_log_probs, reduction="batchmean", log_target=True)
 
 
-def mean_direction(states: Tensor, mask: Tensor | None = None) -> Tensor:
+def mean_direction(states: Tensor, token_mask: Tensor | None = None) -> Tensor:
     """Mean over the tokens of their unit vectors: (batch, tokens, width) -> (batch, width).
 
     Args:
         states: (batch, tokens, width).
-        mask: (batch, tokens), 1 = keep; None keeps all.
+        token_mask: (batch, tokens), 1 = keep; None keeps all.
     """
-    return masked_mean(normalize(states, dim=-1), mask)
+    return masked_mean(normalize(states, dim=-1), token_mask)
 
 
 def mean_slot_similarity(slots: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ def official_softened(batch: MatchingBatch, logit_scale: Tensor, config: LossCon
     return guidance_divergence(batch, slots, global_weight=0.8, teacher_temperature=1.0, student_temperature=1.0)
 
 
-def official_mean_direction(states: Tensor, mask: Tensor | None = None) -> Tensor:
+def official_mean_direction(states: Tensor, token_mask: Tensor | None = None) -> Tensor:
     """Mean over tokens after each *feature* was scaled to unit norm over the tokens: grows with their number.
 
     The mask is not read: padded frames of a video count as the others do.

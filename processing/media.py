@@ -110,8 +110,7 @@ class FrameFolders:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        pictures = _walk(self.folder, PICTURE_SUFFIXES) if self.folder.is_dir() else ()
-        found = {path.parent for path in pictures} - {self.folder}
+        found = {path.parent for path in _walk(self.folder, PICTURE_SUFFIXES)} - {self.folder}
         self.names = sorted(path.relative_to(self.folder).as_posix() for path in found)
         self._paths = set(self.names)
         self._by_name: dict[str, set[str]] = defaultdict(set)
@@ -202,9 +201,11 @@ def open_clips(videos: str | Path) -> MediaFolder | FrameFolders:
     Raises:
         ValueError: no such folder, or nothing in it that is a clip.
     """
-    folders = FrameFolders(videos)
-    if folders.names and next(_walk(folders.folder, VIDEO_SUFFIXES), None) is None:
-        return folders
+    folder = Path(videos)
+    if folder.is_dir() and next(_walk(folder, VIDEO_SUFFIXES), None) is None:
+        folders = FrameFolders(folder)
+        if folders.names:
+            return folders
     return MediaFolder(videos, VIDEO_SUFFIXES)
 
 

@@ -16,8 +16,9 @@ from PIL import Image, ImageOps
 from .video_file_leccr import VideoTimes, decode_frames, naming_errors, read_times
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+# What Pillow answers a damaged file with.
+PICTURE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, TypeError, struct.error, Image.DecompressionBombError)
 _NUMBER = re.compile(r"\d+")
-_PICTURE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, TypeError, struct.error, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ def _as_picture(frame: Any) -> Image.Image:
         try:
             with Image.open(frame) as picture:
                 return ImageOps.exif_transpose(picture).convert("RGB")
-        except _PICTURE_ERRORS as error:
+        except PICTURE_ERRORS as error:
             raise ValueError(f"{frame} must be a readable picture: {error}.") from error
     return ImageOps.exif_transpose(frame if isinstance(frame, Image.Image) else Image.fromarray(frame)).convert("RGB")
 

@@ -1,6 +1,5 @@
 """What items look like: the picture, the frames or the features of a row. The one place that knows their columns."""
 
-import struct
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -21,10 +20,9 @@ from processing.records import (
     VIDEO_COLUMN,
     VIDEO_ID_COLUMN,
 )
-from processing.video_frames_leccr import FrameSampling, sample_frames, sample_positions
+from processing.video_frames_leccr import PICTURE_ERRORS, FrameSampling, sample_frames, sample_positions
 
-DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, TypeError, struct.error, Image.DecompressionBombError)
-READING_ERRORS = (*DECODING_ERRORS, KeyError)
+READING_ERRORS = (*PICTURE_ERRORS, KeyError)
 # `vision_input` of a model, which is also the key of what was read -> the column that holds it.
 COLUMN_OF = {"image": IMAGE_COLUMN, "frames": VIDEO_COLUMN, "features": FEATURES_COLUMN}
 # The argument of the processor; a recipe and the command line call the folder that is joined with texts the same.
