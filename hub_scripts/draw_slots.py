@@ -31,7 +31,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--ids", nargs="+", help="which items, by their ids (default: the first ones)")
     parser.add_argument("--count", type=int, default=3, help="how many, without --ids (default: %(default)s)")
     add_split_arguments(parser)
-    parser.add_argument("--description-file", help="JSON lines with image_id and description, for a folder")
+    parser.add_argument(
+        "--description-file", help="JSON lines with image_id (or video_id) and description, for a folder"
+    )
     parser.add_argument("--out", required=True, metavar="FILE", help="the picture, such as slots.png")
     return parser.parse_args(argv)
 

@@ -33,10 +33,14 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add_model_arguments(parser)
     parser.add_argument("--items", required=True, help="folder of pictures or clips, data set, or saved index")
     parser.add_argument("--query", action="append", default=[], help="what to look for; may be given several times")
-    parser.add_argument("--query-file", help="JSON list of objects with query and, if known, language and image_id")
+    parser.add_argument(
+        "--query-file", help="JSON list of objects with query and, if known, language and image_id or video_id"
+    )
     parser.add_argument("--top-k", type=int, default=5, help="hits a query (default: %(default)s)")
     add_split_arguments(parser)
-    parser.add_argument("--description-file", help="JSON lines with image_id and description, for a folder")
+    parser.add_argument(
+        "--description-file", help="JSON lines with image_id (or video_id) and description, for a folder"
+    )
     parser.add_argument("--skip-corrupt", action="store_true", help="leave out items that cannot be read")
     parser.add_argument("--no-descriptions", action="store_true", help="leave descriptions out")
     parser.add_argument("--scoring", choices=get_args(ItemScoring), default="fused", help="(default: %(default)s)")

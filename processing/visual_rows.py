@@ -127,10 +127,6 @@ class VisualRows:
         columns = self._reader.columns(split.column_names) if hasattr(split, "column_names") else []
         self._rows = _StoredRows(split, columns) if isinstance(split, datasets.Dataset) else split
 
-    def __len__(self) -> int:
-        """Number of items."""
-        return len(self._split)
-
     def read(self, position: int, draw: int | None = None) -> dict[str, Any]:
         """What is seen of an item, see `VisualReader.read`.
 

@@ -290,8 +290,8 @@ def read_description_file(path: str | Path) -> dict[str, str]:
         id_column = VIDEO_ID_COLUMN if VIDEO_ID_COLUMN in record else ID_COLUMN
         if not {id_column, DESCRIPTION_COLUMN} <= set(record):
             raise ValueError(
-                f"{path}, line {number}: expected an object with {ID_COLUMN!r} and {DESCRIPTION_COLUMN!r}, got "
-                f"{sorted(record)}."
+                f"{path}, line {number}: expected an object with {ID_COLUMN!r} (or {VIDEO_ID_COLUMN!r}) and "
+                f"{DESCRIPTION_COLUMN!r}, got {sorted(record)}."
             )
         name = str(record[id_column])
         if name in descriptions:

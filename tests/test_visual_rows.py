@@ -59,7 +59,6 @@ def test_a_picture_is_the_same_from_every_kind_of_rows(tmp_path: Path):
         found = VisualRows(rows, "image").read(2)
         assert list(found) == ["image"] and found["image"].mode == "RGB"
         assert np.array_equal(np.asarray(found["image"]), expected)
-    assert len(VisualRows(split, "image")) == 3
 
 
 def test_a_stored_picture_stands_upright():
