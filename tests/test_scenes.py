@@ -1,14 +1,9 @@
 """The embedded data set as a whole: schema, determinism, the held-out split, uniqueness and the noise knobs."""
 
-import hashlib
 import io
 import itertools
-import os
 import re
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import datasets
 import pytest
@@ -17,6 +12,7 @@ from PIL import Image
 from processing.records import caption_column, check_aligned, check_columns
 from processing.scenes import SPLITS, TARGET_LANGUAGES, ScenesConfig, load_scenes, plan_split
 from processing.scenes.world import COLOURS, SHAPES, SIZES, TEXTURES, is_held_out, is_true
+from tests.scenes_parts import digest, digest_elsewhere
 
 SMALL = ScenesConfig(train_size=24, validation_size=6, test_size=12, image_size=48, translation_noise=0.0)
 # Eight captions a picture, so that a comparison of noisy and clean text is not a matter of luck.
@@ -35,14 +31,6 @@ def default_plan():
 
 def texts_of(split: datasets.Dataset) -> dict[str, list]:
     return {name: list(split[name]) for name in split.column_names if name != "image"}
-
-
-def digest(scenes: datasets.DatasetDict) -> str:
-    whole = hashlib.sha256()
-    for split in SPLITS:
-        for row in scenes[split].cast_column("image", datasets.Image(decode=False)):
-            whole.update(repr(row).encode())
-    return whole.hexdigest()
 
 
 def test_every_split_has_the_schema_and_the_asked_size(small):
@@ -88,20 +76,7 @@ def test_a_language_reads_the_same_with_and_without_the_others(small):
 
 def test_equal_configs_give_equal_bytes_in_a_process_with_another_hash_seed(small):
     """`hash()` of a string or the order of a set would change the data from run to run."""
-    program = (
-        "from tests.test_scenes import SMALL, digest\nfrom processing.scenes import load_scenes\n"
-        "print(digest(load_scenes(SMALL)))"
-    )
-    # This process has a hash seed of its own, drawn at its start.
-    result = subprocess.run(
-        [sys.executable, "-c", program],
-        env={**os.environ, "PYTHONHASHSEED": "1", "PYTHONPATH": "."},
-        cwd=Path(__file__).parent.parent,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert result.stdout.strip() == digest(small)
+    assert digest_elsewhere("tests.test_scenes", "load_scenes") == digest(small)
 
 
 def test_another_seed_is_another_data_set(small):

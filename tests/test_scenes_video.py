@@ -1,15 +1,10 @@
 """The embedded clips as a whole: schema, determinism, held-out split, uniqueness, partners and the noise knobs."""
 
-import hashlib
-import os
 import random
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
-from pathlib import Path
 
 import datasets
 import numpy as np
@@ -36,6 +31,7 @@ from processing.scenes_video.actions import (
 )
 from processing.scenes_video.language import CLIP_GRAMMARS, write_clip_caption
 from processing.video_frames_leccr import FrameSampling, sample_frames
+from tests.scenes_parts import digest, digest_elsewhere
 
 SMALL = ScenesVideoConfig(
     train_size=16, validation_size=4, test_size=10, image_size=32, num_frames=6, translation_noise=0.0
@@ -61,14 +57,6 @@ def plans():
 
 def texts_of(split: datasets.Dataset) -> dict[str, list]:
     return {name: list(split[name]) for name in split.column_names if name not in ("video", "features")}
-
-
-def digest(scenes: datasets.DatasetDict) -> str:
-    whole = hashlib.sha256()
-    for split in SPLITS:
-        for row in scenes[split]:
-            whole.update(repr(row).encode())
-    return whole.hexdigest()
 
 
 def object_of(verb: str, start=(0, 0), end=(0, 0), *, shape="star", colour="red", new_colour=None) -> MovingObject:
@@ -289,19 +277,7 @@ def test_descriptions_fit_the_clip_played_backwards_and_name_no_verb(plans):
 
 def test_equal_configs_give_equal_bytes_in_a_process_with_another_hash_seed(clips):
     """`hash()` of a string, the order of a set or the threads of the encoder would change the data from run to run."""
-    program = (
-        "from tests.test_scenes_video import SMALL, digest\nfrom processing.scenes_video import load_scenes_video\n"
-        "print(digest(load_scenes_video(SMALL)))"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", program],
-        env={**os.environ, "PYTHONHASHSEED": "1", "PYTHONPATH": "."},
-        cwd=Path(__file__).parent.parent,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert result.stdout.strip() == digest(clips)
+    assert digest_elsewhere("tests.test_scenes_video", "load_scenes_video") == digest(clips)
 
 
 def test_another_seed_is_another_data_set(numbers):
