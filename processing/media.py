@@ -83,12 +83,7 @@ class MediaFolder:
             ValueError: several files fit equally well.
         """
         found = next((files[name] for files in self._by_key if name in files), set())
-        if len(found) > 1:
-            raise ValueError(
-                f"{name!r} fits several files in {self.folder}: {sorted(found)[:3]}; give paths inside the folder in "
-                f"a column {FILE_COLUMN!r}."
-            )
-        return self.folder / next(iter(found)) if found else None
+        return _only(found, name, self.folder, kind="files")
 
     def column(self, found: list[Path]) -> datasets.Dataset:
         """A split of one column with files found before: `image`, opened when its row is read, or `video`, a path."""
@@ -126,16 +121,20 @@ class FrameFolders:
         path = Path(name)
         key = path.with_suffix("").as_posix() if path.suffix.lower() in VIDEO_SUFFIXES else name
         found = {key} if key in self._paths else self._by_name.get(key, set())
-        if len(found) > 1:
-            raise ValueError(
-                f"{name!r} fits several folders in {self.folder}: {sorted(found)[:3]}; give paths inside the folder in "
-                f"a column {FILE_COLUMN!r}."
-            )
-        return self.folder / next(iter(found)) if found else None
+        return _only(found, name, self.folder, kind="folders")
 
     def column(self, found: list[Path]) -> datasets.Dataset:
         """A split of one column with folders found before."""
         return _column_of(found, VIDEO_COLUMN)
+
+
+def _only(found: set[str], name: str, folder: Path, *, kind: str) -> Path | None:
+    if len(found) > 1:
+        raise ValueError(
+            f"{name!r} fits several {kind} in {folder}: {sorted(found)[:3]}; give paths inside the folder in a column "
+            f"{FILE_COLUMN!r}."
+        )
+    return folder / next(iter(found)) if found else None
 
 
 def _column_of(paths: Iterable[Path], name: str) -> datasets.Dataset:
