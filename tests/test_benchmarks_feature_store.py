@@ -62,8 +62,8 @@ def test_the_memory_of_workers_counts(tmp_path: Path):
     finally:
         may_end.set()
         worker.join()
-    # Pages of code that this process shared with nobody before count half in each now: the sum stays.
-    assert 64 <= meter.peak_mib < 100
+    # Pages of code are left out: their share falls and rises with other processes of the machine that use the same.
+    assert 60 <= meter.peak_mib - meter.mapped_mib < 100
     assert proportional_mib(2**22 + 1).keys() == {"Pss", "Pss_File"}  # no such process
 
 
