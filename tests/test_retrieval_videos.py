@@ -378,11 +378,12 @@ def test_slots_are_read_of_the_frames_that_are_searched(tmp_path):
     """Of all frames instead of the sampled ones, the slots shown are not those that were matched."""
     rows = VideoFolder(make_clips(tmp_path / "clips"))
     rows.descriptions = {name: "a red ball" for name in rows.names}
-    model, processor = make_model("frames"), tiny_processor(num_frames=2)
+    # A rate, because the processor would thin frames that are too many to the right ones again.
+    model, processor = make_model("frames"), tiny_processor(num_frames=12, frame_rate=3.0)
     _, slots = encode_items(model, processor, rows, progress=False)
     readings = read_slots(model, processor, rows)
     torch.testing.assert_close(torch.stack([reading.slot_embeds for reading in readings]), slots, atol=1e-5, rtol=0)
-    _, others = encode_items(model, tiny_processor(num_frames=6), rows, progress=False)
+    _, others = encode_items(model, tiny_processor(num_frames=12), rows, progress=False)
     assert float((slots - others).abs().max()) > 1e-4  # or the number of frames would not show
 
 
