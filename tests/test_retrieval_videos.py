@@ -398,7 +398,9 @@ def test_the_frames_that_are_checked_are_those_that_the_model_reads(tmp_path, mo
     monkeypatch.setattr(items_module, "find_unreadable", find_nothing)
     clips, model = make_clips(tmp_path / "clips"), save_model(tmp_path / "model", "frames")
     search.main(["--model", model, "--items", str(clips), "--query", "ein boot", "--skip-corrupt"])
-    assert asked == [FrameSampling(3)]
+    with pytest.raises(ValueError, match="caption_de"):  # after the check
+        evaluate.main(["--model", model, "--dataset", str(clips), "--languages", "de", "--skip-corrupt"])
+    assert asked == [FrameSampling(3)] * 2
 
 
 @pytest.mark.parametrize("vision_input", ["frames", "features"])
