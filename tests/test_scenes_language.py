@@ -9,7 +9,15 @@ import pytest
 
 from processing.scenes.english import write_description
 from processing.scenes.grammar import FRAMES, Wording
-from processing.scenes.language import GRAMMARS, HUMAN_VOICE, SOURCE_VOICE, WRITER, disturb_words, write_caption
+from processing.scenes.language import (
+    GRAMMARS,
+    HUMAN_VOICE,
+    SOURCE_VOICE,
+    WRITER,
+    CaptionWriter,
+    disturb_words,
+    write_caption,
+)
 from processing.scenes.world import (
     COLOURS,
     RELATIONS,
@@ -230,6 +238,31 @@ def test_word_noise_drops_swaps_and_replaces():
     assert all("," in result and len(result) <= len(words) for result in results)
     hopeless = [disturb_words(words, vocabulary, noise=1.0, rng=random.Random(seed)) for seed in range(50)]
     assert all(result and result != words for result in hopeless)
+
+
+class OneWordGrammar:
+    """A language of one word, which has another one for mistakes."""
+
+    def __init__(self, word: str) -> None:
+        self.word = word
+
+    def words(self, facts: None, wording: None) -> list[str]:
+        return [self.word] * 9
+
+    def sentence(self, words: list[str]) -> str:
+        return " ".join(words)
+
+    def vocabulary(self) -> tuple[str, ...]:
+        return (f"{self.word}-slip",)
+
+
+def test_words_that_slip_into_a_translation_are_of_its_language():
+    """English words in a German translation would be found by their letters, and tell how much of it is wrong."""
+    writer = CaptionWriter({"de": OneWordGrammar("wort"), "fr": OneWordGrammar("mot")})
+    for language, word in (("de", "wort"), ("fr", "mot")):
+        texts = [writer.translate(language, None, None, noise=0.3, rng=random.Random(seed)) for seed in range(20)]
+        assert {word for text in texts for word in text.split()} == {word, f"{word}-slip"}
+        assert writer.write(language, None, None) == " ".join([word] * 9)
 
 
 def test_an_unknown_language_or_frame_is_refused():

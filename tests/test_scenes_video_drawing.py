@@ -46,6 +46,17 @@ def traces(frames: list[Image.Image], colour: str) -> tuple[np.ndarray, np.ndarr
     return found.sum(axis=(1, 2)), np.array(centres)
 
 
+@pytest.mark.parametrize(("verb", "before", "after"), [("appears", 0.0, 1.0), ("disappears", 1.0, 0.0)])
+def test_a_change_has_a_time_before_and_a_time_after_it(verb, before, after):
+    """Eight frames of sixteen must show both ends, whichever they are."""
+    counts, _ = traces(drawn(one_object(verb)), "red")
+    shares = counts / counts.max()
+    assert (shares[:6] == before).all() and (shares[10:] == after).all()
+    colours = [traces(drawn(one_object("turns")), colour)[0] for colour in ("red", "blue")]
+    assert (colours[0][:6] == colours[0][0]).all() and (colours[1][10:] == colours[1][-1]).all()
+    assert not colours[0][10:].any() and not colours[1][:6].any()
+
+
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize(
     ("verb", "axis", "sign"),
