@@ -10,6 +10,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
+from parameterized import parameterized
 from torch import Tensor
 from transformers_tests.test_modeling_common import ModelTesterMixin
 
@@ -207,7 +208,17 @@ class TwoTowerTests(CommonModelTests):
 class FeatureTests(TwoTowerTests):
     """Of models of frame features, which have no vision tower: nothing sees, and no layers of it can be given."""
 
-    skip_test_image_features_output_shape = True
+    @parameterized.expand([True, False, None])
+    def test_get_image_features_output(self, return_dict: bool | None) -> None:
+        """The shapes, which the common test looks up in the configuration of a vision tower."""
+        config, inputs = self.model_tester.vision_model_tester.prepare_config_and_inputs_for_common()
+        if return_dict is not None:
+            config.return_dict = return_dict
+        output = self.model_class(config).eval().get_image_features(**inputs)
+        assert isinstance(output, tuple) == (return_dict is False)
+        states, embeds = (output[0], output[1]) if isinstance(output, tuple) else output.to_tuple()[:2]
+        assert states.shape == (*inputs["frame_features"].shape[:2], config.visual_width)
+        assert embeds.shape == (BATCH_SIZE, config.embed_dim)
 
     def test_get_image_features_hidden_states(self) -> None:
         self._check_no_layers("hidden_states")

@@ -66,7 +66,9 @@ def model_that_knows(scenes: datasets.Dataset) -> Callable[[Body], str]:
 
 def five_commands(readme: str) -> list[list[str]]:
     """The block of the README that leads from pictures to a trained model, without its activation."""
-    (block,) = [block for block in re.findall(r"^```bash\n(.*?)^```", readme, re.M | re.S) if "leccr describe" in block]
+    (block,) = [
+        block for block in re.findall(r"^```bash\n(.*?)^```", readme, re.M | re.S) if "--images pictures" in block
+    ]
     lines = block.replace("\\\n", "").splitlines()  # a command may go on in the next line
     return [shlex.split(line) for line in lines if not line.startswith(". ")]
 

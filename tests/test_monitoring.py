@@ -254,9 +254,10 @@ class BadInput(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def __getitem__(self, index: int) -> Any:
+    def pair(self, index: int, draw: int | None = None) -> Any:
+        """As of the pairs, if it does not fail."""
         self.fail()
-        return self.pairs[index]
+        return self.pairs.pair(index, draw)
 
 
 def refuse() -> None:
