@@ -123,11 +123,6 @@ class LeccrConfig(TwoStreamConfig):
                 f"item_source={self.item_source!r} has no slots that could interact; "
                 f"set interaction='none' (got {self.interaction!r})."
             )
-        if self.has_slots and self.slot_dim % self.num_attention_heads:
-            raise ValueError(
-                f"slot_dim must be a multiple of num_attention_heads, got {self.slot_dim} and "
-                f"{self.num_attention_heads}."
-            )
         if self.description_encoder == "frozen":
             self._check_frozen_encoder()
 

@@ -246,6 +246,7 @@ class TwoStreamConfig(TextStreamConfig):
         if not 0 <= self.dropout <= 1:
             raise ValueError(f"dropout must lie in [0, 1], got {self.dropout}.")
         self._check_video()
+        self._check_heads()
         tower = getattr(self.vision_config, "model_type", None)
         if self.has_vision_tower and self.image_pooling == "cls" and tower not in VISION_TOWERS_WITH_CLS:
             raise ValueError(
@@ -270,7 +271,9 @@ class TwoStreamConfig(TextStreamConfig):
                 f"project_features=False needs features as wide as the visual tokens, got feature_dim="
                 f"{self.feature_dim} and {self.visual_width_field}={self.visual_width}; set the same width."
             )
-        if self.has_frames and self.visual_width % self.num_attention_heads:
+
+    def _check_heads(self) -> None:
+        if (self.has_frames or self.has_slots) and self.visual_width % self.num_attention_heads:
             raise ValueError(
                 f"{self.visual_width_field} must be a multiple of num_attention_heads, got {self.visual_width} and "
                 f"{self.num_attention_heads}."
