@@ -22,6 +22,7 @@ from processing.records import MEDIA_COLUMNS
 
 logger = logging.getLogger(__name__)
 
+EMBEDDED_DATASETS = ("scenes", "scenes_video")  # made by this package, stored nowhere
 SHARD_METADATA = b"leccr"
 DEFAULT_ROWS_PER_SHARD = 10_000
 _PICTURES_PER_ROW_GROUP = 100

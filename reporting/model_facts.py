@@ -13,6 +13,7 @@ from safetensors import safe_open
 
 from processing.hub_card import license_of
 from processing.hub_upload import REPO_ID
+from processing.sources import EMBEDDED_DATASETS
 from processing.traces import is_local_path
 from reporting.markdown import one_line
 from reporting.methods import LECCR, METHODS, Method
@@ -21,7 +22,6 @@ from reporting.report import SUM_OF_RECALLS
 
 GOLDEN_INPUTS = "golden/inputs.json"
 REPORTED_SPLITS = ("test", "validation")
-GENERATED_DATASETS = ("scenes", "scenes_video")
 
 # What an item is embedded from in the systems whose configuration leaves no choice.
 _ITEM_SOURCES = {"cl2cm": "image", "cl2cm_text": "source_captions"}
@@ -153,7 +153,7 @@ class ModelFacts:
     @property
     def is_drawn(self) -> bool:
         """Whether it was trained on an embedded data set, of drawn pictures or clips and captions written by rules."""
-        return self.record.settings.get("dataset") in GENERATED_DATASETS
+        return self.record.settings.get("dataset") in EMBEDDED_DATASETS
 
     @property
     def hub_dataset(self) -> str | None:

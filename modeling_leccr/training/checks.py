@@ -15,6 +15,7 @@ from transformers.utils import is_torch_xla_available
 
 from modeling_leccr.model_files import CONFIG_FILE
 from processing.scenes_video import ScenesVideoConfig
+from processing.sources import EMBEDDED_DATASETS
 from processing.video_frames_leccr import FrameSampling
 from retrieval.metrics import recall_metrics
 from retrieval.ranks import RetrievalRanks
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 # accelerate takes these for the whole process from the first training in it.
 PROCESS_SETTINGS = frozenset({"bf16", "fp16", "use_cpu"})
-EMBEDDED = ("scenes", "scenes_video")  # data sets that are made here
 
 
 def check_trackers(trackers: Sequence[str]) -> None:
@@ -309,7 +309,7 @@ def check_streaming(data: "DataArguments", training: "LeccrTrainingArguments") -
     }
     if "epoch" in strategies.values():
         raise ValueError(f"streaming has no epochs after which to evaluate or save, got {strategies}; say steps or no.")
-    if data.dataset in EMBEDDED:
+    if data.dataset in EMBEDDED_DATASETS:
         raise ValueError("streaming reads parquet files, and the embedded data set has none; leave streaming out.")
     if training.batch_neighbours != 1:
         raise ValueError(f"streaming draws rows one by one, got batch_neighbours={training.batch_neighbours}; drop it.")
