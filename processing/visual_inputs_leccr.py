@@ -85,14 +85,15 @@ def frame_features(features: Any, name: str) -> Tensor:
         name: what messages call it, such as `features[3]`.
 
     Returns:
-        (num_frames, dim) float32, a copy.
+        (num_frames, dim) float32; it shares the memory of a float32 array that can be written to.
 
     Raises:
         ValueError: it is no such file or has another form, or a number is not finite.
     """
     with np.errstate(over="ignore"):  # what does not fit into float32 is refused below
         array = read_numpy(features) if isinstance(features, str | os.PathLike) else _as_array(features, name)
-        matrix = torch.from_numpy(np.array(array, dtype=np.float32))
+        # Not a copy where none is needed: workers of a data loader would hold each batch once more.
+        matrix = torch.from_numpy(np.require(array, np.float32, ["C", "W"]))
     if not torch.isfinite(matrix).all():
         raise ValueError(f"{name} must be finite, got NaN or an infinite number; extract the features again.")
     return matrix
