@@ -1,5 +1,6 @@
 """Lines with error bars: what a metric does while one setting moves, several settings side by side."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ from reporting.style import INK, MUTED, colour, new_figure, tidy
 
 # (value of the setting, mean, standard deviation over seeds)
 Point = tuple[float, float, float]
+
+# Of a panel's title, which is broken where it would run past the panel.
+INCHES_A_LETTER = 0.11
 
 
 def draw_sweeps(
@@ -42,7 +46,7 @@ def draw_sweeps(
         raise ValueError(f"x_label must be one for all panels or one each, got {len(labels)} for {len(panels)}.")
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
-    width = max(6.6, 1.4 + 3.8 * columns)  # the title of a single panel is a line of words
+    width = max(6.6, 1.4 + 3.8 * columns)
     figure = new_figure(width, 1.0 + 2.7 * rows)
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
@@ -54,7 +58,7 @@ def draw_sweeps(
         _draw_panel(axes, lines, colours, floors or {})
         if logarithmic:
             _spread_by_factors(axes, lines)
-        tidy(axes, title=name, x_label=label, y_label=y_label)
+        tidy(axes, title=textwrap.fill(name, int(width / columns / INCHES_A_LETTER)), x_label=label, y_label=y_label)
     for axes in grid.flat[len(panels) :]:
         axes.set_axis_off()
     # One legend for all panels: the same line has the same colour in each. The floors come last.

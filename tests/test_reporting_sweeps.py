@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from reporting import differences, sweeps
 from reporting.style import new_figure
@@ -39,6 +40,18 @@ def test_what_the_bars_at_the_points_are_is_said(drawn: list[Figure], tmp_path: 
     for deviation, said in ((0.5, True), (0.0, False)):
         sweeps.draw_sweeps({"": {"line": [(0.0, 1.0, deviation)]}}, tmp_path / "a.png", title="T", x_label="x")
         assert ("± standard deviation over seeds" in drawn[-1].axes[0].get_ylabel()) == said
+
+
+def test_a_long_title_of_a_panel_is_broken_and_not_cut(drawn: list[Figure], tmp_path: Path):
+    """A title that names data, languages and items would run out of the picture."""
+    words = "photos of a real data set, with human captions in place of descriptions, in one language"
+    for names in ([words], [words, "short"]):
+        panels = {name: {"line": [(0.0, 1.0, 0.0)]} for name in names}
+        sweeps.draw_sweeps(panels, tmp_path / "a.png", title="T", x_label="x")
+    for figure in drawn:
+        assert figure.axes[0].get_title(loc="left").replace("\n", " ") == words
+        title = next(text for text in figure.findobj(Text) if text.get_text() == figure.axes[0].get_title(loc="left"))
+        assert title.get_window_extent().x1 <= figure.bbox.x1 / len(figure.axes)
 
 
 def test_a_variant_without_effect_is_no_reference(drawn: list[Figure], tmp_path: Path):
