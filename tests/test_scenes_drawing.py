@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from processing.scenes.drawing import PAINT, PATTERN_PAINT, background_image, draw_scene, encode_png, sprite_image
+from processing.scenes.drawing import (
+    PAINT,
+    PATTERN_PAINT,
+    SIZE_FRACTIONS,
+    background_image,
+    draw_scene,
+    encode_png,
+    sprite_image,
+)
 from processing.scenes.world import BACKGROUNDS, COLOURS, LAYOUTS, SHAPES, SIZES, TEXTURES, Scene, SceneObject
 
 
@@ -72,7 +80,10 @@ def test_no_object_reaches_past_the_border():
 def test_sizes_are_ordered_in_area():
     """`large` must be visibly larger than `small`, whatever the shape."""
     for shape in SHAPES:
-        areas = [np.asarray(sprite_image(shape, "red", size, "plain", 96, 0))[:, :, 3].sum() for size in SIZES]
+        areas = [
+            np.asarray(sprite_image(shape, "red", SIZE_FRACTIONS[size], "plain", 96, 0))[:, :, 3].sum()
+            for size in SIZES
+        ]
         assert areas[1] > 1.5 * areas[0] and areas[2] > 1.4 * areas[1]
 
 
@@ -80,7 +91,7 @@ def test_shapes_and_textures_differ_at_64_pixels():
     """What the towers cannot see, they cannot learn; the smallest size is the hardest."""
     small = {}
     for shape, texture in itertools.product(SHAPES, TEXTURES):
-        sprite = sprite_image(shape, "blue", "small", texture, 64, 0)
+        sprite = sprite_image(shape, "blue", SIZE_FRACTIONS["small"], texture, 64, 0)
         small[shape, texture] = pixels(Image.composite(sprite, Image.new("RGBA", sprite.size, "grey"), sprite))
     for first, second in itertools.combinations(small, 2):
         assert np.abs(small[first] - small[second]).mean() > 4, (first, second)

@@ -55,7 +55,9 @@ def draw_scene(scene: Scene, image_size: int, rng: random.Random) -> Image.Image
     """
     picture = background_image(scene.background, image_size, rng.randrange(BACKGROUND_VARIANTS)).copy()
     for item in scene.objects:
-        sprite = sprite_image(item.shape, item.colour, item.size, item.texture, image_size, rng.choice(ANGLES))
+        sprite = sprite_image(
+            item.shape, item.colour, SIZE_FRACTIONS[item.size], item.texture, image_size, rng.choice(ANGLES)
+        )
         row, column = item.cell
         # Two objects in a row may sit at unequal heights; across their axis the relation cannot flip.
         slack = 0.03 if len(scene.objects) == 3 else 0.08
@@ -75,22 +77,27 @@ def encode_png(picture: Image.Image) -> bytes:
 
 def _centre(step: int, size: str, slack: float, rng: random.Random) -> float:
     # A tilted corner reaches past the upright outline.
-    margin = 0.53 * SIZE_FRACTIONS[size] + RIM_FRACTION / 2
+    margin = least_margin(SIZE_FRACTIONS[size])
     return min(max(0.5 + CELL_STEP * step + rng.uniform(-slack, slack), margin), 1 - margin)
 
 
+def least_margin(fraction: float) -> float:
+    """How far the centre of a sticker of this diameter must stay from the border, as a fraction of the picture."""
+    return 0.53 * fraction + RIM_FRACTION / 2
+
+
 @functools.lru_cache(maxsize=8192)
-def sprite_image(shape: str, colour: str, size: str, texture: str, image_size: int, angle: int) -> Image.Image:
-    """One sticker (RGBA) at its final size, with rim and shadow."""
-    mask, outer, shadow = _masks(shape, size, image_size, angle)
+def sprite_image(shape: str, colour: str, fraction: float, texture: str, image_size: int, angle: int) -> Image.Image:
+    """One sticker (RGBA) with rim and shadow, at its final size: the diameter is a fraction of the picture's."""
+    mask, outer, shadow = _masks(shape, fraction, image_size, angle)
     large = mask.size
     fill = Image.new("RGB", large, PAINT[colour])
-    pattern = _pattern(texture, size, image_size, angle)
+    pattern = _pattern(texture, fraction, image_size, angle)
     fill.paste(PATTERN_PAINT, mask=pattern)
     if shape == "flower":
-        _paint_flower_centre(fill, size, image_size)
+        _paint_flower_centre(fill, fraction, image_size)
     if shape == "fish":
-        _paint_fish_eye(fill, size, image_size, angle)
+        _paint_fish_eye(fill, fraction, image_size, angle)
     sticker = Image.new("RGB", large, RIM_PAINT)
     sticker.paste(fill, mask=mask)
     sticker = Image.composite(sticker, Image.new("RGB", large, (24, 24, 44)), outer)
@@ -98,17 +105,17 @@ def sprite_image(shape: str, colour: str, size: str, texture: str, image_size: i
     return sticker.reduce(OVERSAMPLING)
 
 
-def _extent(size: str, image_size: int) -> tuple[int, int]:
+def _extent(fraction: float, image_size: int) -> tuple[int, int]:
     """(object diameter, canvas width) in oversampled pixels; the canvas leaves room for rim and shadow."""
-    diameter = round(SIZE_FRACTIONS[size] * image_size * OVERSAMPLING)
+    diameter = round(fraction * image_size * OVERSAMPLING)
     canvas = math.ceil((diameter + 0.14 * image_size * OVERSAMPLING) / OVERSAMPLING) * OVERSAMPLING
     return diameter, canvas
 
 
 @functools.lru_cache(maxsize=1024)
-def _masks(shape: str, size: str, image_size: int, angle: int) -> tuple[Image.Image, Image.Image, Image.Image]:
+def _masks(shape: str, fraction: float, image_size: int, angle: int) -> tuple[Image.Image, Image.Image, Image.Image]:
     """The shape, the shape with its rim, and its shadow, as oversampled greyscale masks."""
-    diameter, canvas = _extent(size, image_size)
+    diameter, canvas = _extent(fraction, image_size)
     unit = image_size * OVERSAMPLING
     mask = Image.new("L", (canvas, canvas), 0)
     _draw_shape(mask, shape, diameter)
@@ -174,9 +181,9 @@ def _heart_points() -> list[tuple[float, float]]:
 
 
 @functools.lru_cache(maxsize=256)
-def _pattern(texture: str, size: str, image_size: int, angle: int) -> Image.Image:
+def _pattern(texture: str, fraction: float, image_size: int, angle: int) -> Image.Image:
     """Where the pale pattern covers the colour; it scales with the object and is never finer than two pixels."""
-    diameter, canvas = _extent(size, image_size)
+    diameter, canvas = _extent(fraction, image_size)
     pattern = Image.new("L", (canvas, canvas), 0)
     draw = ImageDraw.Draw(pattern)
     middle = canvas / 2
@@ -203,15 +210,15 @@ def _pattern(texture: str, size: str, image_size: int, angle: int) -> Image.Imag
     return pattern.rotate(angle, resample=Image.Resampling.BILINEAR)
 
 
-def _paint_flower_centre(fill: Image.Image, size: str, image_size: int) -> None:
-    diameter, canvas = _extent(size, image_size)
+def _paint_flower_centre(fill: Image.Image, fraction: float, image_size: int) -> None:
+    diameter, canvas = _extent(fraction, image_size)
     middle, radius = canvas / 2, 0.11 * diameter
     box = [middle - radius, middle - radius, middle + radius, middle + radius]
     ImageDraw.Draw(fill).ellipse(box, fill=(70, 52, 40))
 
 
-def _paint_fish_eye(fill: Image.Image, size: str, image_size: int, angle: int) -> None:
-    diameter, canvas = _extent(size, image_size)
+def _paint_fish_eye(fill: Image.Image, fraction: float, image_size: int, angle: int) -> None:
+    diameter, canvas = _extent(fraction, image_size)
     turn = math.radians(angle)
     x, y = -0.32 * diameter, -0.09 * diameter
     x, y = canvas / 2 + x * math.cos(turn) + y * math.sin(turn), canvas / 2 - x * math.sin(turn) + y * math.cos(turn)

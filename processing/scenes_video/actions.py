@@ -43,7 +43,7 @@ REVERSE = {
 }
 REVERSE |= {backwards: forwards for forwards, backwards in REVERSE.items()}
 
-LONE_RATE = 0.3
+LONE_RATE = 0.85
 SECOND_STANDS_RATE = 0.3
 BACKGROUND_RATE = 0.75
 BOTH_RATE = 0.6
@@ -110,18 +110,15 @@ def sample_clip(rng: random.Random, *, held_out: bool, ordered: bool) -> Clip:
             that it has.
         ordered: the first object's verb is an ordered one; otherwise no verb is.
     """
-    alone = rng.random() < LONE_RATE
-    kinds = [verb for verb in (ORDERED if ordered else ORDER_FREE) if not (alone and verb in RELATIONAL)]
-    verbs = [rng.choice(kinds)]
-    if not alone:
+    verbs = [rng.choice(ORDERED if ordered else ORDER_FREE)]
+    if verbs[0] in RELATIONAL or rng.random() >= LONE_RATE:
         verbs.append(_second_verb(verbs[0], rng))
     things: list[MovingObject] = []
     for verb, (start, end) in zip(verbs, _paths(verbs, rng), strict=True):
         things.append(_sample_object(verb, start, end, things, rng, held_out=held_out))
     if verbs[0] in RELATIONAL:
-        # They come close without touching: none is huge, and one is small.
-        sizes = rng.choice((("small", "small"), ("small", "large"), ("large", "small")))
-        things = [replace(item, thing=replace(item.thing, size=size)) for item, size in zip(things, sizes, strict=True)]
+        # Both are small, so that they come close without touching.
+        things = [replace(item, thing=replace(item.thing, size="small")) for item in things]
     return Clip(tuple(things), rng.choice(BACKGROUNDS))
 
 

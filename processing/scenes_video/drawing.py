@@ -11,16 +11,19 @@ from PIL import Image
 from processing.scenes.drawing import (
     ANGLES,
     BACKGROUND_VARIANTS,
-    RIM_FRACTION,
-    SIZE_FRACTIONS,
     background_image,
+    least_margin,
     sprite_image,
 )
 
 from .actions import Cell, Clip, MovingObject
 
+# Larger than in still scenes: there are at most two objects, and frames are small.
+SIZE_FRACTIONS = {"small": 0.28, "large": 0.40, "huge": 0.52}
 JITTER = 0.03
 SHAKE = 0.05
+# Of a whole turn, four frames would see a square and a chequered pattern at rest.
+DEGREES_SPUN = 300
 # Three frames each: no even sampling sees one phase only, unless it takes every third frame.
 SHAKE_STEPS = (0.0, SHAKE, -SHAKE)
 BLINK_STEPS = (1.0, 1.0, 0.0)
@@ -47,7 +50,7 @@ def draw_clip(clip: Clip, image_size: int, num_frames: int, rng: random.Random) 
         turns = rng.choice((-1, 1))
         for number, frame in enumerate(frames):
             done = number / (num_frames - 1)
-            tilt = angle + turns * round(360 * number / num_frames) if item.verb == "spins" else angle
+            tilt = angle + turns * round(DEGREES_SPUN * number / num_frames) if item.verb == "spins" else angle
             sprite = _sprite(item, number, done, image_size, tilt % 360)
             x, y = (_centre(item, axis, done, offset) * image_size for axis in (1, 0))
             if item.verb == "shakes":
@@ -60,9 +63,9 @@ def _sprite(item: MovingObject, number: int, done: float, image_size: int, tilt:
     """The sticker as it looks in one frame."""
     thing = item.thing
     size = "huge" if item.verb in ("grows", "shrinks") else thing.size
-    sprite = sprite_image(thing.shape, thing.colour, size, thing.texture, image_size, tilt)
+    sprite = sprite_image(thing.shape, thing.colour, SIZE_FRACTIONS[size], thing.texture, image_size, tilt)
     if item.new_colour:
-        after = sprite_image(thing.shape, item.new_colour, size, thing.texture, image_size, tilt)
+        after = sprite_image(thing.shape, item.new_colour, SIZE_FRACTIONS[size], thing.texture, image_size, tilt)
         return Image.blend(sprite, after, _ramp(done))
     if item.verb in ("grows", "shrinks"):
         scale = SMALLEST + (1 - SMALLEST) * (done if item.verb == "grows" else 1 - done)
@@ -88,7 +91,7 @@ def _faded(sprite: Image.Image, share: float) -> Image.Image:
 def _centre(item: MovingObject, axis: int, done: float, offset: tuple[float, float]) -> float:
     """Where the object is on an axis (0 rows, 1 columns), in [0, 1]; a cell of -1 or 1 is as far out as it fits."""
     size = "huge" if item.verb in ("grows", "shrinks") else item.thing.size
-    margin = 0.53 * SIZE_FRACTIONS[size] + RIM_FRACTION / 2 + (SHAKE if item.verb == "shakes" else 0.0)
+    margin = least_margin(SIZE_FRACTIONS[size]) + (SHAKE if item.verb == "shakes" else 0.0)
 
     def place(cell: Cell) -> float:
         wanted = 0.5 + cell[axis] * (0.5 - margin) + offset[axis]
