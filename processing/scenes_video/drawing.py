@@ -8,13 +8,7 @@ import random
 
 from PIL import Image
 
-from processing.scenes.drawing import (
-    ANGLES,
-    BACKGROUND_VARIANTS,
-    background_image,
-    least_margin,
-    sprite_image,
-)
+from processing.scenes.drawing import ANGLES, BACKGROUND_VARIANTS, background_image, least_margin, sprite_image
 
 from .actions import Cell, Clip, MovingObject
 
