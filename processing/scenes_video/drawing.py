@@ -55,11 +55,10 @@ def draw_clip(clip: Clip, image_size: int, num_frames: int, rng: random.Random) 
 
 def _sprite(item: MovingObject, number: int, done: float, image_size: int, tilt: int) -> Image.Image:
     """The sticker as it looks in one frame."""
-    thing = item.thing
-    size = "huge" if item.verb in ("grows", "shrinks") else thing.size
-    sprite = sprite_image(thing.shape, thing.colour, SIZE_FRACTIONS[size], thing.texture, image_size, tilt)
+    thing, fraction = item.thing, _largest_fraction(item)
+    sprite = sprite_image(thing.shape, thing.colour, fraction, thing.texture, image_size, tilt)
     if item.new_colour:
-        after = sprite_image(thing.shape, item.new_colour, SIZE_FRACTIONS[size], thing.texture, image_size, tilt)
+        after = sprite_image(thing.shape, item.new_colour, fraction, thing.texture, image_size, tilt)
         return Image.blend(sprite, after, _ramp(done))
     if item.verb in ("grows", "shrinks"):
         scale = SMALLEST + (1 - SMALLEST) * (done if item.verb == "grows" else 1 - done)
@@ -67,6 +66,11 @@ def _sprite(item: MovingObject, number: int, done: float, image_size: int, tilt:
         return sprite.resize((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0)
     share = {"appears": _ramp(done), "disappears": _ramp(1 - done), "blinks": BLINK_STEPS[number % 3]}
     return _faded(sprite, share.get(item.verb, 1.0))
+
+
+def _largest_fraction(item: MovingObject) -> float:
+    """The diameter that the object reaches, as a fraction of the picture's."""
+    return SIZE_FRACTIONS["huge" if item.verb in ("grows", "shrinks") else item.thing.size]
 
 
 def _ramp(done: float) -> float:
@@ -84,8 +88,7 @@ def _faded(sprite: Image.Image, share: float) -> Image.Image:
 
 def _centre(item: MovingObject, axis: int, done: float, offset: tuple[float, float]) -> float:
     """Where the object is on an axis (0 rows, 1 columns), in [0, 1]; a cell of -1 or 1 is as far out as it fits."""
-    size = "huge" if item.verb in ("grows", "shrinks") else item.thing.size
-    margin = least_margin(SIZE_FRACTIONS[size]) + (SHAKE if item.verb == "shakes" else 0.0)
+    margin = least_margin(_largest_fraction(item)) + (SHAKE if item.verb == "shakes" else 0.0)
 
     def place(cell: Cell) -> float:
         wanted = 0.5 + cell[axis] * (0.5 - margin) + offset[axis]
