@@ -1,5 +1,6 @@
 """Training on a stream: what a recipe may say, what is built of it, and a stopped run that goes on."""
 
+import gc
 import itertools
 import shutil
 from pathlib import Path
@@ -14,10 +15,10 @@ from modeling_leccr.training.arguments import DataArguments, build_recipe
 from modeling_leccr.training.building import build_processor, load_splits, training_texts
 from modeling_leccr.training.run import SystemRun, check_texts, train_system, training_pairs
 from processing import streaming
-from processing.streaming import ParquetSplit, StreamedPairs
+from processing.streaming import ParquetSplit, StreamedPairs, find_parquet_split
 from tests.test_streaming import write_shards
-from tests.tiny import tiny_config
-from tests.training_parts import tiny_recipe, tiny_split, weights_of
+from tests.tiny import tiny_config, tiny_model
+from tests.training_parts import tiny_recipe, tiny_split, tiny_trainer, weights_of
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +129,15 @@ def test_the_stream_is_that_of_this_process_and_seed(tmp_path: Path, data: Path,
     for reader in range(3):
         assert list(pairs.items_of_pass(0, reader)) == list(expected.items_of_pass(0, reader))
     assert pairs.num_readers == 3
+
+
+def test_workers_of_a_stream_share_the_objects_of_their_parent(tmp_path: Path, data: Path):
+    """A collection writes to all of them, and hundreds of megabytes are copied into each worker."""
+    trainer = tiny_trainer(tmp_path, tiny_model(), dataloader_num_workers=1)
+    trainer.train_dataset = StreamedPairs(find_parquet_split(data, "train"), ["de"], seed=0)
+    trainer.data_collator = lambda pairs: gc.get_freeze_count()
+    before = gc.get_freeze_count()
+    assert next(iter(trainer.get_train_dataloader())) > before + 10_000
 
 
 @pytest.mark.parametrize(

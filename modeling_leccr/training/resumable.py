@@ -18,7 +18,7 @@ from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from modeling_leccr.training.arguments import LeccrTrainingArguments
-from modeling_leccr.training.batches import DrawnPairs, GlobalBatches, TrainingLoader
+from modeling_leccr.training.batches import DrawnPairs, GlobalBatches, TrainingLoader, leave_inherited
 from modeling_leccr.training.checkpoints import (
     FEWEST_KEPT,
     changed_data,
@@ -151,7 +151,12 @@ class ResumableTrainer(Trainer):
         }
         pairs: Any = self.train_dataset
         if isinstance(pairs, StreamedPairs):
-            return DataLoader(pairs, batch_sampler=pairs.batches(self._train_batch_size), **workers)
+            return DataLoader(
+                pairs,
+                batch_sampler=pairs.batches(self._train_batch_size),
+                worker_init_fn=leave_inherited,
+                **workers,
+            )
         batches = GlobalBatches(
             len(pairs),
             self._train_batch_size,
