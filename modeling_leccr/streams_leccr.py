@@ -127,6 +127,12 @@ class TwoStreamModel(TextStreamModel):
             self.frame_encoder = FrameEncoder(config)
         self.image_projection = nn.Linear(width, config.embed_dim)
 
+    def _complete(self) -> None:
+        super()._complete()
+        if self.config.has_frames and self.device.type != "meta":
+            for block in self.frame_encoder.layers:
+                block.start_as_reading()
+
     @classmethod
     def from_towers(
         cls,

@@ -203,9 +203,9 @@ def test_features_keep_where_things_are():
 
 
 def frames_of_left() -> tuple[Image.Image, Image.Image]:
-    """A red object on the left, and on the right."""
+    """A red object on the left, and on the right, whole in both."""
     frames = drawn(one_object("moves_right"))
-    return frames[0], frames[-1]
+    return frames[NUM_FRAMES // 4], frames[-NUM_FRAMES // 4]
 
 
 def test_features_tell_paints_amounts_and_shapes_apart():
@@ -217,7 +217,7 @@ def test_features_tell_paints_amounts_and_shapes_apart():
     first, last = frames_of_left()
     assert not paint_part(frame_features(first), "green").any()
     heart, elsewhere = seen(first)[5:], seen(last)[5:]
-    others = [seen(drawn(one_object("moves_right", shape=shape))[0])[5:] for shape in SHAPES if shape != "heart"]
+    others = [seen(drawn(one_object("stands_still", shape=shape))[0])[5:] for shape in SHAPES if shape != "heart"]
     nearest = min(float(np.abs(other - heart).mean()) for other in others)
     assert np.abs(elsewhere - heart).mean() < 0.5 * nearest
     small, large = (seen(drawn(one_object("stands_still", size=size))[0]) for size in ("small", "huge"))

@@ -10,7 +10,7 @@ from PIL import Image
 
 from processing.scenes.drawing import ANGLES, BACKGROUND_VARIANTS, background_image, least_margin, sprite_image
 
-from .actions import Cell, Clip, MovingObject
+from .actions import STEPS, Cell, Clip, MovingObject
 
 # Larger than in still scenes: there are at most two objects, and frames are small.
 SIZE_FRACTIONS = {"small": 0.28, "large": 0.40, "huge": 0.52}
@@ -22,7 +22,9 @@ DEGREES_SPUN = 300
 SHAKE_STEPS = (0.0, SHAKE, -SHAKE)
 BLINK_STEPS = (1.0, 1.0, 0.0)
 # What grows begins at this share of the diameter of a huge object.
-SMALLEST = 0.4
+SMALLEST = 0.25
+# What moves comes in at one edge and goes out at the other: at both ends of its way its centre is this far from them.
+CROSSING = 0.1
 
 
 def draw_clip(clip: Clip, image_size: int, num_frames: int, rng: random.Random) -> list[Image.Image]:
@@ -89,6 +91,8 @@ def _faded(sprite: Image.Image, share: float) -> Image.Image:
 def _centre(item: MovingObject, axis: int, done: float, offset: tuple[float, float]) -> float:
     """Where the object is on an axis (0 rows, 1 columns), in [0, 1]; a cell of -1 or 1 is as far out as it fits."""
     margin = least_margin(_largest_fraction(item)) + (SHAKE if item.verb == "shakes" else 0.0)
+    if item.verb in STEPS and item.thing.cell[axis] != item.end[axis]:
+        margin = CROSSING
 
     def place(cell: Cell) -> float:
         wanted = 0.5 + cell[axis] * (0.5 - margin) + offset[axis]
