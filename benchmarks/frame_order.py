@@ -3,11 +3,12 @@
     python -m benchmarks.frame_order --write docs/RESULTS.md
 
 Trains the recipe of moving scenes from clips and from frame features, and from each once more without the places of
-the frames (`frame_positions: none`, as in the released code). Then the clips of the reported split are searched with
-the frames that the model samples in order, shuffled (with a seed, each clip in its own way) and reversed: the same
-frames each time. Captions are counted apart by whether a verb of theirs needs order (moves left, grows, appears, turns
-from red to blue) or not (spins, stands still). Where the split holds a clip's reverse as well, it is also asked which
-of the two a caption that needs order fits better.
+the frames (`frame_positions: none`, as in the released code); from clips also with frames that read the description
+(`interaction: dual`), from which they have the looks without learning to see. Then the clips of the reported split are
+searched with the frames that the model samples in order, shuffled (with a seed, each clip in its own way) and reversed:
+the same frames each time. Captions are counted apart by whether a verb of theirs needs order (moves left, grows,
+appears, turns from red to blue) or not (spins, stands still). Where the split holds a clip's reverse as well, it is
+also asked which of the two a caption that needs order fits better.
 """
 
 import argparse
@@ -41,10 +42,12 @@ NAME = "frame_order"
 RECIPE = Path(__file__).parents[1] / "configs" / "scenes_video.yaml"
 FEATURES: dict[str, Any] = {"scenes_video": {"form": "features"}, "model": {"vision_input": "features"}}
 UNPLACED: dict[str, Any] = {"model": {"frame_positions": "none"}}
+READING: dict[str, Any] = {"model": {"interaction": "dual"}}
 VARIANTS: dict[str, dict[str, Any]] = {
     "clips": {},
     "features": FEATURES,
     "clips, frames without places": UNPLACED,
+    "clips, frames that read descriptions": READING,
     "features, frames without places": merged(FEATURES, UNPLACED),
 }
 # What is done to the positions of the frames of one clip.
