@@ -130,7 +130,8 @@ class TwoStreamModel(TextStreamModel):
     def _complete(self) -> None:
         super()._complete()
         if self.config.has_frames and self.device.type != "meta":
-            for block in self.frame_encoder.layers:
+            blocks: Any = self.frame_encoder.layers
+            for block in blocks:
                 block.start_as_reading()
 
     @classmethod
