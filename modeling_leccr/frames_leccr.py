@@ -22,7 +22,9 @@ class FrameEncoder(nn.Module):
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__()
         self.has_positions = config.frame_positions == "sinusoidal"
-        self.layers = nn.ModuleList(CrossAttentionBlock(config) for _ in range(config.num_frame_layers))
+        self.layers = nn.ModuleList(
+            CrossAttentionBlock(config, starts_as_reading=True) for _ in range(config.num_frame_layers)
+        )
 
     def forward(self, frame_states: Tensor, frame_mask: Tensor) -> Tensor:
         """Let each frame read from all of its video.

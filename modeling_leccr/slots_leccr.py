@@ -38,26 +38,35 @@ def eager_attention(
     return (weights @ value).transpose(1, 2).contiguous(), weights
 
 
+class IdentityLinear(nn.Linear):
+    """A linear map that a new model starts with as the identity."""
+
+
 class CrossAttentionBlock(GradientCheckpointingLayer):
     """y = LN(q + dropout(W2 dropout(gelu(W1 MHA(q, m, m))))): one residual around attention and feed-forward.
 
     Paper: arXiv:2409.19961. Official: the decoder layer without self-attention; its first layer norm is never used
     and is left out here.
+
+    Args:
+        config: of the model.
+        starts_as_reading: start as `start_as_reading` does.
     """
 
-    def __init__(self, config: PreTrainedConfig) -> None:
+    def __init__(self, config: PreTrainedConfig, *, starts_as_reading: bool = False) -> None:
         super().__init__()
         width = config.visual_width
+        linear = IdentityLinear if starts_as_reading else nn.Linear
         self.config = config
         self.num_heads = config.num_attention_heads
         self.dropout = float(config.dropout)
         self.is_causal = False
         self.q_proj = nn.Linear(width, width)
         self.k_proj = nn.Linear(width, width)
-        self.v_proj = nn.Linear(width, width)
-        self.out_proj = nn.Linear(width, width)
-        self.up_proj = nn.Linear(width, width)
-        self.down_proj = nn.Linear(width, width)
+        self.v_proj = linear(width, width)
+        self.out_proj = linear(width, width)
+        self.up_proj = linear(width, width)
+        self.down_proj = linear(width, width)
         self.activation = ACT2FN["gelu"]
         self.norm = nn.LayerNorm(width, eps=1e-5)
 

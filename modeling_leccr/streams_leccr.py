@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize, pad
 from transformers import PreTrainedConfig
+from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import can_return_tuple
 
@@ -17,6 +18,7 @@ from .outputs_leccr import LeccrImageFeatures
 from .packing_leccr import text_outputs, text_states
 from .pooling_leccr import masked_mean
 from .pretrained_leccr import LogitScale, StreamPreTrainedModel
+from .slots_leccr import IdentityLinear
 from .towers_leccr import build_tower, load_text_tower, load_vision_tower, output_width, tower_config, vision_outputs
 
 
@@ -127,12 +129,11 @@ class TwoStreamModel(TextStreamModel):
             self.frame_encoder = FrameEncoder(config)
         self.image_projection = nn.Linear(width, config.embed_dim)
 
-    def _complete(self) -> None:
-        super()._complete()
-        if self.config.has_frames and self.device.type != "meta":
-            blocks: Any = self.frame_encoder.layers
-            for block in blocks:
-                block.start_as_reading()
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, IdentityLinear):
+            init.eye_(module.weight)
 
     @classmethod
     def from_towers(
