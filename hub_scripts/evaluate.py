@@ -37,6 +37,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parse_arguments(argv)
     model, processor, commit = load_model(options.model, options.revision, options.device)
     source = source_of(options, model, options.dataset)
+    if options.videos and source["vision_input"] == "features":
+        raise ValueError(
+            f"--videos {options.videos} is for models that read clips, and this one reads their features; give "
+            f"--features, or nothing where the data set holds them."
+        )
     split = open_items(**source, skip_corrupt=options.skip_corrupt, sampling=processor.sampling)
     settings = {
         "scoring": options.scoring,

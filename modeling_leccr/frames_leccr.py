@@ -14,9 +14,8 @@ class FrameEncoder(nn.Module):
     """Frames of a video attend to each other.
 
     Paper: arXiv:2409.19961, video form. Official: `vid_encoder`. Differs: each token also holds the place of its frame
-    in time (`frame_positions`); without it the embedding of a video is the same in whatever order its frames come. In a
-    new model each frame adds the mean of all frames (`start_as_reading`): what the tower says of it is not hidden
-    behind random blocks.
+    in time (`frame_positions`); without it the embedding of a video is the same in whatever order its frames come. The
+    blocks start as readings: in a new model each frame adds the mean of all.
     """
 
     def __init__(self, config: PreTrainedConfig) -> None:

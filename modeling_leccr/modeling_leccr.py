@@ -193,11 +193,9 @@ class LeccrModel(TwoStreamModel):
 
     @torch.no_grad()
     def _align(self) -> None:
-        """Let slots, and images through them, start as readings of the description in the space of the captions."""
+        """Let slots, and images through them, start in the space of the captions; their blocks start as readings."""
         description_projection = self.semantic_slots.description_projection.weight
         nn.init.orthogonal_(description_projection)
-        for block in (*self.semantic_slots.layers, *self.interaction.visual_layers):
-            block.start_as_reading()
         for head in (self.slot_projection, self.image_projection):
             head.weight.copy_(self.text_projection.weight @ description_projection.T)
 

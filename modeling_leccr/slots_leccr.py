@@ -50,7 +50,8 @@ class CrossAttentionBlock(GradientCheckpointingLayer):
 
     Args:
         config: of the model.
-        starts_as_reading: start as `start_as_reading` does.
+        starts_as_reading: in a new model each query adds the mean of the memory, but for the non-linearity; what the
+            memory says is not hidden behind random maps.
     """
 
     def __init__(self, config: PreTrainedConfig, *, starts_as_reading: bool = False) -> None:
@@ -85,12 +86,6 @@ class CrossAttentionBlock(GradientCheckpointingLayer):
         hidden = apply_dropout(self.activation(self.up_proj(attended)), p=self.dropout, training=self.training)
         hidden = apply_dropout(self.down_proj(hidden), p=self.dropout, training=self.training)
         return self.norm(queries + hidden)
-
-    @torch.no_grad()
-    def start_as_reading(self) -> None:
-        """Set the weights so that a query starts by adding the mean of the memory, but for the non-linearity."""
-        for part in (self.v_proj, self.out_proj, self.up_proj, self.down_proj):
-            nn.init.eye_(part.weight)
 
     def _attend(self, queries: Tensor, memory: Tensor, memory_mask: Tensor | None) -> Tensor:
         query, key, value = (
@@ -128,7 +123,9 @@ class SemanticSlots(nn.Module):
         super().__init__()
         self.slot_queries = nn.Parameter(torch.empty(config.num_slots, config.slot_dim))
         self.description_projection = nn.Linear(text_dim, config.slot_dim)
-        self.layers = nn.ModuleList(CrossAttentionBlock(config) for _ in range(config.num_slot_layers))
+        self.layers = nn.ModuleList(
+            CrossAttentionBlock(config, starts_as_reading=config.aligned_slots) for _ in range(config.num_slot_layers)
+        )
         self.description_dropout = float(config.description_dropout)
         # Without description dropout nothing would ever train it, and an untrained parameter stalls DDP.
         self.null_description = nn.Parameter(torch.empty(1, config.slot_dim)) if self.description_dropout else None
@@ -187,14 +184,14 @@ class VisualSemanticInteraction(nn.Module):
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__()
         self.interaction = config.interaction
-        self.visual_layers = self._stack(config, "dual", "v2s")
+        self.visual_layers = self._stack(config, "dual", "v2s", starts_as_reading=config.aligned_slots)
         self.slot_layers = self._stack(config, "dual", "s2v")
         self.joint_layers = self._stack(config, "co_attention")
 
     @staticmethod
-    def _stack(config: PreTrainedConfig, *interactions: str) -> nn.ModuleList:
+    def _stack(config: PreTrainedConfig, *interactions: str, starts_as_reading: bool = False) -> nn.ModuleList:
         depth = config.num_interaction_layers if config.interaction in interactions else 0
-        return nn.ModuleList(CrossAttentionBlock(config) for _ in range(depth))
+        return nn.ModuleList(CrossAttentionBlock(config, starts_as_reading=starts_as_reading) for _ in range(depth))
 
     def forward(
         self,

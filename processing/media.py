@@ -1,5 +1,6 @@
 """Pictures and clips on disk, joined with rows by id."""
 
+import logging
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,6 +21,8 @@ from processing.records import (
 )
 from processing.sources import is_data_set, open_splits
 from processing.video_frames_leccr import PICTURE_SUFFIXES
+
+logger = logging.getLogger(__name__)
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".flv"})
 # Known by their names, so that they can be told, but not read.
@@ -101,10 +104,12 @@ class FrameFolders:
 
     Attributes:
         names: paths inside the folder of the folders that hold pictures, sorted.
+        unread_names: none; see `MediaFolder`.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
+        self.unread_names: list[str] = []
         found = {path.parent for path in _walk(self.folder, PICTURE_SUFFIXES)} - {self.folder}
         self.names = sorted(path.relative_to(self.folder).as_posix() for path in found)
         self._paths = set(self.names)
@@ -200,12 +205,20 @@ def open_clips(videos: str | Path) -> MediaFolder | FrameFolders:
     Raises:
         ValueError: no such folder, or nothing in it that is a clip.
     """
+    return find_frame_folders(videos) or MediaFolder(videos, VIDEO_SUFFIXES)
+
+
+def find_frame_folders(videos: str | Path) -> FrameFolders | None:
+    """The clips of a folder that lie as folders of their frames; None where there is a file of a clip, or neither."""
     folder = Path(videos)
-    if folder.is_dir() and next(_walk(folder, VIDEO_SUFFIXES), None) is None:
-        folders = FrameFolders(folder)
-        if folders.names:
-            return folders
-    return MediaFolder(videos, VIDEO_SUFFIXES)
+    if not folder.is_dir() or next(_walk(folder, VIDEO_SUFFIXES), None) is not None:
+        return None
+    found = FrameFolders(folder)
+    if not found.names:
+        return None
+    # Said, because albums of photos look the same.
+    logger.warning("no clip in %s: its %d folders of pictures are the frames of a clip each", folder, len(found.names))
+    return found
 
 
 class _PictureTable:

@@ -177,7 +177,7 @@ def _verdict(descriptions: Numbers, agreement: Numbers) -> str:
     columns = agreement.get("columns", {})
     own, caption = columns.get(DESCRIPTION_COLUMN), columns.get(caption_column(SOURCE_LANGUAGE))
     if not own or not caption:
-        return f"{found} Whether the new words are true of the pictures was not measured; false ones count as well."
+        return f"{found} Whether the new words are true of the items was not measured; false ones count as well."
     confirmed, medium = pictures_confirm(own, caption), _medium(agreement)
     answer = f"**{_bold_answer(further, confirmed)}.** " if further else ""
     return (

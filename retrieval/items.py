@@ -18,6 +18,7 @@ from processing.media import (
     MediaFolder,
     attach_images,
     attach_videos,
+    find_frame_folders,
 )
 from processing.readers.base import iter_json_lines
 from processing.readers.feature_store import attach_features, open_features, warn_of_missing
@@ -139,9 +140,9 @@ def open_items(
     """Rows of the schema from a place named on the command line.
 
     Args:
-        location: a folder of files of the kind that the model reads (pictures, clips, or features of frames as
-            `readers.feature_store` reads them), a data set folder (parquet, or from `save_to_disk`), or a data set on
-            the Hub.
+        location: a folder of files of the kind that the model reads (pictures, clips, folders with the frames of a clip
+            each, or features of frames as `readers.feature_store` reads them), a data set folder (parquet, or from
+            `save_to_disk`), or a data set on the Hub.
         split: which split of a data set.
         config_name: which configuration of a data set with several.
         vision_input: of the model's configuration: `image`, `frames` or `features`.
@@ -228,15 +229,16 @@ def _open_folder(
     if vision_input == "image":
         return PictureFolder(path, description_file=description_file)
     if vision_input == "frames":
-        return VideoFolder(path, description_file=description_file)
-    store = open_features(path)
-    warn_of_missing(store.missing)
-    descriptions = _descriptions_of(path, description_file, store.ids, kind)
-    columns = {
-        VIDEO_ID_COLUMN: store.ids,
-        FEATURES_COLUMN: [store.name_of(name) for name in store.ids],
-        DESCRIPTION_COLUMN: [descriptions.get(name) for name in store.ids],
-    }
+        clips = find_frame_folders(path)
+        if clips is None:
+            return VideoFolder(path, description_file=description_file)
+        ids, column, cells = clips.names, VIDEO_COLUMN, [str(path / name) for name in clips.names]
+    else:
+        store = open_features(path)
+        warn_of_missing(store.missing)
+        ids, column, cells = store.ids, FEATURES_COLUMN, [store.name_of(name) for name in store.ids]
+    descriptions = _descriptions_of(path, description_file, ids, kind)
+    columns = {VIDEO_ID_COLUMN: ids, column: cells, DESCRIPTION_COLUMN: [descriptions.get(name) for name in ids]}
     return datasets.Dataset.from_dict(columns, features=schema_features(columns))
 
 

@@ -194,7 +194,7 @@ def test_without_a_further_caption_or_pictures_the_answer_says_so():
     del quality["agreement"]
     text = quality_sections(quality)
     assert "12.6 new content words" in text
-    assert "Whether the new words are true of the pictures was not measured" in text
+    assert "Whether the new words are true of the items was not measured" in text
     assert "**" not in text
     quality = make_quality()
     del quality["descriptions"]["against_a_further_caption"]

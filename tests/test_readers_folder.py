@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from processing.media import attach_images
+from processing.media import attach_images, attach_videos
 from processing.readers.folder import read_folder
 from tests.processing_parts import picture
 
@@ -203,6 +203,19 @@ def test_videos_have_ids_of_their_own(tmp_path: Path):
     (tmp_path / "a.mp4").write_bytes(b"x")
     folder_of(tmp_path, "b.png")
     assert read_folder(tmp_path, videos=True).splits["train"]["video_id"] == ["a.mp4"]
+
+
+def test_folders_of_frames_are_clips_with_captions_beside_them(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """Clips are joined in that form, so they must be read in it; a dot in the name of a folder begins no suffix."""
+    folder_of(tmp_path, "train/v1.5/0.png", "train/v1.5/1.png", "train/v1.6/0.png", "test/w/0.png")
+    (tmp_path / "train" / "v1.5.txt").write_text("a dog\n")
+    (tmp_path / "train" / "v1.txt").write_text("of nobody\n")
+    corpus = read_folder(tmp_path, videos=True)
+    assert corpus.splits["train"][:] == {"video_id": ["train/v1.5", "train/v1.6"], "caption_en": [["a dog"], []]}
+    assert corpus.splits["test"]["video_id"] == ["test/w"]
+    assert "its 3 folders of pictures are the frames of a clip each" in caplog.text
+    joined, missing = attach_videos(corpus.splits, tmp_path)
+    assert joined["train"]["video"][0] == str(tmp_path / "train" / "v1.5") and not missing
 
 
 def test_shares_and_metadata_that_do_not_fit_are_refused(tmp_path: Path):

@@ -101,6 +101,31 @@ def test_a_folder_of_clips_is_read_as_rows(tmp_path):
     assert read_ids(rows.select([2, 0])) == ["sub/c.avi", "a.mkv"]
 
 
+def test_a_folder_of_folders_of_frames_is_searched_as_clips(tmp_path, caplog):
+    """Clips that were cut into frames once are searched as they lie, and albums of photos would look the same."""
+    for clip, grey in (("sub/a", 40), ("b", 200)):
+        (tmp_path / clip).mkdir(parents=True)
+        for number, frame in enumerate(grey_frames([grey, grey + 20])):
+            frame.save(tmp_path / clip / f"{number}.png")
+    (tmp_path / "descriptions.jsonl").write_text(json.dumps({"video_id": "sub/a", "description": "a grey boat"}))
+    rows = open_items(str(tmp_path), vision_input="frames", skip_corrupt=True)
+    assert "2 folders of pictures are the frames of a clip each" in caplog.text
+    assert read_ids(rows) == ["b", "sub/a"] and read_column(rows, "description") == [None, "a grey boat"]
+    seen = VisualRows(rows, "frames", FrameSampling(2)).read(1)["frames"]
+    assert [frame.getpixel((0, 0))[0] for frame in seen] == [40, 60]
+    index = ItemIndex.build(make_model("frames"), tiny_processor(num_frames=2), rows, progress=False)
+    assert list(index.item_ids) == ["b", "sub/a"]
+
+
+def test_evaluation_of_features_refuses_clips(tmp_path):
+    """Taken and not read, the clips would be thought to be what the figures are of."""
+    model = save_model(tmp_path / "model", "features")
+    write_rows(tmp_path / "rows", {})
+    options = ["--model", model, "--dataset", str(tmp_path / "rows"), "--languages", "de", "--videos", str(tmp_path)]
+    with pytest.raises(ValueError, match=r"--videos .* is for models that read clips, .* give --features"):
+        evaluate.main(options)
+
+
 def test_the_model_decides_what_is_read_of_a_folder_with_pictures_and_clips(tmp_path, caplog):
     """A holiday folder has both; what is left out must be told, and a wrong model refused in its own words."""
     folder = make_clips(tmp_path / "clips")

@@ -233,7 +233,7 @@ def test_aligned_slots_start_as_a_reading_of_the_description_in_the_space_of_cap
     direct = states @ model.text_projection.weight.T
     through_slots = (states @ model.semantic_slots.description_projection.weight.T) @ model.slot_projection.weight.T
     torch.testing.assert_close(through_slots, direct, atol=1e-5, rtol=1e-4)
-    for layer in model.semantic_slots.layers:
+    for layer in (*model.semantic_slots.layers, *model.interaction.visual_layers):
         values = layer.out_proj(layer.v_proj(states))
         torch.testing.assert_close(values, states, atol=1e-5, rtol=1e-4)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import datasets
 
-from processing.media import DESCRIPTIONS_FILE, PICTURE_SUFFIXES, VIDEO_SUFFIXES, MediaFolder
+from processing.media import DESCRIPTIONS_FILE, FrameFolders, MediaFolder, open_clips
 from processing.missing import MissingReport
 from processing.readers.base import Corpus, build_split, iter_lines
 from processing.readers.table import NO_CAPTION, column_names, read_items
@@ -43,6 +43,8 @@ _SPLIT_FOLDERS = {
 }
 _BUCKETS = 1 << 32
 
+MediaFiles = MediaFolder | FrameFolders
+
 
 def read_folder(
     root: str | Path,
@@ -67,7 +69,7 @@ def read_folder(
 
     Args:
         root: the folder; sub-folders are read too.
-        videos: read clips instead of pictures.
+        videos: read clips instead of pictures: files, or where there is none, folders with the frames of a clip each.
         validation: share of the items in [0, 1).
         test: share of the items in [0, 1); train keeps the rest, which must be more than nothing.
         seed: another seed is another division.
@@ -82,7 +84,7 @@ def read_folder(
     """
     if not (0 <= validation < 1 and 0 <= test < 1 and validation + test < 1):
         raise ValueError(f"validation and test are shares of the items, below 1 together, got {validation} and {test}.")
-    folder = MediaFolder(root, VIDEO_SUFFIXES if videos else PICTURE_SUFFIXES)
+    folder = open_clips(root) if videos else MediaFolder(root)
     id_column = VIDEO_ID_COLUMN if videos else ID_COLUMN
     missing = MissingReport()
     for name in folder.unread_names:
@@ -103,7 +105,7 @@ def read_folder(
     return Corpus(_build_splits(folder, id_column, split_of, texts, missing), missing, settings)
 
 
-def _read_texts(folder: MediaFolder, id_column: str, missing: MissingReport) -> dict[str, dict[str, Any]]:
+def _read_texts(folder: MediaFiles, id_column: str, missing: MissingReport) -> dict[str, dict[str, Any]]:
     """File name -> columns of the schema."""
     files = _metadata_files(folder)
     timed = id_column == VIDEO_ID_COLUMN
@@ -122,7 +124,7 @@ def _read_texts(folder: MediaFolder, id_column: str, missing: MissingReport) -> 
     return texts
 
 
-def _metadata_files(folder: MediaFolder) -> list[Path]:
+def _metadata_files(folder: MediaFiles) -> list[Path]:
     """Those beside the files and above them, the folder itself first."""
     files = []
     for parent in sorted({folder.folder / parent for name in folder.names for parent in Path(name).parents}):
@@ -134,7 +136,7 @@ def _metadata_files(folder: MediaFolder) -> list[Path]:
 
 
 def _read_metadata(
-    files: Sequence[Path], folder: MediaFolder, missing: MissingReport, *, timed: bool
+    files: Sequence[Path], folder: MediaFiles, missing: MissingReport, *, timed: bool
 ) -> dict[str, dict[str, Any]]:
     texts: dict[str, dict[str, Any]] = {}
     names = set(folder.names)
@@ -169,10 +171,12 @@ def _read_metadata_file(path: Path, *, timed: bool) -> dict[str, dict[str, Any]]
     return read_items(path, {ID_COLUMN: FILE_COLUMN, **{column: column for column in known}}, caption_rows=True)
 
 
-def _read_sidecars(folder: MediaFolder) -> dict[str, dict[str, Any]]:
+def _read_sidecars(folder: MediaFiles) -> dict[str, dict[str, Any]]:
     texts = {}
     for name in folder.names:
-        sidecar = (folder.folder / name).with_suffix(".txt")
+        path = folder.folder / name
+        # The name of a folder of frames has no suffix, even with a dot in it.
+        sidecar = path.with_name(f"{path.name if path.is_dir() else path.stem}.txt")
         if sidecar.is_file():
             captions = [line.strip() for _, line in iter_lines(sidecar)]
             texts[name] = {caption_column(SOURCE_LANGUAGE): [caption for caption in captions if caption]}
@@ -180,7 +184,7 @@ def _read_sidecars(folder: MediaFolder) -> dict[str, dict[str, Any]]:
 
 
 def _build_splits(
-    folder: MediaFolder,
+    folder: MediaFiles,
     id_column: str,
     split_of: Mapping[str, str],
     texts: Mapping[str, Mapping[str, Any]],
@@ -199,7 +203,7 @@ def _build_splits(
     return datasets.DatasetDict(splits)
 
 
-def _split_folders(folder: MediaFolder) -> dict[str, str]:
+def _split_folders(folder: MediaFiles) -> dict[str, str]:
     """File name -> split, where the files lie below folders that are named after splits; else nothing."""
     tops = {name: name.partition("/")[0] for name in folder.names if "/" in name}
     splits = {name: _SPLIT_FOLDERS[top.lower()] for name, top in tops.items() if top.lower() in _SPLIT_FOLDERS}
@@ -212,7 +216,7 @@ def _split_folders(folder: MediaFolder) -> dict[str, str]:
     return splits
 
 
-def _divide(folder: MediaFolder, validation: float, test: float, seed: int) -> dict[str, str]:
+def _divide(folder: MediaFiles, validation: float, test: float, seed: int) -> dict[str, str]:
     """File name -> split, by shares."""
     split_of = {name: _hashed_split(name, validation, test, seed) for name in folder.names}
     for split, share in (("train", 1 - validation - test), ("validation", validation), ("test", test)):
