@@ -1,6 +1,7 @@
 """Small video files of many kinds, and seeded damage to them, for the benchmark of mutated files."""
 
 import random
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -126,16 +127,25 @@ def _write_sound(container: Any, source: Source) -> None:
 
 
 def turn_clockwise(path: Path) -> Path:
-    """Mark an MP4 as filmed upright: its player turns it by 90 degrees clockwise.
+    """Mark an MP4 as filmed upright: its player turns it by 90 degrees clockwise."""
+    return show_turned(path, (0, 1, -1, 0))
 
-    The matrix of the track header maps (x, y) to (a x + c y + tx, b x + d y + ty), by the QuickTime file format.
+
+def show_turned(path: Path, matrix: tuple[int, int, int, int]) -> Path:
+    """Let the player of an MP4 turn and mirror it.
+
+    Args:
+        path: of the file.
+        matrix: a, b, c, d of 0, 1 and -1. The track header maps (x, y), y downwards, to (a x + c y + tx, b x + d y +
+            ty), by the QuickTime file format.
     """
+    a, b, c, d = matrix
     data = bytearray(path.read_bytes())
     header = data.index(b"tkhd") + 4
-    height = bytes(data[header + 80 : header + 84])
-    one, minus_one, depth = (1 << 16).to_bytes(4, "big"), (0xFFFF0000).to_bytes(4, "big"), (1 << 30).to_bytes(4, "big")
-    zero = bytes(4)
-    data[header + 40 : header + 76] = zero + one + zero + minus_one + zero + zero + height + zero + depth
+    width, height = struct.unpack(">2i", data[header + 76 : header + 84])
+    shifts = (-(min(a, 0) * width + min(c, 0) * height), -(min(b, 0) * width + min(d, 0) * height))
+    rows = (a << 16, b << 16, 0, c << 16, d << 16, 0, *shifts, 1 << 30)
+    data[header + 40 : header + 76] = struct.pack(">9i", *rows)
     path.write_bytes(data)
     return path
 

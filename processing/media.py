@@ -24,11 +24,14 @@ from processing.video_frames_leccr import PICTURE_SUFFIXES
 
 logger = logging.getLogger(__name__)
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".flv"})
+VIDEO_SUFFIXES = frozenset(
+    {".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv", ".3gp", ".ogv", ".vob", ".ts"}
+    | {".mts", ".m2ts"}
+)
 # Known by their names, so that they can be told, but not read.
 _OTHER_SUFFIXES = frozenset(
     {".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf"}
-    | {".rw2", ".raf", ".wmv", ".3gp", ".ogv", ".mts", ".m2ts"}
+    | {".rw2", ".raf", ".rm", ".rmvb"}
 )
 MEDIA_SUFFIXES = PICTURE_SUFFIXES | VIDEO_SUFFIXES | _OTHER_SUFFIXES
 # Descriptions of the pictures of a folder, `{"image_id": ..., "description": ...}` a line.
@@ -62,7 +65,7 @@ class MediaFolder:
         self._suffixes = suffixes
         if not self.folder.is_dir():
             raise ValueError(f"{folder} is not a folder; give the folder that holds the files {sorted(suffixes)}.")
-        paths = list(_walk(self.folder, suffixes | MEDIA_SUFFIXES))
+        paths = list(walk(self.folder, suffixes | MEDIA_SUFFIXES))
         self.names = self._names_of(path for path in paths if path.suffix.lower() in suffixes)
         self.unread_names = self._names_of(path for path in paths if path.suffix.lower() not in suffixes)
         if not self.names:
@@ -110,7 +113,7 @@ class FrameFolders:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.unread_names: list[str] = []
-        found = {path.parent for path in _walk(self.folder, PICTURE_SUFFIXES)} - {self.folder}
+        found = {path.parent for path in walk(self.folder, PICTURE_SUFFIXES)} - {self.folder}
         self.names = sorted(path.relative_to(self.folder).as_posix() for path in found)
         self._paths = set(self.names)
         self._by_name: dict[str, set[str]] = defaultdict(set)
@@ -146,8 +149,14 @@ def _column_of(paths: Iterable[Path], name: str) -> datasets.Dataset:
     return datasets.Dataset.from_dict({name: [str(path) for path in paths]}, features=schema_features([name]))
 
 
-def _walk(folder: Path, suffixes: frozenset[str], above: frozenset[Path] = frozenset()) -> Iterator[Path]:
-    """Files in a folder and below it; `above` holds the real folders on the way down, where a link may lead back to."""
+def walk(folder: Path, suffixes: frozenset[str], above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """Files of a folder and of those below it; names that begin with a dot are passed over, links are followed.
+
+    Args:
+        folder: where they lie.
+        suffixes: which files count, lower case.
+        above: real folders on the way down, where a link may lead back to.
+    """
     real = folder.resolve()
     if real in above:
         return
@@ -158,7 +167,7 @@ def _walk(folder: Path, suffixes: frozenset[str], above: frozenset[Path] = froze
         if path.suffix.lower() in suffixes and path.is_file():
             yield path
         elif path.is_dir():
-            yield from _walk(path, suffixes, above | {real})
+            yield from walk(path, suffixes, above | {real})
 
 
 def attach_images(
@@ -211,7 +220,7 @@ def open_clips(videos: str | Path) -> MediaFolder | FrameFolders:
 def find_frame_folders(videos: str | Path) -> FrameFolders | None:
     """The clips of a folder that lie as folders of their frames; None where there is a file of a clip, or neither."""
     folder = Path(videos)
-    if not folder.is_dir() or next(_walk(folder, VIDEO_SUFFIXES), None) is not None:
+    if not folder.is_dir() or next(walk(folder, VIDEO_SUFFIXES), None) is not None:
         return None
     found = FrameFolders(folder)
     if not found.names:

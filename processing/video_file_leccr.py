@@ -1,6 +1,7 @@
 """What a video file holds: when its frames are shown, and the frames that are wanted, by PyAV."""
 
 import io
+import struct
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,8 +24,20 @@ _FORMATS = (
 _UNTIMED_FORMATS = frozenset({"avi", "m4v", "mpegvideo", "h264", "hevc", "vc1"})
 # In the other formats, times after a search may not be those from before it.
 _SEARCHED_FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "flv"})
+# Files of these may be put one behind the other, and times begin anew in each.
+_JOINED_FORMATS = frozenset({"mpeg", "mpegts"})
 # A search costs about as much as decoding a few frames.
 _FRAMES_WORTH_A_SEARCH = 16
+# Where a player shows what lies to the right of the first pixel, and below it -> what is done to the picture.
+_TURNS = {
+    ("right", "up"): Image.Transpose.FLIP_TOP_BOTTOM,
+    ("left", "down"): Image.Transpose.FLIP_LEFT_RIGHT,
+    ("left", "up"): Image.Transpose.ROTATE_180,
+    ("down", "left"): Image.Transpose.ROTATE_270,
+    ("up", "right"): Image.Transpose.ROTATE_90,
+    ("down", "right"): Image.Transpose.TRANSPOSE,
+    ("up", "left"): Image.Transpose.TRANSVERSE,
+}
 
 
 @dataclass(frozen=True)
@@ -91,16 +104,27 @@ def read_times(data: str | bytes) -> VideoTimes:
                 reached = max(reached, float((packet.pts + (packet.duration or 0)) * packet.time_base))
             if packet.stream is stream:
                 times = (packet.pts, packet.dts, packet.duration or 0)
-                packets.append(_Packet(*times, packet.is_keyframe, packet.is_discard))
+                packets.append(_Packet(*times, packet.is_keyframe, packet.is_discard or _is_never_shown(packet)))
                 ends_whole = not packet.is_corrupt
         if not ends_whole or _announces_more(container, stream, reached):
             raise ValueError("it is cut off")
         # A clip that was cut without encoding it again begins with frames that are there for decoding alone.
         shown = [packet for packet in dropwhile(lambda packet: not packet.is_key, packets) if not packet.is_hidden]
         format_name, unit = container.format.name, stream.time_base or Fraction(1)
-        if format_name in _UNTIMED_FORMATS or all(packet.pts is None for packet in shown):
+        is_untimed = format_name in _UNTIMED_FORMATS or all(packet.pts is None for packet in shown)
+        if is_untimed or (format_name in _JOINED_FORMATS and not _times_grow(shown)):
             return _counted_times(shown, unit, stream.guessed_rate or Fraction(25))
     return _given_times(shown, unit, can_search=format_name in _SEARCHED_FORMATS)
+
+
+def _is_never_shown(packet: Any) -> bool:
+    """Whether a frame of VP8 is only there for others to refer to: a bit of its first byte says so, by RFC 6386."""
+    return packet.stream.codec_context.name in ("vp8", "libvpx") and not memoryview(packet)[0] & 0x10
+
+
+def _times_grow(packets: Sequence[_Packet]) -> bool:
+    times = [packet.dts for packet in packets if packet.dts is not None]
+    return times == sorted(times)
 
 
 def _given_times(packets: Sequence[_Packet], unit: Fraction, *, can_search: bool) -> VideoTimes:
@@ -120,11 +144,11 @@ def _given_times(packets: Sequence[_Packet], unit: Fraction, *, can_search: bool
 def _counted_times(packets: Sequence[_Packet], unit: Fraction, frame_rate: Fraction) -> VideoTimes:
     # Frames are shown at the times at which packets are decoded, a little later, whatever their order.
     times = [packet.dts for packet in packets if packet.dts is not None]
-    if len(times) < len(packets):
+    if len(times) < len(packets) or not _times_grow(packets):
         times, unit = list(range(len(packets))), 1 / frame_rate
     if not times:
         raise ValueError("it holds no frames")
-    seconds = [float((time - times[0]) * unit) for time in sorted(times)]
+    seconds = [float((time - times[0]) * unit) for time in times]
     length = seconds[-1] + float(1 / frame_rate)
     return VideoTimes(stamps=range(len(packets)), seconds=seconds, length=length, keys=[], are_counted=True)
 
@@ -147,7 +171,7 @@ def decode_frames(data: str | bytes, times: VideoTimes, wanted: Sequence[int]) -
     Args:
         data: path of the file, or its bytes.
         times: of this file.
-        wanted: stamps among these, in order. A frame that is missing is replaced by the next one.
+        wanted: stamps among these, in order. The next frame stands in for one that is missing.
 
     Raises:
         ValueError: the frames end before the last wanted one.
@@ -169,13 +193,16 @@ def _decode(data: str | bytes, times: VideoTimes, wanted: Sequence[int], *, sear
         stream = _video_stream(container)
         frames = _stamped_frames(container, stream, times)
         num_passed = 0
+        found = None
         for stamp in wanted:
             num_keys = bisect_right(times.keys, stamp)
             if search and num_keys:
                 key = times.keys[num_keys - 1]
                 if bisect_left(times.stamps, key) - num_passed >= _FRAMES_WORTH_A_SEARCH:
                     frames = _frames_from(container, stream, times, key)
-            found = next((found for found in frames if found[0] >= stamp), None)
+            # What stood in for a missing frame before may be wanted itself.
+            if found is None or found[0] < stamp:
+                found = next((later for later in frames if later[0] >= stamp), None)
             if search and (found is None or found[0] != stamp or found[1].is_corrupt):
                 raise _LostError
             if found is None:
@@ -202,14 +229,22 @@ def _stamped_frames(container: Any, stream: Any, times: VideoTimes) -> Iterator[
 
 
 def _shown(frame: Any, pixel_ratio: Fraction | None) -> Image.Image:
-    """A frame as a player shows it: pixels are made square, and the picture is turned."""
+    """A frame as a player shows it: pixels are made square, and the picture is turned and mirrored."""
     picture = frame.to_image(threads=1)
     # A ratio beyond these is a fault of the file.
     if pixel_ratio is not None and pixel_ratio != 1 and Fraction(1, 4) <= pixel_ratio <= 4:
         picture = picture.resize((max(1, round(picture.width * pixel_ratio)), picture.height), Image.Resampling.BICUBIC)
-    quarters = round(frame.rotation / 90) % 4
-    # PIL and the file both turn counterclockwise.
-    return picture.rotate(90 * quarters, expand=True) if quarters else picture
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    turn = None if matrix is None else _turn_of(bytes(matrix))
+    return picture if turn is None else picture.transpose(turn)
+
+
+def _turn_of(matrix: bytes) -> Image.Transpose | None:
+    """What comes closest to the matrix of a file, which maps (x, y) to (a x + c y, b x + d y), y downwards."""
+    a, b, _, c, d, *_ = struct.unpack("=9i", matrix)
+    if abs(a) >= abs(b):
+        return _TURNS.get(("left" if a < 0 else "right", "up" if d < 0 else "down"))
+    return _TURNS.get(("up" if b < 0 else "down", "left" if c < 0 else "right"))
 
 
 def _import_av() -> Any:

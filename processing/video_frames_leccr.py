@@ -4,7 +4,7 @@ import math
 import random
 import re
 import struct
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -26,7 +26,7 @@ class FrameSampling:
     """Which frames of a video a model sees.
 
     Args:
-        num_frames: at most so many, at even distances.
+        num_frames: at most so many, at even distances in time; a frame that is shown for several of these counts once.
         frame_rate: so many a second, at even distances again where these are more than `num_frames`. Frames without
             times, such as those of a folder, are taken for sampled already.
 
@@ -102,8 +102,8 @@ def sample_frames(
         raise ValueError(f"start and end must be seconds with 0 <= start < end, got {start} and {end}.")
     name = "a video given as bytes"
     if isinstance(video, Mapping):
-        name = video.get("path") or name
-        video = video["path"] if video.get("bytes") is None else video["bytes"]
+        path, content = video.get("path"), video.get("bytes")
+        name, video = path or name, path if content is None else content
     if isinstance(video, str | Path) and not Path(video).is_dir():
         if not Path(video).is_file():
             raise ValueError(f"{video} is not a file; give a video.")
@@ -168,23 +168,29 @@ def _choose(
 ) -> list[int]:
     """Positions of the wanted frames."""
     begin, until = start or 0.0, times.length if end is None else min(end, times.length)
-    first = bisect_left(times.seconds, begin)
+    if begin >= times.length:
+        return []
+    first = max(0, bisect_right(times.seconds, begin) - 1)  # what is on the screen when the part begins
     last = len(times.seconds) if end is None else bisect_left(times.seconds, end)
-    if first >= last:
-        # The part lies between two frames: the earlier one is shown for all of it.
-        return [first - 1] if begin < times.length else []
-    positions = list(range(first, last))
-    if sampling.frame_rate is not None:
-        positions = _at_rate(times.seconds[first:last], begin, until, sampling.frame_rate, draw) or sample_positions(
-            len(positions), 1, draw
-        )
-        positions = [first + position for position in positions]
-    return [positions[index] for index in sample_positions(len(positions), sampling.num_frames, draw)]
+    shown, rate = times.seconds[first:last], sampling.frame_rate
+    positions = list(range(len(shown)))
+    if rate is None and len(shown) > sampling.num_frames and _are_uneven(shown):
+        rate = sampling.num_frames / (until - begin)
+    if rate is not None:
+        positions = _at_rate(shown, begin, until, rate, draw) or sample_positions(len(shown), 1, draw)
+    return [first + positions[index] for index in sample_positions(len(positions), sampling.num_frames, draw)]
+
+
+def _are_uneven(seconds: Sequence[float]) -> bool:
+    """Whether some frame is shown for clearly longer than others, as where a recorder leaves out what is the same."""
+    gaps = [after - before for before, after in pairwise(seconds)]
+    return bool(gaps) and max(gaps) > 1.5 * sum(gaps) / len(gaps)
 
 
 def _at_rate(seconds: Sequence[float], begin: float, until: float, frame_rate: float, draw: int | None) -> list[int]:
     """Positions of the frames that are shown in the middle of parts of 1 / frame_rate seconds, each once."""
     phase = 0.5 if draw is None else random.Random(draw).random()
     # How many of these moments lie before a frame; the times of a damaged file may hold any number of them.
-    passed = [math.ceil((second - begin) * frame_rate - phase) for second in (*seconds, max(until, seconds[-1]))]
+    ends = (*seconds, max(until, seconds[-1]))
+    passed = [max(0, math.ceil((second - begin) * frame_rate - phase)) for second in ends]
     return [position for position, (before, after) in enumerate(pairwise(passed)) if after > before]

@@ -262,6 +262,17 @@ def test_an_array_of_another_form_is_refused_by_file(tmp_path: Path, array: np.n
     assert "two.npy" in str(error.value)
 
 
+def test_linked_folders_of_arrays_are_read_and_hidden_files_are_not(tmp_path: Path):
+    """A split on another disk would have no features; macOS puts ._one.npy beside one.npy."""
+    folder = make_numpy(tmp_path / "features")
+    (tmp_path / "disk").mkdir()
+    np.save(tmp_path / "disk" / "far.npy", np.zeros((2, DIM), np.float32))
+    before = NumpyStore(folder).ids
+    (folder / "linked").symlink_to(tmp_path / "disk", target_is_directory=True)
+    (folder / "._one.npy").write_bytes(b"x")
+    assert NumpyStore(folder).ids == sorted([*before, "far"])
+
+
 class Opening:
     """Writes a file when it is unpickled."""
 

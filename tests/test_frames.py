@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.video_files import turn_clockwise
+from benchmarks.video_files import show_turned, turn_clockwise
+from processing.video_file_leccr import read_times
 from processing.video_frames_leccr import FrameSampling, sample_frames, sample_positions
-from tests.clips import CODECS, copy_part, make_clip, make_sound, read_numbers
+from tests.clips import CODECS, copy_part, make_clip, make_sound, read_codes, read_numbers
 
 
 @pytest.mark.parametrize("suffix", sorted(CODECS))
@@ -47,7 +48,7 @@ def test_a_short_video_gives_each_frame_once(tmp_path: Path):
         (None, 0.8, [1, 3, 5, 7]),
         (0.5, 0.9, [5, 6, 7, 8]),
         (1.7, 100.0, [17, 18, 19]),
-        (0.45, 0.55, [5]),
+        (0.45, 0.55, [4, 5]),
         (0.41, 0.49, [4]),
         (1.95, 1.99, [19]),
     ],
@@ -84,10 +85,26 @@ def test_pictures_are_turned_as_the_file_says(tmp_path: Path):
     corner = np.zeros((32, 48, 3), np.uint8)
     corner[:16, :24, 0] = 255  # red, top left
     clip = make_clip(tmp_path / "clip.mp4", 2, picture=corner)
-    assert _red_corner(sample_frames(clip, FrameSampling(1))[0]) == (0, 0)
+    assert _brightest_quarter(sample_frames(clip, FrameSampling(1))[0], 0) == (0, 0)
     picture = sample_frames(turn_clockwise(clip), FrameSampling(1))[0]
     assert picture.size == (32, 48)
-    assert _red_corner(picture) == (0, 1)  # top right
+    assert _brightest_quarter(picture, 0) == (0, 1)  # top right
+
+
+@pytest.mark.parametrize(
+    "matrix", [(p, 0, 0, q) for p in (1, -1) for q in (1, -1)] + [(0, p, q, 0) for p in (1, -1) for q in (1, -1)]
+)
+def test_each_turn_and_mirror_of_a_file_is_undone(tmp_path: Path, matrix: tuple[int, int, int, int]):
+    """The front cameras of some phones mirror: a mirrored clip that is only turned stands on its head."""
+    corners = np.zeros((32, 48, 3), np.uint8)
+    corners[:16, :24, 0] = 255  # red, top left
+    corners[:16, 24:, 2] = 255  # blue, top right
+    clip = show_turned(make_clip(tmp_path / "clip.mp4", 2, picture=corners), matrix)
+    picture = sample_frames(clip, FrameSampling(1))[0]
+    a, b, c, d = matrix
+    assert picture.size == ((48, 32) if a else (32, 48))
+    for channel, (x, y) in ((0, (-1, -1)), (2, (1, -1))):
+        assert _brightest_quarter(picture, channel) == (int(b * x + d * y > 0), int(a * x + c * y > 0))
 
 
 def test_a_file_that_is_cut_off_is_refused(tmp_path: Path):
@@ -214,7 +231,31 @@ def test_a_rate_matches_a_loop_over_the_moments_of_uneven_frames(tmp_path: Path,
         expected = sorted({max(i for i in range(20) if times[i] <= moment) for moment in moments if moment < times[-1]})
         found = read_numbers(sample_frames(clip, FrameSampling(50, frame_rate)))
         assert found in (expected, [*expected, 19])  # how long the last frame is shown is up to the file
-    assert read_numbers(sample_frames(clip, FrameSampling(50), start=times[4] + 1e-4, end=times[9])) == [5, 6, 7, 8]
+    assert read_numbers(sample_frames(clip, FrameSampling(50), start=times[4] + 1e-4, end=times[9])) == [4, 5, 6, 7, 8]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_frames_at_uneven_times_are_taken_at_even_distances_in_time(tmp_path: Path, suffix: str):
+    """Of a lecture that begins with a film, all frames would be of the film, for its slides hardly change."""
+    times = [index / 10 for index in range(40)] + [4.0 + 2 * index for index in range(6)]
+    clip = make_clip(tmp_path / f"clip{suffix}", len(times), times=times, coded=True)
+    length = read_times(str(clip)).length
+    moments = [(part + 0.5) * length / 8 for part in range(8)]
+    expected = sorted({max(i for i, time in enumerate(times) if time <= moment) for moment in moments})
+    assert read_codes(sample_frames(clip, FrameSampling(8))) == expected and len(expected) > 5
+    assert read_codes(sample_frames(clip, FrameSampling(2), start=5.0, end=7.0)) == [40, 41]
+    assert read_codes(sample_frames(clip, FrameSampling(46))) == list(range(46))
+    drawn = [read_codes(sample_frames(clip, FrameSampling(8), draw=draw)) for draw in range(6)]
+    assert all(len(set(numbers)) == len(numbers) <= 8 and max(numbers) > 43 for numbers in drawn)
+    assert len(set(map(tuple, drawn))) > 1
+
+
+def test_what_is_on_the_screen_when_a_part_begins_belongs_to_it(tmp_path: Path):
+    """Of ten seconds between two slides, the first would be missing, although it is shown for half of them."""
+    clip = make_clip(tmp_path / "clip.mp4", 6, times=[10.0 * index for index in range(6)])
+    assert read_numbers(sample_frames(clip, FrameSampling(12, 1.0), start=5, end=15)) == [0, 1]
+    assert read_numbers(sample_frames(clip, FrameSampling(12), start=5, end=15)) == [0, 1]
+    assert read_numbers(sample_frames(clip, FrameSampling(12, 1.0), start=9.8, end=15)) == [1]
 
 
 def test_a_rate_with_a_draw_moves_the_moments(tmp_path: Path):
@@ -277,6 +318,7 @@ def test_pictures_are_turned_into_upright_rgb(tmp_path: Path):
         (["a", "b"], TypeError, "got list"),
         (None, TypeError, "got NoneType"),
         ({"bytes": None, "path": None}, TypeError, "got NoneType"),
+        ({"bytes": None}, TypeError, "got NoneType"),
         (b"", ValueError, "a video given as bytes must be a readable video"),
         ({"bytes": b"", "path": "clip.mp4"}, ValueError, "clip.mp4 must be a readable video"),
     ],
@@ -321,10 +363,10 @@ def test_a_pyav_that_is_too_old_is_refused(
         sample_frames(clip, FrameSampling(2))
 
 
-def _red_corner(picture: Image.Image) -> tuple[int, int]:
-    """(row, column) of the reddest quarter."""
-    red = np.asarray(picture, dtype=float)[..., 0]
-    rows, columns = red.shape
-    quarters = red.reshape(2, rows // 2, 2, columns // 2).mean(axis=(1, 3))
+def _brightest_quarter(picture: Image.Image, channel: int) -> tuple[int, int]:
+    """(row, column) of the quarter with the most of a colour."""
+    levels = np.asarray(picture, dtype=float)[..., channel]
+    rows, columns = levels.shape
+    quarters = levels.reshape(2, rows // 2, 2, columns // 2).mean(axis=(1, 3))
     row, column = np.unravel_index(quarters.argmax(), quarters.shape)
     return int(row), int(column)

@@ -176,6 +176,14 @@ def test_folders_that_hold_nothing_are_refused(tmp_path: Path):
         MediaFolder(tmp_path, VIDEO_SUFFIXES)
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".3gp", ".wmv", ".ogv", ".ts", ".M2TS"])
+def test_clips_of_all_kinds_that_are_read_are_found(tmp_path: Path, suffix: str):
+    """Of a data set in another format no clip would be found, although each could be read."""
+    (tmp_path / f"a{suffix}").write_bytes(b"x")
+    joined, _ = attach_videos(datasets.Dataset.from_dict({"video_id": ["a"]}), tmp_path)
+    assert joined["video"] == [str(tmp_path / f"a{suffix}")]
+
+
 def test_videos_are_joined_by_path(tmp_path: Path):
     """A clip is opened where its frames are read, so the row holds its path."""
     (tmp_path / "clip_000001_000010.mp4").write_bytes(b"x")

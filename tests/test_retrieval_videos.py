@@ -134,9 +134,9 @@ def test_the_model_decides_what_is_read_of_a_folder_with_pictures_and_clips(tmp_
     ):
         open_items(str(folder))
     tiny_image(0).save(folder / "photo.png")
-    (folder / "old.wmv").write_bytes(b"")
+    (folder / "old.rmvb").write_bytes(b"")
     assert read_ids(open_items(str(folder))) == ["photo.png"]
-    assert "1 files of" in caplog.text and "kinds that are not read (first: ['old.wmv'])" in caplog.text
+    assert "1 files of" in caplog.text and "kinds that are not read (first: ['old.rmvb'])" in caplog.text
     assert "3 clips of" in caplog.text and "are left out" in caplog.text
     assert read_ids(open_items(str(folder), vision_input="frames")) == ["a.mkv", "b.mp4", "sub/c.avi"]
     for name in ("a.mkv", "b.mp4", "sub/c.avi"):

@@ -121,6 +121,54 @@ def test_frames_without_times_are_counted(tmp_path: Path, name: str, codec: str,
     assert read_codes(sample_frames(clip, FrameSampling(4))) == [5, 15, 25, 35]
 
 
+def test_frames_that_are_only_referred_to_do_not_count(tmp_path: Path):
+    """Encoders of VP8 add frames that nobody sees: times would shift, and the clip seem to be cut off."""
+    whole = make_clip(tmp_path / "whole.webm", 40, coded=True, codec="libvpx", codec_options={"g": "12"})
+    hidden = (5, 6, 15, 31)
+    clip = _hide_frames(whole, tmp_path / "clip.webm", hidden)
+    shown = [number for number in range(40) if number not in hidden]
+    assert len(video_file_leccr.read_times(str(clip)).stamps) == 36
+    assert read_codes(sample_frames(clip, FrameSampling(50))) == shown
+    assert read_codes(sample_frames(clip, FrameSampling(50), start=1.2, end=2.0)) == [12, 13, 14, 16, 17, 18, 19]
+
+
+def _hide_frames(source: Path, path: Path, numbers: tuple[int, ...]) -> Path:
+    with av.open(str(source)) as clip, av.open(str(path), "w") as container:
+        read: Any = clip.streams.video[0]
+        written = container.add_stream_from_template(read)
+        for number, packet in enumerate(packet for packet in clip.demux(read) if packet.size):
+            data = bytearray(bytes(packet))
+            data[0] &= 0xFF - 0x10 * (number in numbers)
+            copy = av.Packet(bytes(data))
+            copy.pts, copy.dts, copy.time_base = packet.pts, packet.dts, packet.time_base
+            copy.is_keyframe, copy.stream = packet.is_keyframe, written
+            container.mux(copy)
+    return path
+
+
+def test_a_frame_that_stands_in_for_a_missing_one_is_not_used_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Each missing frame would shift all that follow by one more, behind the end of the part at last."""
+    clip = make_clip(tmp_path / "clip.ts", codec="libx264")
+    stamped = video_file_leccr._stamped_frames
+
+    def without_the_fourth(*arguments: Any) -> Any:
+        return (found for number, found in enumerate(stamped(*arguments)) if number != 3)
+
+    monkeypatch.setattr(video_file_leccr, "_stamped_frames", without_the_fourth)
+    assert read_numbers(sample_frames(clip, FrameSampling(7), end=0.7)) == [0, 1, 2, 4, 4, 5, 6]
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [(".mpg", "mpeg2video"), (".ts", "libx264")])
+def test_files_that_were_put_one_behind_the_other_are_read_as_one(tmp_path: Path, suffix: str, codec: str):
+    """The parts of a recording are often joined so; times begin anew, and only the first part would be seen."""
+    part = make_clip(tmp_path / f"part{suffix}", 20, coded=True, codec=codec, frames_per_second=25)
+    joined = tmp_path / f"joined{suffix}"
+    joined.write_bytes(2 * part.read_bytes())
+    assert read_codes(sample_frames(joined, FrameSampling(100))) == 2 * list(range(20))
+    assert read_codes(sample_frames(joined, FrameSampling(4))) == [5, 15, 5, 15]
+    assert read_codes(sample_frames(joined, FrameSampling(5), start=1.0, end=1.2)) == [5, 6, 7, 8, 9]
+
+
 @pytest.mark.parametrize("shift", [-1.0, 3.0])
 def test_times_count_from_the_first_frame(tmp_path: Path, shift: float):
     """Cut clips begin before zero, and recordings of a broadcast at any time."""

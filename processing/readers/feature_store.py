@@ -20,7 +20,7 @@ import datasets
 import numpy as np
 from numpy.typing import NDArray
 
-from processing.media import Rows, attach_found
+from processing.media import Rows, attach_found, walk
 from processing.missing import MissingReport
 from processing.readers.base import check_name, read_lines
 from processing.readers.frame_table import read_frame_table
@@ -153,6 +153,8 @@ class FeatureStore:
 class NumpyStore:
     """Frame features in a folder with one `.npy` file an item, in it or below; the file name without suffix is the id.
 
+    Names that begin with a dot are passed over, links to folders are followed.
+
     Args:
         folder: where the files lie. A file holds (num_frames, dim), or (1, num_frames, dim) as VATEX ships them, or
             (dim,) for one frame; any float type.
@@ -169,7 +171,7 @@ class NumpyStore:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.missing = MissingReport()
-        paths = sorted(self.folder.rglob("*.npy"))
+        paths = sorted(walk(self.folder, frozenset({".npy"}))) if self.folder.is_dir() else []
         self._paths = {path.stem: path for path in paths}
         if not paths:
             raise ValueError(f"{folder} holds neither feature.bin nor a .npy file; give the folder of the features.")
