@@ -36,7 +36,7 @@ from reporting.report import markdown_table
 from retrieval.encode import encode_items, encode_texts
 from retrieval.evaluation import item_composites, read_captions
 from retrieval.items import read_column
-from retrieval.ranks import rank_texts_and_items
+from retrieval.ranks import ROUNDING_MARGIN, rank_texts_and_items
 
 NAME = "frame_order"
 RECIPE = Path(__file__).parents[1] / "configs" / "scenes_video.yaml"
@@ -178,10 +178,12 @@ def shares(composites: Tensor, text_embeds: Tensor, owners: Tensor, queries: Que
     own, other = (
         torch.einsum("tkd,td->tk", composites[items], text_embeds).amax(dim=-1) for items in (owners, reverses)
     )
+    # Who cannot tell the two apart is right half of the time, whatever rounding says.
+    is_own = torch.where((own - other).abs() <= ROUNDING_MARGIN, 0.5, (own > other).float())
     answered = {
         NEED_ORDER: is_first[need_order],
         NEED_NONE: is_first[~need_order],
-        CHOICE: (own > other)[need_order & (reverses != owners)],
+        CHOICE: is_own[need_order & (reverses != owners)],
     }
     return {kind: 100 * float(right.float().mean()) for kind, right in answered.items() if len(right)}
 

@@ -18,8 +18,9 @@ OFFICIAL_CHOICES: dict[str, Any] = {
     "description_encoder_in_eval_mode": False,
     "max_logit_scale": None,
 }
-# The same of its video form.
-OFFICIAL_VIDEO_CHOICES: dict[str, Any] = {"project_features": False, "frame_positions": "none"}
+# The same of its video form, which reads features alone.
+OFFICIAL_VIDEO_CHOICES: dict[str, Any] = {"frame_positions": "none"}
+OFFICIAL_FEATURE_CHOICES: dict[str, Any] = {"project_features": False}
 
 
 @strict
@@ -98,8 +99,9 @@ class LeccrConfig(TwoStreamConfig):
             ValueError: a keyword argument contradicts one of these choices.
         """
         fixed = dict(OFFICIAL_CHOICES)
-        if kwargs.get("vision_input") == "features":
-            fixed |= OFFICIAL_VIDEO_CHOICES
+        vision_input = kwargs.get("vision_input", "image")
+        fixed |= {} if vision_input == "image" else OFFICIAL_VIDEO_CHOICES
+        fixed |= OFFICIAL_FEATURE_CHOICES if vision_input == "features" else {}
         contradicted = {name: kwargs[name] for name in fixed if name in kwargs}
         if contradicted:
             raise ValueError(f"the official preset fixes {sorted(contradicted)}; use LeccrConfig(...) to set them.")

@@ -17,13 +17,14 @@ FRAME_POSITIONS = ("sinusoidal", "none")
 VISION_TOWERS_WITH_CLS = frozenset(
     {
         "beit",
+        "chinese_clip_vision_model",
         "clip_vision_model",
         "data2vec-vision",
         "deit",
         "dinov2",
         "dinov2_with_registers",
         "dinov3_vit",
-        "metaclip_2_vision_model",
+        "mlcd_vision_model",
         "vit",
         "vit_msn",
     }

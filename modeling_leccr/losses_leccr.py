@@ -5,7 +5,7 @@ trainer gathers over processes; the terms see the gathered rows.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -27,6 +27,12 @@ from .objectives_leccr import (
     target_contrastive,
 )
 from .pooling_leccr import masked_mean
+
+# Term -> settings in whose place its released form has constants.
+_CONSTANT_IN_OFFICIAL = {
+    "softened": ("teacher_temperature", "student_temperature", "teacher_global_weight"),
+    "slot_vision": ("slot_vision_temperature",),
+}
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,18 @@ class LossConfig(LossSettings):
         self.check_shares("guidance", "teacher_global_weight")
         self.check_weights("slot_contrastive", "slot_vision", "slot_diversity")
         self.check_positive("teacher_temperature", "student_temperature", "slot_vision_temperature")
+        self._check_forms()
+
+    def _check_forms(self) -> None:
+        """Refuse a setting that the released form of a term does not read."""
+        defaults = {entry.name: entry.default for entry in fields(self)}
+        for term, names in _CONSTANT_IN_OFFICIAL.items():
+            ignored = [name for name in names if getattr(self, name) != defaults[name]]
+            if ignored and self.forms.get(term) == "official":
+                raise ValueError(
+                    f"the official form of {term} has its own constants, got loss.{ignored[0]} "
+                    f"{getattr(self, ignored[0])}; leave it out, or the form."
+                )
 
     def weights(self) -> dict[str, float]:
         """Weight of each term in the total."""

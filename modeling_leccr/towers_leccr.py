@@ -15,8 +15,9 @@ from transformers import AutoConfig, AutoModel, CLIPVisionModelWithProjection, P
 
 # These encoders return their tokens before the final layer norm (named here) and apply it to the pooled token alone.
 TOWERS_WITH_POOLED_NORM_ONLY = {
+    "chinese_clip_vision_model": "post_layernorm",
     "clip_vision_model": "post_layernorm",
-    "metaclip_2_vision_model": "post_layernorm",
+    "mlcd_vision_model": "post_layernorm",
     "convnext": "layernorm",
     "convnextv2": "layernorm",
 }
@@ -26,8 +27,18 @@ def build_tower(config: PreTrainedConfig) -> PreTrainedModel:
     """A tower with random weights and without pooling head, whose parameters nothing would read.
 
     Its weights are of torch's default type, as those of all other parts, whatever type a checkpoint of it is stored in.
+
+    Raises:
+        ValueError: transformers has no encoder of this type that stands alone.
     """
     return AutoModel.from_config(config, dtype=torch.get_default_dtype(), **_without_pooling(config))
+
+
+def freeze_mask_tokens(model: nn.Module) -> None:
+    """Let what stands for hidden patches in pretraining not learn, in place: nothing reads it, which stalls DDP."""
+    for name, parameter in model.named_parameters():
+        if name.endswith(".mask_token"):
+            parameter.requires_grad_(False)
 
 
 def frozen_copy(tower: PreTrainedModel) -> PreTrainedModel:
@@ -168,8 +179,14 @@ def resize_position_grid(table: Tensor, num_rows: int) -> Tensor:
 
 
 def _without_pooling(config: PreTrainedConfig) -> dict[str, bool]:
-    if getattr(config, "vision_use_head", False):
-        config.vision_use_head = False
+    for name in ("vision_use_head", "use_head"):
+        if getattr(config, name, False):
+            setattr(config, name, False)
+    if type(config) not in AutoModel._model_mapping:
+        raise ValueError(
+            f"a tower must be an encoder that transformers builds alone, got one of model_type {config.model_type!r}, "
+            f"which it only knows as a part of another model; name another tower."
+        )
     model_class: Any = AutoModel._model_mapping[type(config)]
     accepts = "add_pooling_layer" in inspect.signature(model_class).parameters
     return {"add_pooling_layer": False} if accepts else {}

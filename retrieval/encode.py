@@ -56,14 +56,15 @@ def encode_items(
     if use_descriptions and model.config.reads_description:
         descriptions = read_column(rows, DESCRIPTION_COLUMN)
 
+    # Decided for all batches: where the text tower is split over processes, all must ask it equally often. Without any
+    # description the model takes its null description, or says that it cannot.
+    has_descriptions = any(descriptions)
     seen = VisualRows(rows, model.config.vision_input, processor.sampling) if model.config.reads_image else None
 
     def embed(batch: list[int]) -> list[Tensor]:
-        batch_descriptions = [descriptions[i] for i in batch]
         inputs = processor(
             **as_processor_inputs([] if seen is None else [seen.read(i) for i in batch]),
-            # No description at all: the model then takes its null description or says that it cannot.
-            descriptions=batch_descriptions if any(batch_descriptions) else None,
+            descriptions=[descriptions[i] for i in batch] if has_descriptions else None,
             return_tensors="pt",
         ).to(device=model.device, dtype=model.dtype)
         features = model.get_image_features(**inputs)

@@ -277,10 +277,11 @@ def run_trainer(folder: Path, name: str) -> None:
     trainer = tiny_trainer(folder / "trainer", make_model(), validation=validation, **TRAINER_SETTINGS, **settings)
     if trainer.accelerator.num_processes != world_size:
         raise RuntimeError(f"the trainer runs {trainer.accelerator.num_processes} processes, not {world_size}.")
+    drawn = torch.rand(1)
     trainer.train()
     if trainer.model.text_model.is_gradient_checkpointing != settings.get("gradient_checkpointing", False):
         raise RuntimeError("the activations were not recomputed, so that nothing was tested.")
-    found = logged_losses(trainer.state.log_history)
+    found = {**logged_losses(trainer.state.log_history), "drawn": drawn}
     if validation is not None:
         found |= {f"metric/{name}": torch.tensor([value]) for name, value in trainer.evaluate().items()}
     found |= {f"weight/{name}": value.contiguous() for name, value in trainer.model.state_dict().items()}

@@ -98,6 +98,14 @@ def test_every_trained_parameter_takes_part_in_each_step(process_group: None, vi
     assert not silent
 
 
+@pytest.mark.parametrize("how", HOW)
+def test_the_token_of_hidden_patches_does_not_learn(how: str):
+    """DINO has one for its pretraining; as nothing reads it, DDP would stop at the second step."""
+    model = prepared((how, "full"), vision="dinov2")
+    tokens = {name: value for name, value in model.named_parameters() if name.endswith(".mask_token")}
+    assert tokens and not any(value.requires_grad for value in tokens.values())
+
+
 @pytest.mark.parametrize(
     "fields",
     [

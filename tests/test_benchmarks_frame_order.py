@@ -65,6 +65,15 @@ def test_shares_are_those_of_a_loop_over_captions():
     assert set(shares(composites, text_embeds, owners, Queries([False] * 14, [None] * 6))) == {NEED_NONE}
 
 
+def test_who_cannot_tell_a_clip_from_its_reverse_is_right_half_of_the_time():
+    """Rounding would decide, and a model without an idea of order seem to prefer the reverse."""
+    composites = normalize(torch.randn(2, 1, 8, generator=torch.Generator().manual_seed(0)), dim=-1)[:1].repeat(2, 1, 1)
+    composites[1] += 1e-8
+    owners = torch.tensor([0, 1])
+    found = shares(composites, composites[:, 0], owners, Queries([True, True], [1, 0]))
+    assert found[CHOICE] == 50
+
+
 def test_what_is_known_of_the_captions_is_in_the_order_in_which_they_are_read():
     """Facts of another caption or clip would make the two kinds of captions the same mixture."""
     data = DataArguments(dataset="scenes_video", scenes_video={**SCENES, "captions_per_item": 2}, test_split="test")

@@ -71,6 +71,9 @@ def test_official_preset_selects_every_official_choice() -> None:
     config = LeccrConfig.official(vision_config=tiny_vision_config(), text_config=tiny_text_config(), num_slots=2)
     assert {name: getattr(config, name) for name in OFFICIAL_CHOICES} == OFFICIAL_CHOICES
     assert config.num_slots == 2
+    for fields in ({"vision_input": "frames"}, {"vision_input": "features", "feature_dim": 512, "slot_dim": 512}):
+        preset = LeccrConfig.official(**fields)
+        assert preset.frame_positions == "none" and preset.project_features == ("feature_dim" not in fields)
 
 
 def test_official_preset_refuses_to_be_contradicted() -> None:

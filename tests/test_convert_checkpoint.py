@@ -121,6 +121,7 @@ def test_the_model_is_the_official_preset_with_the_sizes_of_the_weights(converte
     """A corrected choice in the configuration gives other numbers than the published ones."""
     config = AutoModel.from_pretrained(converted[1]).config
     assert {name: getattr(config, name) for name in OFFICIAL_CHOICES} == OFFICIAL_CHOICES
+    assert config.global_weight == 1.0  # the released script does not rank by slots
     golden = read_json(golden_dir, "config.json")
     geometry, settings = golden["geom"], golden["cfg"]
     assert config.num_slots == settings["num_queries"]
@@ -151,7 +152,7 @@ def test_a_video_checkpoint_becomes_a_model_of_frame_features(
     assert not hasattr(model, "vision_model") and not hasattr(model, "visual_projection")
     fixed = OFFICIAL_CHOICES | OFFICIAL_VIDEO_CHOICES
     assert {name: getattr(model.config, name) for name in fixed} == fixed
-    assert model.config.vision_input == "features"
+    assert model.config.vision_input == "features" and model.config.global_weight == 0.9
     assert (model.config.feature_dim, model.config.num_frame_layers) == (golden["vid"]["width"], golden["vid"]["layer"])
     with pytest.raises(ValueError, match=r"checkpoint\.pth: the video form .* has no vision tower, got 4 attention"):
         convert(checkpoint, tmp_path / "other", tower, "--vision-heads", "4")

@@ -59,7 +59,7 @@ def check_case(folder: Path, case: Case) -> None:
         assert {name for name in found if name.startswith("grad/")} == trained_gradients(case.dropout, case.lora)
         wanted = {name: value for name, value in expected.items() if not name.startswith("random/")}
         wanted["random/next"] = expected[f"random/next-{rank}"]
-        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("case", ALL_CASES, ids=lambda case: case.name)
@@ -130,6 +130,8 @@ def test_processes_of_the_trainer_take_the_steps_of_one(folder: Path, tmp_path: 
     trainer.train()
     world_size, _ = TRAINER_RUNS[run]
     first, *others = (load_file(folder / f"trainer-{run}-{rank}.safetensors") for rank in range(world_size))
+    drawn = {float(found.pop("drawn")) for found in (first, *others)}
+    assert len(drawn) == world_size  # or the same rows of all processes would lose their descriptions
     for other in others:
         torch.testing.assert_close(first, other, rtol=1e-6, atol=1e-6)
     weights = trainer.model.state_dict()

@@ -90,6 +90,23 @@ def test_forms_are_chosen_term_by_term() -> None:
     torch.testing.assert_close(values["slot_vision"], values_of(output, form=None)["slot_vision"])
 
 
+@pytest.mark.parametrize(
+    ("term", "name"),
+    [
+        ("softened", "teacher_temperature"),
+        ("softened", "student_temperature"),
+        ("softened", "teacher_global_weight"),
+        ("slot_vision", "slot_vision_temperature"),
+    ],
+)
+def test_a_setting_that_an_official_form_does_not_read_is_refused(term: str, name: str) -> None:
+    """Rows of a table with other temperatures would all be one training."""
+    with pytest.raises(ValueError, match=rf"official form of {term} .* got loss\.{name} 0\.5"):
+        LossConfig(forms={term: "official"}, **{name: 0.5})
+    other = {"softened": "slot_vision", "slot_vision": "softened"}[term]
+    assert getattr(LossConfig(forms={other: "official"}, **{name: 0.5}), name) == 0.5
+
+
 def test_official_slot_vision_logits_grow_with_the_number_of_tokens() -> None:
     """The documented fault: unit norm over tokens, so that the logits are no cosines."""
     slots, patches = torch.ones(1, 4, 64), torch.ones(1, 4, 64)

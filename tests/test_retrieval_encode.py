@@ -124,6 +124,19 @@ def test_some_items_without_description_get_the_null_description():
     assert float((described - plain).norm(dim=-1).min()) > 1e-3
 
 
+def test_each_batch_asks_the_text_tower_if_any_item_has_a_description(monkeypatch):
+    """Where the tower is split over processes each call gathers it; processes that call unequally often hang."""
+    model, processor, split = lively_model(description_dropout=0.1), tiny_processor(), make_split()
+    rows = [{**row, "description": row["description"] if i == 5 else None} for i, row in enumerate(split)]
+    together, _ = encode_items(model, processor, rows, 8, **QUIET)
+    asked = []
+    states = model._description_states
+    monkeypatch.setattr(model, "_description_states", lambda ids, mask: asked.append(ids is None) or states(ids, mask))
+    alone, _ = encode_items(model, processor, rows, 2, **QUIET)
+    assert asked == [False] * 4
+    torch.testing.assert_close(alone, together, atol=1e-5, rtol=0)
+
+
 def test_missing_descriptions_are_an_error_without_description_dropout():
     """A model that never saw the null description would embed noise."""
     with pytest.raises(ValueError, match="description"):

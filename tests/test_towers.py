@@ -20,7 +20,14 @@ from transformers import (
 )
 
 from modeling_leccr import LeccrConfig, LeccrModel
-from modeling_leccr.towers_leccr import build_tower, output_width, resize_position_grid, visual_tokens
+from modeling_leccr.configuration_streams_leccr import VISION_TOWERS_WITH_CLS
+from modeling_leccr.towers_leccr import (
+    build_tower,
+    freeze_mask_tokens,
+    output_width,
+    resize_position_grid,
+    visual_tokens,
+)
 from tests.hub_server import hub
 from tests.tiny import tiny_items, tiny_model, tiny_pairs, tiny_text_config, tiny_texts, tiny_vision_config
 
@@ -69,12 +76,21 @@ def test_every_vision_tower_works_with_mean_pooling(kind: str) -> None:
     assert not torch.allclose(output.image_embeds[0], output.image_embeds[1])
 
 
-@pytest.mark.parametrize("kind", VISION)
+@pytest.mark.parametrize("kind", sorted({*VISION, "aimv2_vision_model", *VISION_TOWERS_WITH_CLS} - {"clip"}))
 def test_vision_tower_has_no_parameter_that_nothing_reads(kind: str) -> None:
     """A pooling head left in the tower never gets a gradient and stalls distributed training."""
     tower = build_tower(tiny_vision_config(kind))
+    freeze_mask_tokens(tower)
     visual_tokens(tower, tiny_items(2)["pixel_values"]).square().sum().backward()
-    assert [name for name, parameter in tower.named_parameters() if parameter.grad is None] == []
+    trained = [(name, parameter) for name, parameter in tower.named_parameters() if parameter.requires_grad]
+    assert [name for name, parameter in trained if parameter.grad is None] == []
+
+
+@pytest.mark.parametrize("kind", ["metaclip_2_vision_model", "siglip_text_model"])
+def test_half_of_a_model_that_transformers_does_not_build_is_refused(kind: str) -> None:
+    """A bare KeyError with the name of a class tells nobody what to do."""
+    with pytest.raises(ValueError, match=f"'{kind}', which it only knows as a part of another model"):
+        build_tower(AutoConfig.for_model(kind))
 
 
 @pytest.mark.parametrize("kind", TEXT)

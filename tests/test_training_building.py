@@ -108,6 +108,18 @@ def test_towers_from_scratch_fit_tokenizer_and_pictures():
     assert torch.isfinite(output.logits_per_image).all()
 
 
+@pytest.mark.parametrize("model_type", ["roberta", "xlm-roberta", "mpnet", "camembert"])
+def test_a_tower_that_counts_positions_from_padding_reads_the_longest_text(model_type: str):
+    """The table of positions would end before the text does, at the first one that is cut."""
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    arguments = scratch_arguments(text_tower={"model_type": model_type, **sizes})
+    processor = build_processor(arguments, tiny_split(), ["de"])
+    model = build_model(arguments, processor.tokenizer)
+    inputs = processor(text=["ein " * 100])
+    assert inputs["input_ids"].shape[1] == processor.max_length == 40
+    assert torch.isfinite(model.get_text_features(**inputs).pooler_output).all()
+
+
 def test_pretrained_towers_keep_their_weights_tokenizer_and_pixels(tmp_path: Path):
     """The published protocol resizes to a square; the centre crop of CLIP would cut what captions mention."""
     vision, text = tower_folders(tmp_path)

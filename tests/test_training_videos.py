@@ -227,6 +227,15 @@ def test_the_width_of_features_is_that_of_the_data(tmp_path: Path, folders: dict
         trained(build_recipe(official), tmp_path / "official")
 
 
+def test_scores_of_slots_are_refused_before_training_goes_on_from_a_model_without(tmp_path: Path):
+    """The base alone says whether there are slots; the first evaluation would find out."""
+    tiny_model(item_source="image", interaction="none").config.save_pretrained(tmp_path)
+    settings = {"dataset": "none", "target_languages": ["de"], "base_model": str(tmp_path)}
+    assert not model_config(build_recipe(settings)).has_slots
+    with pytest.raises(ValueError, match="scoring must be fused or global for"):
+        model_config(build_recipe({**settings, "scoring": "slots"}))
+
+
 def test_a_trained_model_of_videos_is_trained_on(tmp_path: Path, folders: dict[str, Path]):
     """A recipe with `base_model` knows of the model only what the base says: that it reads features, and how many."""
     settings = video_recipe(tmp_path, folders["features"], "features", num_frames=3, **SHORT)

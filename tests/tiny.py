@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 from transformers import (
+    AutoConfig,
     BertConfig,
     CLIPImageProcessorPil,
     CLIPVisionConfig,
@@ -14,7 +15,6 @@ from transformers import (
     PreTrainedConfig,
     SiglipVisionConfig,
     SwinConfig,
-    ViTConfig,
     XLMRobertaConfig,
 )
 
@@ -45,7 +45,7 @@ SENTENCES = (
 
 
 def tiny_vision_config(kind: str = "clip", image_size: int = IMAGE_SIZE) -> PreTrainedConfig:
-    """A vision tower of width 32: "clip", "vit" (with class token), "swin", "siglip", "convnextv2" (without)."""
+    """A vision tower of width 32: "clip" (class token), "swin", "siglip", "convnextv2" (none), or by its type."""
     transformer: dict[str, Any] = {
         "hidden_size": 32,
         "intermediate_size": 64,
@@ -56,8 +56,6 @@ def tiny_vision_config(kind: str = "clip", image_size: int = IMAGE_SIZE) -> PreT
     }
     if kind == "clip":
         return CLIPVisionConfig(**transformer, projection_dim=32)
-    if kind == "vit":
-        return ViTConfig(**transformer)
     if kind == "siglip":
         return SiglipVisionConfig(**transformer)
     if kind == "swin":
@@ -66,7 +64,7 @@ def tiny_vision_config(kind: str = "clip", image_size: int = IMAGE_SIZE) -> PreT
         )
     if kind == "convnextv2":
         return ConvNextV2Config(image_size=image_size, hidden_sizes=[16, 32], depths=[1, 1], num_stages=2)
-    raise ValueError(f"no tiny vision tower {kind!r}.")
+    return AutoConfig.for_model(kind, **transformer)
 
 
 def tiny_text_config(kind: str = "bert") -> PreTrainedConfig:

@@ -13,6 +13,7 @@ from transformers.utils import is_peft_available
 
 from modeling_leccr.export import save_for_hub
 from modeling_leccr.streams_leccr import TextStreamModel
+from modeling_leccr.towers_leccr import freeze_mask_tokens
 from modeling_leccr.training.sharding import has_adapter
 from modeling_leccr.training.weights import load_weights
 from processing.files import atomic_folder, write_text_atomic
@@ -122,6 +123,7 @@ def prepare_parts(model: TextStreamModel, training: Mapping[str, str], lora: Map
             # The trainer switches the whole model to training before each step.
             module.train = types.MethodType(_stay_in_evaluation, module)  # type: ignore[method-assign]
             module.eval()
+    freeze_mask_tokens(model)
     trainable, total = count_parameters(model)
     logger.info("%s parameters of %s are trained (%.2f %%)", f"{trainable:,}", f"{total:,}", 100 * trainable / total)
 

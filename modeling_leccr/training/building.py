@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import datasets
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
@@ -32,6 +32,12 @@ from processing.tokenizer import train_tokenizer
 from processing.video_frames_leccr import FrameSampling
 from processing.visual_rows import COLUMN_OF, VisualReader, VisualRows
 from retrieval.items import SEEN_WORDS, drop_unreadable, find_unreadable, read_ids
+
+# In these towers the first position is the one behind that of padding, so the table of positions is so much longer.
+_TOWERS_THAT_COUNT_FROM_PADDING = frozenset(
+    {"camembert", "data2vec-text", "ibert", "longformer", "mpnet", "roberta", "roberta-prelayernorm", "xlm-roberta"}
+    | {"xlm-roberta-xl", "xmod"}
+)
 
 
 def load_splits(
@@ -266,11 +272,15 @@ def _base_or_new_model(arguments: ModelArguments, tokenizer: PreTrainedTokenizer
             )
     if has_image_stream:
         fields["vision_config"] = _scratch_config(arguments.vision_tower, image_size=arguments.image_size)
+    pad_token_id = cast(int, tokenizer.pad_token_id)
+    # MPNet counts from 1, whatever the tokenizer says.
+    counts_from_padding = text.get("model_type") in _TOWERS_THAT_COUNT_FROM_PADDING
+    first_position = max(pad_token_id, 1) + 1 if counts_from_padding else 0
     fields["text_config"] = _scratch_config(
         text,
         vocab_size=len(tokenizer),
-        max_position_embeddings=arguments.max_length,
-        pad_token_id=tokenizer.pad_token_id,
+        max_position_embeddings=first_position + arguments.max_length,
+        pad_token_id=pad_token_id,
     )
     return system.model_class(system.config_class(**fields))
 

@@ -11,7 +11,7 @@ from transformers import PreTrainedConfig
 
 from modeling_leccr.modeling_cl2cm import CrossLingualModel
 from modeling_leccr.training.arguments import Recipe
-from modeling_leccr.training.checks import check_visual_settings
+from modeling_leccr.training.checks import check_scoring, check_visual_settings
 from modeling_leccr.training.sharding import has_adapter
 from modeling_leccr.training.systems import SYSTEMS
 from processing.processing_leccr import LeccrProcessor
@@ -31,6 +31,7 @@ def model_config(recipe: Recipe) -> Any:
         _check_type(base, config_class, "base_model")
         config = config_class.from_pretrained(base)
     check_visual_settings(recipe.model, recipe.data, config)
+    check_scoring(recipe.training.scoring, config, recipe.title)
     return config
 
 

@@ -137,6 +137,9 @@ class LeccrTrainer(HubPushes, MonitoredTrainer, ResumableTrainer):
             "mixed_precision": self.accelerator.mixed_precision,
         }
         self._record = dataclasses.replace(known, launch=launch)
+        if args.world_size > 1:
+            # Otherwise the same rows of all processes lose their descriptions, and the same units drop out.
+            torch.manual_seed(args.seed + args.process_index)
 
     def training_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
