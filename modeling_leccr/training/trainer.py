@@ -130,16 +130,18 @@ class LeccrTrainer(HubPushes, MonitoredTrainer, ResumableTrainer):
         asked = teacher if self.criterion.config.reads_teacher else None
         self.teacher = None if asked is None else asked.eval().to(args.device)
         self.languages = list(languages)
-        launch = {
-            "num_processes": args.world_size,
-            "pairs_per_process": args.per_device_train_batch_size,
-            "gradient_accumulation_steps": args.gradient_accumulation_steps,
-            "mixed_precision": self.accelerator.mixed_precision,
-        }
-        self._record = dataclasses.replace(known, launch=launch)
+        self._record = dataclasses.replace(known, launch=self._launch())
         if args.world_size > 1:
             # Otherwise the same rows of all processes lose their descriptions, and the same units drop out.
             torch.manual_seed(args.seed + args.process_index)
+
+    def _launch(self) -> dict[str, Any]:
+        return {
+            "num_processes": self.args.world_size,
+            "pairs_per_process": self.args.per_device_train_batch_size,
+            "gradient_accumulation_steps": self.args.gradient_accumulation_steps,
+            "mixed_precision": self.accelerator.mixed_precision,
+        }
 
     def training_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
