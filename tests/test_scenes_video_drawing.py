@@ -241,3 +241,11 @@ def test_the_reverse_of_each_ordered_verb_is_drawn_as_the_verb_played_backwards(
         for ours, theirs in zip(drawn(backwards), drawn(clip)[::-1], strict=True):
             difference = np.abs(np.asarray(ours, dtype=np.float32) - np.asarray(theirs, dtype=np.float32))
             assert difference.mean() < 1.5
+
+
+def test_a_clip_is_encoded_to_the_same_bytes_each_time():
+    """The data would be others in each run: a training could not go on, and its fingerprint would be of no use."""
+    for seed in range(12):
+        noise = np.random.default_rng(seed).integers(0, 256, (4, 6, 6, 3), dtype=np.uint8)
+        frames = [Image.fromarray(picture).resize((64, 64), Image.Resampling.BICUBIC) for picture in noise]
+        assert len({encode_clip(frames) for _ in range(25)}) == 1
