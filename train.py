@@ -18,6 +18,7 @@ from modeling_leccr.export import check_replaceable
 from modeling_leccr.training.arguments import help_text, parse_recipe
 from modeling_leccr.training.building import build_processor, frame_sampling, load_splits
 from modeling_leccr.training.console import warn_once_of_many_workers
+from modeling_leccr.training.controls import control_recipes
 from modeling_leccr.training.failures import TrainingStoppedError
 from modeling_leccr.training.outputs import (
     push_main_system,
@@ -27,7 +28,7 @@ from modeling_leccr.training.outputs import (
     write_metrics,
     write_pictures_and_report,
 )
-from modeling_leccr.training.run import TEACHER, control_recipes, reported_split, train_system, use_all_cores
+from modeling_leccr.training.run import TEACHER, reported_split, train_system, use_all_cores
 from modeling_leccr.training.trained import model_config
 from reporting.run_record import PeakMemory
 

@@ -11,6 +11,7 @@ transport sends its mass. The strongest link of each token is printed as JSON; `
 import argparse
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from hub_scripts.model_options import add_model_arguments, load_model
@@ -48,6 +49,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Load, align, draw, and print the links."""
     options = parse_arguments(argv)
+    if not Path(options.out).suffix:
+        raise ValueError(f"--out must name a picture with its suffix, such as {options.out}.png, got {options.out!r}.")
     pairs = asked_pairs(options.source, options.target, options.pairs)
     model, processor, _ = load_model(options.model, options.revision, options.device)
     found = align_pairs(model, processor, pairs, epsilon=options.epsilon, iterations=options.iterations)

@@ -32,7 +32,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=3, help="how many, without --ids (default: %(default)s)")
     add_split_arguments(parser)
     parser.add_argument(
-        "--description-file", help="JSON lines with image_id (or video_id) and description, for a folder"
+        "--description-file",
+        metavar="FILE",
+        help="descriptions of a folder: JSON lines with image_id (or video_id) and description, or what `leccr "
+        "describe` made of it",
     )
     parser.add_argument("--out", required=True, metavar="FILE", help="the picture, such as slots.png")
     return parser.parse_args(argv)

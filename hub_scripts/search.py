@@ -18,10 +18,10 @@ from typing import get_args
 from hub_scripts.model_options import add_model_arguments, add_split_arguments, load_model, source_of
 from processing.files import atomic_write, write_json_atomic
 from retrieval.evaluation import ItemScoring
-from retrieval.index import ItemIndex, is_index
+from retrieval.index import ItemIndex, check_index_place, is_index
 from retrieval.items import open_items, pictures_of
 from retrieval.pictures import contact_sheet
-from retrieval.results import format_table, read_queries, search_index
+from retrieval.results import check_queries, format_table, read_queries, search_index
 from retrieval.views import ItemViews
 
 
@@ -39,7 +39,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--top-k", type=int, default=5, help="hits a query (default: %(default)s)")
     add_split_arguments(parser)
     parser.add_argument(
-        "--description-file", help="JSON lines with image_id (or video_id) and description, for a folder"
+        "--description-file",
+        metavar="FILE",
+        help="descriptions of a folder: JSON lines with image_id (or video_id) and description, or what `leccr "
+        "describe` made of it",
     )
     parser.add_argument("--skip-corrupt", action="store_true", help="leave out items that cannot be read")
     parser.add_argument("--no-descriptions", action="store_true", help="leave descriptions out")
@@ -55,6 +58,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Load, index, search, and show the hits."""
     options = parse_arguments(argv)
+    asked = [{"query": query} for query in options.query] + read_queries(options.query_file)
+    if asked or not options.save_index:
+        check_queries([entry["query"] for entry in asked], options.top_k)
+    if options.save_index:
+        check_index_place(options.save_index)
     model, processor, _ = load_model(options.model, options.revision, options.device)
     if is_index(options.items):
         index = ItemIndex.load(options.items)
@@ -77,7 +85,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     if options.save_index:
         index.save(options.save_index)
-    asked = [{"query": query} for query in options.query] + read_queries(options.query_file)
+    if not asked:
+        print(f"{len(index.item_ids)} items are encoded in {options.save_index}; ask them with --items and --query.")
+        return
     results = search_index(
         index,
         model,

@@ -233,6 +233,6 @@ def missing_description_message(num_missing: int, num_items: int) -> str:
     """What to tell somebody whose items lack the descriptions that this model needs."""
     return (
         f"{num_missing} of {num_items} items have no description, and this model was trained without description "
-        f"dropout, so it cannot embed them; make them with `python -m hub_scripts.describe`, or train with "
-        f"description_dropout > 0."
+        f"dropout, so it cannot embed them; make them with `python -m hub_scripts.describe` (a search of a "
+        f"folder reads them by --description-file), or train with description_dropout > 0."
     )

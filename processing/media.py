@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
+from unicodedata import normalize
 
 import datasets
 
@@ -66,21 +67,18 @@ class MediaFolder:
         if not self.folder.is_dir():
             raise ValueError(f"{folder} is not a folder; give the folder that holds the files {sorted(suffixes)}.")
         paths = list(walk(self.folder, suffixes | MEDIA_SUFFIXES))
-        self.names = self._names_of(path for path in paths if path.suffix.lower() in suffixes)
-        self.unread_names = self._names_of(path for path in paths if path.suffix.lower() not in suffixes)
+        self.names = _names_in(self.folder, (path for path in paths if path.suffix.lower() in suffixes))
+        self.unread_names = _names_in(self.folder, (path for path in paths if path.suffix.lower() not in suffixes))
         if not self.names:
             raise ValueError(f"{folder} holds no file with a suffix of {sorted(suffixes)}, in it or below.")
-        by_path: dict[str, set[str]] = {name: {name} for name in self.names}
-        by_stem_path, by_name = defaultdict(set), defaultdict(set)
+        by_path, by_stem_path, by_name = defaultdict(set), defaultdict(set), defaultdict(set)
         for name in self.names:
             path = Path(name)
-            by_stem_path[path.with_suffix("").as_posix()].add(name)
-            for key in (path.name, path.stem):
-                by_name[key].add(name)
+            by_path[_key(name)].add(name)
+            by_stem_path[_key(path.with_suffix("").as_posix())].add(name)
+            for part in (path.name, path.stem):
+                by_name[_key(part)].add(name)
         self._by_key: list[dict[str, set[str]]] = [by_path, by_stem_path, by_name]
-
-    def _names_of(self, paths: Iterable[Path]) -> list[str]:
-        return sorted(path.relative_to(self.folder).as_posix() for path in paths)
 
     def find(self, name: str) -> Path | None:
         """The file of an id or file name; None if there is none.
@@ -88,7 +86,8 @@ class MediaFolder:
         Raises:
             ValueError: several files fit equally well.
         """
-        found = next((files[name] for files in self._by_key if name in files), set())
+        key = _key(name)
+        found = next((files[key] for files in self._by_key if key in files), set())
         return _only(found, name, self.folder, kind="files")
 
     def column(self, found: list[Path]) -> datasets.Dataset:
@@ -107,18 +106,19 @@ class FrameFolders:
 
     Attributes:
         names: paths inside the folder of the folders that hold pictures, sorted.
-        unread_names: none; see `MediaFolder`.
+        unread_names: paths of pictures right in it, and of pictures and clips of kinds that are not read.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self.unread_names: list[str] = []
-        found = {path.parent for path in walk(self.folder, PICTURE_SUFFIXES)} - {self.folder}
-        self.names = sorted(path.relative_to(self.folder).as_posix() for path in found)
-        self._paths = set(self.names)
+        files = set(walk(self.folder, MEDIA_SUFFIXES))
+        frames = {path for path in files if path.suffix.lower() in PICTURE_SUFFIXES and path.parent != self.folder}
+        self.names = _names_in(self.folder, {path.parent for path in frames})
+        self.unread_names = _names_in(self.folder, files - frames)
+        self._paths = {_key(name): name for name in self.names}
         self._by_name: dict[str, set[str]] = defaultdict(set)
         for name in self.names:
-            self._by_name[Path(name).name].add(name)
+            self._by_name[_key(Path(name).name)].add(name)
 
     def find(self, name: str) -> Path | None:
         """The folder of an id or file name; None if there is none.
@@ -127,13 +127,22 @@ class FrameFolders:
             ValueError: several folders fit equally well.
         """
         path = Path(name)
-        key = path.with_suffix("").as_posix() if path.suffix.lower() in VIDEO_SUFFIXES else name
-        found = {key} if key in self._paths else self._by_name.get(key, set())
+        key = _key(path.with_suffix("").as_posix() if path.suffix.lower() in VIDEO_SUFFIXES else name)
+        found = {self._paths[key]} if key in self._paths else self._by_name.get(key, set())
         return _only(found, name, self.folder, kind="folders")
 
     def column(self, found: list[Path]) -> datasets.Dataset:
         """A split of one column with folders found before."""
         return _column_of(found, VIDEO_COLUMN)
+
+
+def _key(name: str) -> str:
+    """A name as it is compared: some systems keep an umlaut in the name of a file as two characters."""
+    return normalize("NFC", name)
+
+
+def _names_in(folder: Path, paths: Iterable[Path]) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in paths)
 
 
 def _only(found: set[str], name: str, folder: Path, *, kind: str) -> Path | None:
@@ -227,6 +236,8 @@ def find_frame_folders(videos: str | Path) -> FrameFolders | None:
         return None
     # Said, because albums of photos look the same.
     logger.warning("no clip in %s: its %d folders of pictures are the frames of a clip each", folder, len(found.names))
+    if found.unread_names:
+        logger.warning("%d other files are left out (first: %s)", len(found.unread_names), found.unread_names[:3])
     return found
 
 

@@ -141,8 +141,8 @@ def _summary(facts: ModelFacts) -> str:
     if facts.is_text_encoder:
         return (
             f"A text encoder that puts captions in {languages} into one space, in which their cosine says how alike "
-            f"they are{trained}. It is the cross-lingual network of {method}, from which a model of pictures and "
-            f"captions learns.{origin}"
+            f"they are{trained}. It is the cross-lingual network of {method}, from which a model of pictures or "
+            f"videos learns.{origin}"
         )
     medium = facts.medium
     item = {
@@ -245,7 +245,7 @@ def _training(facts: ModelFacts) -> list[str]:
 def _stages(facts: ModelFacts) -> str:
     """What the two networks of CL2CM have to do with each other."""
     if facts.is_text_encoder:
-        return "It is the first stage of CL2CM; in the second, frozen, it teaches a model of pictures and captions."
+        return "It is the first stage of CL2CM; in the second, frozen, it teaches a model of pictures or videos."
     teacher = facts.record.settings.get("teacher")
     name = f" ([{teacher}](https://huggingface.co/{teacher}))" if is_hub_name(teacher) else ""
     return (

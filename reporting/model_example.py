@@ -66,9 +66,10 @@ def _item_lines(facts: ModelFacts) -> list[str]:
     if facts.vision_input == "frames":
         count = len((facts.golden.get("videos") or [()])[0]) or 1
         opened = f'Image.open(cached_file(NAME, f"golden/{{number}}.png")) for number in range({count})'
+        what = "Pictures in place of the frames of a clip" if has_golden else "The frames of a clip"
         made = 'Image.new("RGB", (224, 224), colour) for colour in ("red", "blue")'
         return [
-            "# The frames of a clip, in order. The path of a video file does as well, after `pip install av`.",
+            f"# {what}, in order. The path of a video file does as well, after `pip install av`.",
             f"frames = [{opened if has_golden else made}]",
         ]
     if has_golden:

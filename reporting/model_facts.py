@@ -141,8 +141,9 @@ class ModelFacts:
 
     @property
     def base_models(self) -> list[str]:
-        """The same names, each once."""
-        return list(dict.fromkeys(self.towers.values()))
+        """Those and the model that training went on from, if it is on the Hub; each once."""
+        base = self.record.settings.get("base_model")
+        return list(dict.fromkeys([*([str(base)] if is_hub_name(base) else []), *self.towers.values()]))
 
     @property
     def dataset(self) -> str | None:

@@ -59,6 +59,11 @@ def encode_items(
     # Decided for all batches: where the text tower is split over processes, all must ask it equally often. Without any
     # description the model takes its null description, or says that it cannot.
     has_descriptions = any(descriptions)
+    if not has_descriptions and not model.config.reads_image:
+        raise ValueError(
+            "this model knows items by their descriptions alone, and none of them has one; make them with `leccr "
+            "describe`, and do not leave them out."
+        )
     seen = VisualRows(rows, model.config.vision_input, processor.sampling) if model.config.reads_image else None
 
     def embed(batch: list[int]) -> list[Tensor]:

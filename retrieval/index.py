@@ -24,6 +24,16 @@ PROBE_TEXT = "a probe of the model"
 PROBE_MIN_COSINE = 0.98
 
 
+def check_index_place(folder: str | Path) -> None:
+    """Refuse to save an index where something else is.
+
+    Raises:
+        ValueError: the folder exists and holds something else than an index.
+    """
+    if Path(folder).exists() and not (Path(folder) / SETTINGS_FILE).is_file():
+        raise ValueError(f"{folder} exists and is not an index; choose another folder to save the index in.")
+
+
 @dataclass(frozen=True)
 class ItemIndex:
     """Items ready for search; a query needs its text alone.
@@ -154,8 +164,7 @@ class ItemIndex:
             ValueError: the folder exists and holds something else than an index.
         """
         target = Path(folder)
-        if target.exists() and not (target / SETTINGS_FILE).is_file():
-            raise ValueError(f"{target} exists and is not an index; choose another folder to save the index in.")
+        check_index_place(target)
         with atomic_folder(target) as fresh:
             tensors = {"composites": self.composites.contiguous()}
             if self.probe_embed is not None:

@@ -31,7 +31,7 @@ from processing.records import (
     VIDEO_ID_COLUMN,
     schema_features,
 )
-from processing.sources import is_data_set, open_split
+from processing.sources import is_data_set, open_split, open_splits
 from processing.video_frames_leccr import FrameSampling
 from processing.visual_rows import ARGUMENT_OF, VisualRows
 from retrieval.sharing import Processes
@@ -279,12 +279,16 @@ def _descriptions_of(
 
 
 def read_description_file(path: str | Path) -> dict[str, str]:
-    """Descriptions by id from a file of JSON lines.
+    """Descriptions by id, from a file of JSON lines or from a data set folder such as `leccr describe` makes.
 
     Raises:
         ValueError: the file is missing, no UTF-8, or a line is not an object with `image_id` (or `video_id`) and
             `description`, or names an item for the second time.
     """
+    if is_data_set(Path(path)):
+        splits = open_splits(str(path)).values()
+        pairs = (zip(read_ids(split), read_column(split, DESCRIPTION_COLUMN), strict=True) for split in splits)
+        return {name: text for of_split in pairs for name, text in of_split if text}
     if not Path(path).is_file():
         raise ValueError(f"the description file {path} does not exist; leave it out for items without descriptions.")
     descriptions: dict[str, str] = {}

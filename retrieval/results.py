@@ -59,10 +59,28 @@ def read_queries(path: str | Path | None) -> list[dict[str, str]]:
     """
     if path is None:
         return []
-    queries = json.loads(Path(path).read_text(encoding="utf-8"))
+    try:
+        queries = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} must hold JSON, a list of objects with a 'query' each: {error}.") from error
     if not isinstance(queries, list) or not all(isinstance(entry, dict) and entry.get("query") for entry in queries):
         raise ValueError(f"{path} must hold a JSON list of objects with a 'query' each.")
     return queries
+
+
+def check_queries(queries: Sequence[str], top_k: int) -> None:
+    """Refuse what an index cannot be asked, before anything is encoded.
+
+    Raises:
+        ValueError: no query, a blank one, or `top_k` below 1.
+    """
+    if not queries:
+        raise ValueError("queries is empty; ask for at least one thing.")
+    blank = [position for position, query in enumerate(queries) if not query.strip()]
+    if blank:
+        raise ValueError(f"queries must have text; query {blank[0]} is blank.")
+    if top_k < 1:
+        raise ValueError(f"top_k must be at least 1, got {top_k}.")
 
 
 def search_index(
@@ -86,11 +104,7 @@ def search_index(
     Raises:
         ValueError: no query, a blank one, lists of different lengths, or an index that another model made.
     """
-    if not queries:
-        raise ValueError("queries is empty; ask for at least one thing.")
-    blank = [position for position, query in enumerate(queries) if not query.strip()]
-    if blank:
-        raise ValueError(f"queries must have text; query {blank[0]} is blank.")
+    check_queries(queries, top_k)
     known_languages = list(languages) if languages is not None else [None] * len(queries)
     known_ids = list(correct_ids) if correct_ids is not None else [None] * len(queries)
     if not len(queries) == len(known_languages) == len(known_ids):

@@ -14,7 +14,8 @@ from modeling_leccr.description_encoder import DescriptionEncoder
 from modeling_leccr.export import save_for_hub
 from modeling_leccr.training.arguments import build_recipe
 from modeling_leccr.training.building import build_processor, load_splits
-from modeling_leccr.training.run import SystemRun, control_recipes, train_system
+from modeling_leccr.training.controls import control_recipes
+from modeling_leccr.training.run import SystemRun, train_system
 from modeling_leccr.training.states import training_states
 from processing.description_states import DescriptionStates
 from processing.sources import write_shard

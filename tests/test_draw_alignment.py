@@ -131,6 +131,13 @@ def an_alignment(targets: list[str], plan: torch.Tensor) -> Alignment:
     return Alignment([f"word{i}" for i in range(len(plan))], targets, plan / plan.sum(), 0.5, 0.0)
 
 
+def test_a_picture_without_suffix_is_refused_before_it_is_drawn(folder: str, tmp_path: Path):
+    """The format is told by it; what was drawn would be lost, and a hidden file stay."""
+    with pytest.raises(ValueError, match=r"--out must name a picture with its suffix, such as .*align\.png"):
+        draw_alignment.main(["--model", folder, "--source", "a", "--target", "b", "--out", str(tmp_path / "align")])
+    assert not list(tmp_path.glob("*align*"))
+
+
 def test_the_picture_is_dark_where_the_mass_goes(tmp_path: Path):
     """A transposed plan is still a heat map."""
     dark = {}

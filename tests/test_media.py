@@ -1,12 +1,13 @@
 """Pictures and clips joined with rows by id."""
 
 from pathlib import Path
+from unicodedata import normalize
 
 import datasets
 import numpy as np
 import pytest
 
-from processing.media import VIDEO_SUFFIXES, MediaFolder, attach_images, attach_videos
+from processing.media import VIDEO_SUFFIXES, MediaFolder, attach_images, attach_videos, open_clips
 from processing.sources import open_splits
 from tests.processing_parts import items, picture
 
@@ -206,6 +207,27 @@ def test_clips_that_lie_as_folders_of_frames_are_joined(tmp_path: Path):
     assert missing.counts() == {"no video": {"unnamed": 1}}
     with pytest.raises(ValueError, match=r"'same' fits several folders .*'b/same', 'c/same'.*file_name"):
         attach_videos(datasets.Dataset.from_dict({"video_id": ["same"]}), tmp_path)
+
+
+def test_what_lies_beside_folders_of_frames_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """Clips of a kind that is not read, and loose pictures, would be missing without a word."""
+    folder_of(tmp_path, "thumbs/0.png", "loose.png")
+    (tmp_path / "film.rmvb").write_bytes(b"x")
+    found = open_clips(tmp_path)
+    assert (found.names, found.unread_names) == (["thumbs"], ["film.rmvb", "loose.png"])
+    assert "2 other files are left out (first: ['film.rmvb', 'loose.png'])" in caplog.text
+
+
+@pytest.mark.parametrize(("on_disk", "asked"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_an_umlaut_is_one_letter_however_it_is_stored(tmp_path: Path, on_disk: str, asked: str):
+    """macOS stores it as two characters in the names of files; both names look the same on the screen."""
+    name = normalize(on_disk, "größe.jpg")
+    found = MediaFolder(folder_of(tmp_path / "pictures", name))
+    assert found.find(normalize(asked, "größe.jpg")) == tmp_path / "pictures" / name
+    assert found.find(normalize(asked, "größe")) == tmp_path / "pictures" / name
+    folder_of(tmp_path / "clips", f"{normalize(on_disk, 'größe')}/0.png")
+    clip = open_clips(tmp_path / "clips").find(normalize(asked, "größe"))
+    assert clip == tmp_path / "clips" / normalize(on_disk, "größe")
 
 
 def test_thumbnails_beside_clips_are_no_clips(tmp_path: Path):

@@ -211,6 +211,9 @@ def test_base_models_are_read_from_the_towers_too(folder: Path) -> None:
         config[tower]["_name_or_path"] = "org/both"
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     assert facts_of(folder, settings={}).base_models == ["org/both"]
+    tuned = facts_of(folder, settings={"base_model": "org/leccr"})
+    assert tuned.base_models == ["org/leccr", "org/both"]  # its licence holds as well
+    assert facts_of(folder, settings={"base_model": "outputs/demo/model/"}).base_models == ["org/both"]
 
 
 def test_results_for_the_hub_name_the_data_set_and_the_task(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 
@@ -15,6 +16,15 @@ def folder_of(path: Path, *names: str) -> Path:
         (path / name).parent.mkdir(parents=True, exist_ok=True)
         picture(seed).save(path / name, format="PNG")
     return path
+
+
+def test_captions_find_the_umlauts_of_another_system(tmp_path: Path):
+    """Metadata written in an editor, pictures copied from a Mac: both names look the same on the screen."""
+    name = normalize("NFD", "größe.png")
+    folder_of(tmp_path, name)
+    (tmp_path / "metadata.csv").write_text(f"file_name,caption_en\n{normalize('NFC', name)},a tree\n", encoding="utf-8")
+    corpus = read_folder(tmp_path)
+    assert corpus.splits["train"][:] == {"image_id": [name], "caption_en": [["a tree"]]} and not corpus.missing
 
 
 def test_a_bare_folder_gives_its_pictures_without_captions(tmp_path: Path):

@@ -17,7 +17,7 @@ from modeling_leccr.export import save_for_hub
 from modeling_leccr.modeling_leccr import LeccrModel
 from modeling_leccr.training.adapters import prepare_parts, save_adapter
 from modeling_leccr.training.arguments import DataArguments, LeccrTrainingArguments, ModelArguments, parse_recipe
-from modeling_leccr.training.run import control_recipes
+from modeling_leccr.training.controls import control_recipes
 from tests.hub_parts import SPLITS, write_folder
 from tests.hub_server import hub
 from tests.recipe_data import option

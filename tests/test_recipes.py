@@ -14,8 +14,8 @@ from modeling_leccr.training.arguments import (
     parse_recipe,
     read_overrides,
 )
+from modeling_leccr.training.controls import control_recipes
 from modeling_leccr.training.reading import merged
-from modeling_leccr.training.run import control_recipes
 from modeling_leccr.training.settings import FIXED
 from tests.training_parts import tiny_recipe
 from train import main

@@ -11,7 +11,8 @@ from hub_scripts import read_dataset
 from hub_scripts.cli import COMMANDS
 from modeling_leccr.training.arguments import Recipe, parse_recipe
 from modeling_leccr.training.building import build_model, build_processor, frame_sampling, load_splits
-from modeling_leccr.training.run import control_recipes, train_system
+from modeling_leccr.training.controls import control_recipes
+from modeling_leccr.training.run import train_system
 from processing.sources import open_splits
 from tests.caption_folders import make_multi30k
 from tests.recipe_data import option, prepare_data, recipe_commands, save_towers

@@ -25,7 +25,7 @@ from modeling_leccr.training.checkpoints import (
     settings_of,
     staging_folder,
 )
-from modeling_leccr.training.run import control_recipes
+from modeling_leccr.training.controls import control_recipes
 from modeling_leccr.training.trainer import LeccrTrainer
 from tests.tiny import tiny_model
 from tests.training_parts import tiny_recipe, tiny_split, tiny_trainer, weights_of

@@ -137,6 +137,13 @@ def test_each_batch_asks_the_text_tower_if_any_item_has_a_description(monkeypatc
     torch.testing.assert_close(alone, together, atol=1e-5, rtol=0)
 
 
+def test_items_that_are_descriptions_alone_need_some():
+    """ "Give the processor images" would be the wrong advice."""
+    model = tiny_model(item_source="description", interaction="none")
+    with pytest.raises(ValueError, match="by their descriptions alone, and none of them has one"):
+        encode_items(model, tiny_processor(), make_split(), use_descriptions=False, **QUIET)
+
+
 def test_missing_descriptions_are_an_error_without_description_dropout():
     """A model that never saw the null description would embed noise."""
     with pytest.raises(ValueError, match="description"):

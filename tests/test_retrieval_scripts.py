@@ -2,6 +2,7 @@
 
 import json
 
+import datasets
 import pytest
 import torch
 from huggingface_hub import HfApi
@@ -13,6 +14,7 @@ from modeling_leccr import LeccrModel
 from modeling_leccr.export import save_for_hub
 from modeling_leccr.publishing import push_model
 from processing import local_models
+from retrieval.items import open_items
 from tests.hub_server import hub
 from tests.test_retrieval_encode import make_split
 from tests.tiny import tiny_image, tiny_model, tiny_processor
@@ -49,6 +51,42 @@ def test_search_over_a_folder_prints_hits_and_writes_picture_and_index(model_fol
     search.main(["--model", model_folder, "--items", str(index), "--query", "ein roter ball", "--top-k", "2",
                  "--save-picture", str(sheet)])  # fmt: skip
     assert capsys.readouterr().out.strip() == first.split("\n\n")[0].strip()
+
+
+def test_what_cannot_be_asked_is_refused_before_anything_is_encoded(model_folder, pictures, tmp_path, monkeypatch):
+    """A typo in a query file must not show after hours of encoding."""
+    monkeypatch.setattr(search.ItemIndex, "build", lambda *args, **kwargs: pytest.fail("items were encoded"))
+    arguments = ["--model", model_folder, "--items", pictures]
+    (tmp_path / "plain.txt").write_text("ein roter ball")
+    for options, message in [
+        ([], "queries is empty"),
+        (["--query", " "], "query 0 is blank"),
+        (["--query", "ball", "--top-k", "0"], "top_k must be at least 1, got 0"),
+        (["--query", "ball", "--save-index", pictures], "is not an index"),
+        (["--query-file", str(tmp_path / "plain.txt")], r"plain\.txt must hold JSON, a list"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            search.main([*arguments, *options])
+    with pytest.raises(FileNotFoundError):
+        search.main([*arguments, "--query-file", str(tmp_path / "none.json")])
+
+
+def test_a_folder_is_encoded_now_and_asked_later(model_folder, pictures, tmp_path, capsys):
+    """Large collections are encoded over night; nobody has a question yet."""
+    search.main(["--model", model_folder, "--items", pictures, "--save-index", str(tmp_path / "index")])
+    assert "4 items are encoded" in capsys.readouterr().out
+    search.main(["--model", model_folder, "--items", str(tmp_path / "index"), "--query", "ein roter ball"])
+    assert capsys.readouterr().out.count(".png") == 4
+
+
+def test_a_folder_is_searched_with_the_descriptions_that_were_made_of_it(model_folder, pictures, tmp_path, caplog):
+    """They come as a data set folder, in splits; the search of the folder itself must find them all."""
+    for split, names in (("train", ["0.png", "2.png"]), ("validation", ["1.png"])):
+        columns = {"image_id": names, "description": [f"a picture {name}" for name in names]}
+        datasets.Dataset.from_dict(columns).to_parquet(str(tmp_path / "made" / f"{split}-00000-of-00001.parquet"))
+    rows = open_items(pictures, description_file=tmp_path / "made")
+    expected = ["a picture 0.png", "a picture 1.png", "a picture 2.png", None]
+    assert rows["description"] == expected and not caplog.records
 
 
 def test_evaluate_prints_the_protocol_and_the_recalls_as_json(model_folder, tmp_path, capsys):

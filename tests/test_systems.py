@@ -8,7 +8,8 @@ import torch
 import yaml
 
 from modeling_leccr.training.arguments import build_recipe, help_text, parse_recipe
-from modeling_leccr.training.run import check_texts, control_recipes, training_pairs
+from modeling_leccr.training.controls import control_recipes
+from modeling_leccr.training.run import check_texts, training_pairs
 from modeling_leccr.training.systems import SYSTEMS, system_of, varied
 from processing.collator import LeccrCollator
 from tests.tiny import tiny_cl2cm_config, tiny_config, tiny_cross_lingual_config, tiny_processor

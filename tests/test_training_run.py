@@ -10,7 +10,8 @@ import torch
 from modeling_leccr import LeccrModel
 from modeling_leccr.training.arguments import build_recipe
 from modeling_leccr.training.building import build_processor, load_splits
-from modeling_leccr.training.run import SystemRun, check_texts, control_recipes, train_system, use_all_cores
+from modeling_leccr.training.controls import control_recipes
+from modeling_leccr.training.run import SystemRun, check_texts, train_system, use_all_cores
 from reporting.model_record import ModelRecord
 from retrieval.evaluation import evaluate_retrieval
 from tests.tiny import tiny_config

@@ -14,8 +14,9 @@ from modeling_leccr.losses_leccr import LeccrCriterion, LossConfig
 from modeling_leccr.training.adapters import TOWERS, prepare_parts
 from modeling_leccr.training.arguments import build_recipe
 from modeling_leccr.training.building import build_model, build_processor, feature_width, frame_sampling, load_splits
+from modeling_leccr.training.controls import control_recipes
 from modeling_leccr.training.optimization import parameter_groups
-from modeling_leccr.training.run import control_recipes, training_pairs
+from modeling_leccr.training.run import training_pairs
 from modeling_leccr.training.trained import model_config
 from processing.processing_leccr import LeccrProcessor
 from processing.video_frames_leccr import FrameSampling
@@ -232,6 +233,9 @@ def test_scores_of_slots_are_refused_before_training_goes_on_from_a_model_withou
     tiny_model(item_source="image", interaction="none").config.save_pretrained(tmp_path)
     settings = {"dataset": "none", "target_languages": ["de"], "base_model": str(tmp_path)}
     assert not model_config(build_recipe(settings)).has_slots
+    (tmp_path / "run").mkdir()
+    with pytest.raises(ValueError, match=r"base_model must be a whole model, got .*run', which holds no config\.json"):
+        model_config(build_recipe({**settings, "base_model": str(tmp_path / "run")}))
     with pytest.raises(ValueError, match="scoring must be fused or global for"):
         model_config(build_recipe({**settings, "scoring": "slots"}))
 
@@ -302,6 +306,8 @@ def test_controls_of_videos_share_what_is_seen(tmp_path: Path, folders: dict[str
     other = {"frames": {"model": {"vision_input": "frames", "feature_dim": None}}}
     with pytest.raises(ValueError, match=r"control 'frames' must see .*vision_input: features, got frames"):
         control_recipes(build_recipe({**settings, "num_frames": None, "controls": other}))
+    with pytest.raises(ValueError, match=r"the control 'hot': unknown settings .'learning_rat'"):
+        control_recipes(build_recipe({**settings, "controls": {"hot": {"learning_rat": 1.0}}}))
     with pytest.raises(ValueError, match=r"share the data.*got changes of \['num_frames'\]"):
         control_recipes(build_recipe({**settings, "controls": {"fewer": {"num_frames": 2}}}))
 

@@ -259,6 +259,7 @@ def write_pictures_and_report(
         metrics_by_system=results | beside,
         languages=languages,
         protocol={
+            "system": f"{title}; others differ from it by what their names or `controls` in metrics.json say",
             **record["protocol"][split_name],
             "checkpoint": record["checkpoint_choice"],
             "truncation_rate": record["truncation_rate"],

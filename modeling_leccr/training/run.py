@@ -17,14 +17,13 @@ from transformers import set_seed
 from modeling_leccr.export import save_for_hub
 from modeling_leccr.modeling_cl2cm import Cl2cmModel, CrossLingualModel
 from modeling_leccr.training.adapters import count_parameters, keep_base, merge_adapter, prepare_parts
-from modeling_leccr.training.arguments import DataArguments, LeccrTrainingArguments, Recipe, build_recipe
+from modeling_leccr.training.arguments import DataArguments, LeccrTrainingArguments, Recipe
 from modeling_leccr.training.batches import GlobalBatches
 from modeling_leccr.training.building import build_model, feature_width
 from modeling_leccr.training.checkpoints import changed_settings
-from modeling_leccr.training.checks import PROCESS_SETTINGS
 from modeling_leccr.training.sharding import whole_model
 from modeling_leccr.training.states import training_states
-from modeling_leccr.training.systems import TWO_STAGES, varied
+from modeling_leccr.training.systems import TWO_STAGES
 from modeling_leccr.training.trained import load_teacher
 from modeling_leccr.training.trainer import LeccrTrainer
 from processing.augmentation import RandomResizedCrop
@@ -42,21 +41,6 @@ from retrieval.items import read_column
 logger = logging.getLogger(__name__)
 
 TEACHER = "teacher"  # the folder of the network of a first stage
-# Splits and processor are made once, so that systems are compared on the same inputs; the main system alone is pushed.
-_SHARED_SETTINGS = {entry.name for entry in dataclasses.fields(DataArguments)} | {
-    "image_size",
-    "num_frames",
-    "frame_rate",
-    "vocab_size",
-    "max_length",
-    "clean_captions",
-    "base_model",
-    "output_dir",
-    "push_to_hub",
-    *PROCESS_SETTINGS,
-}
-# What the section `model` says of frames, for which a system of descriptions alone has no use.
-_OF_VIDEOS = frozenset({"vision_input", "feature_dim", "project_features"})
 
 
 def use_all_cores() -> None:
@@ -84,48 +68,6 @@ class SystemRun:
     is_main_process: bool
     num_parameters: tuple[int, int]
     first_stage: ModelRecord | None = None
-
-
-def control_recipes(recipe: Recipe) -> dict[str, Recipe]:
-    """The recipes of the controls: the main one with a few settings changed.
-
-    Raises:
-        ValueError: a control changes what all systems share: the data, what reads them, or what is found.
-    """
-    for name, changes in recipe.training.controls.items():
-        refused = sorted(set(changes) & _SHARED_SETTINGS)
-        if refused or name == recipe.title or "/" in name:
-            raise ValueError(
-                f"the control {name!r} must have a name of its own without '/', and share the data, the processor and "
-                f"the precision with the main system; got changes of {refused or 'the name'}. Train it as a recipe of "
-                f"its own."
-            )
-    shared = {name: value for name, value in recipe.settings.items() if name != "controls"}
-    if isinstance(shared.get("resume_from_checkpoint"), str):
-        shared["resume_from_checkpoint"] = True  # a folder is one of the main system, and a control has its own
-    controls = {name: varied(shared, changes) for name, changes in recipe.training.controls.items()}
-    for settings in controls.values():
-        if not settings.get("base_model") and settings.get("model", {}).get("description_encoder") != "frozen":
-            settings.pop("description_states", None)  # the store of the main system is of no use to this one
-        if settings.get("model", {}).get("item_source") == "description":  # without vision tower
-            factors = settings.get("learning_rate_multipliers") or {}
-            settings["learning_rate_multipliers"] = {part: factors[part] for part in factors if part != "vision"}
-            settings["model"] = {name: settings["model"][name] for name in settings["model"] if name not in _OF_VIDEOS}
-    recipes = {name: build_recipe(settings) for name, settings in controls.items()}
-    for name, control in recipes.items():
-        configs = [system.config for system in (control, recipe) if system.config.reads_image]
-        if len({config.vision_input for config in configs}) > 1:
-            raise ValueError(
-                f"the control {name!r} must see what the main system sees, model.vision_input: "
-                f"{configs[1].vision_input}, got {configs[0].vision_input}; train it as a recipe of its own."
-            )
-        if control.config.captions_are_items != recipe.config.captions_are_items:
-            raise ValueError(
-                f"the control {name!r} must find what the main system finds, got {control.title} beside "
-                f"{recipe.title}: one finds pictures and the other one English captions, so that their numbers do not "
-                f"compare. Train it as a recipe of its own."
-            )
-    return recipes
 
 
 def train_system(

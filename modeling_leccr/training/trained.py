@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from huggingface_hub import is_offline_mode
 from transformers import PreTrainedConfig
+from transformers.utils import CONFIG_NAME
 
 from modeling_leccr.modeling_cl2cm import CrossLingualModel
 from modeling_leccr.training.arguments import Recipe
@@ -93,6 +94,12 @@ def trained_model(name: str, model_class: Any, setting: str) -> Any:
 
 
 def _check_type(name: str, config_class: Any, setting: str) -> None:
+    if Path(name).is_dir() and not (Path(name) / CONFIG_NAME).is_file():
+        kind = "the adapter " if (Path(name) / "adapter_config.json").is_file() else ""
+        raise ValueError(
+            f"{setting} must be a whole model, got {kind}{name!r}, which holds no {CONFIG_NAME}; give the folder "
+            f"`model` of its run."
+        )
     wanted = config_class.model_type
     found = PreTrainedConfig.get_config_dict(name)[0].get("model_type", wanted)
     if found != wanted:

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import datasets
 
@@ -139,13 +140,15 @@ def _read_metadata(
     files: Sequence[Path], folder: MediaFiles, missing: MissingReport, *, timed: bool
 ) -> dict[str, dict[str, Any]]:
     texts: dict[str, dict[str, Any]] = {}
-    names = set(folder.names)
+    # Some systems keep an umlaut as two characters in the names of files, and editors write one.
+    names = {normalize("NFC", name): name for name in folder.names}
     for path in files:
         place = path.relative_to(folder.folder)
         for file_name, row in _read_metadata_file(path, timed=timed).items():
-            name = (place.parent / file_name).as_posix()
-            if name not in names:
-                missing.add(NO_FILE, place.as_posix(), name)
+            wanted = (place.parent / file_name).as_posix()
+            name = names.get(normalize("NFC", wanted))
+            if name is None:
+                missing.add(NO_FILE, place.as_posix(), wanted)
             elif name in texts:
                 raise ValueError(f"{path}: {name!r} has captions in another metadata file, or spelling, too; keep one.")
             else:
