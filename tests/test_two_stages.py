@@ -14,8 +14,8 @@ from modeling_leccr import Cl2cmModel, CrossLingualModel
 from modeling_leccr.training import run as run_module
 from modeling_leccr.training.arguments import Recipe, build_recipe
 from modeling_leccr.training.building import build_model, build_processor, load_splits
-from modeling_leccr.training.outputs import write_metrics
 from modeling_leccr.training.controls import control_recipes
+from modeling_leccr.training.outputs import write_metrics
 from modeling_leccr.training.run import SystemRun, start_from_teacher, train_system
 from modeling_leccr.training.systems import varied
 from modeling_leccr.training.trained import load_teacher
