@@ -15,6 +15,7 @@ BAR_GROUP_WIDTH = 0.8
 CHANCE_COLOUR = "#d55e00"
 CONTROL_COLOURS = ("#9aa5b1", "#cbd2d9", "#7b8794")
 _DIRECTIONS = {"t2i": "text to {item}", "i2t": "{item} to text"}
+_INCHES_A_LETTER = 0.08  # of a label below bars
 
 
 def draw_recalls(
@@ -105,7 +106,8 @@ def draw_seeds(
     if not found:
         raise ValueError(f"values must hold one for a group of {list(groups)}, got none of {sorted(values)}.")
     # Wider pictures are shrunk on a page, and their numbers with them.
-    figure = new_figure(min(12.0, max(6.0, 1.1 + 0.48 * len(groups) * (len(values) + 0.8))), 4.4)
+    width = min(12.0, max(6.0, 1.1 + 0.48 * len(groups) * (len(values) + 0.8)))
+    figure = new_figure(width, 4.4)
     axes = figure.subplots()
     for position, (system, row) in enumerate(values.items()):
         seeds = [list(row.get(group, ())) for group in groups]
@@ -120,10 +122,12 @@ def draw_seeds(
         )
         for place, of_group in zip(places, seeds, strict=True):
             axes.scatter([place] * len(of_group), of_group, s=7, color=INK, zorder=4)
-    axes.set_xticks(range(len(groups)), [textwrap.fill(text, 18) for text in groups.values()])
+    num_letters = min(18, int(0.9 * width / len(groups) / _INCHES_A_LETTER))
+    labels = [textwrap.fill(text, num_letters, break_long_words=False) for text in groups.values()]
+    axes.set_xticks(range(len(groups)), labels)
     axes.set_ylim(0, 1.12 * max(found) + 1)
     tidy(axes, title=title, y_label=y_label)
-    axes.tick_params(axis="x", labelsize=10, labelcolor=INK)
+    axes.tick_params(axis="x", labelsize=10 if num_letters == 18 else 9, labelcolor=INK)
     figure.legend(fontsize=9, frameon=False, ncols=4, loc="outside lower center", labelcolor=INK)
     with atomic_write(path) as temporary:
         figure.savefig(temporary)
