@@ -13,7 +13,13 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from hub_scripts.model_options import add_model_arguments, add_split_arguments, load_model, source_of
+from hub_scripts.model_options import (
+    add_description_argument,
+    add_model_arguments,
+    add_split_arguments,
+    load_model,
+    source_of,
+)
 from processing.files import atomic_write
 from reporting.slot_pictures import slot_attention_sheet
 from retrieval.items import open_items, read_ids
@@ -31,12 +37,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--ids", nargs="+", help="which items, by their ids (default: the first ones)")
     parser.add_argument("--count", type=int, default=3, help="how many, without --ids (default: %(default)s)")
     add_split_arguments(parser)
-    parser.add_argument(
-        "--description-file",
-        metavar="FILE",
-        help="descriptions of a folder: JSON lines with image_id (or video_id) and description, or what `leccr "
-        "describe` made of it",
-    )
+    add_description_argument(parser)
     parser.add_argument("--out", required=True, metavar="FILE", help="the picture, such as slots.png")
     return parser.parse_args(argv)
 

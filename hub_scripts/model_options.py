@@ -31,6 +31,16 @@ def add_split_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{name}", metavar="FOLDER", help=f"folder of the {what} of a data set of texts")
 
 
+def add_description_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the option for descriptions that a folder of files does not hold, see `read_description_file`."""
+    parser.add_argument(
+        "--description-file",
+        metavar="FILE",
+        help="descriptions of a folder: JSON lines with image_id (or video_id) and description, or what `leccr "
+        "describe` made of it",
+    )
+
+
 def source_of(options: argparse.Namespace, model: Any, location: str) -> dict[str, Any]:
     """Arguments of `open_items`: which items of a place the options of `add_split_arguments` mean for a model."""
     return {

@@ -15,7 +15,13 @@ import argparse
 from collections.abc import Sequence
 from typing import get_args
 
-from hub_scripts.model_options import add_model_arguments, add_split_arguments, load_model, source_of
+from hub_scripts.model_options import (
+    add_description_argument,
+    add_model_arguments,
+    add_split_arguments,
+    load_model,
+    source_of,
+)
 from processing.files import atomic_write, write_json_atomic
 from retrieval.evaluation import ItemScoring
 from retrieval.index import ItemIndex, check_index_place, is_index
@@ -38,12 +44,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--top-k", type=int, default=5, help="hits a query (default: %(default)s)")
     add_split_arguments(parser)
-    parser.add_argument(
-        "--description-file",
-        metavar="FILE",
-        help="descriptions of a folder: JSON lines with image_id (or video_id) and description, or what `leccr "
-        "describe` made of it",
-    )
+    add_description_argument(parser)
     parser.add_argument("--skip-corrupt", action="store_true", help="leave out items that cannot be read")
     parser.add_argument("--no-descriptions", action="store_true", help="leave descriptions out")
     parser.add_argument("--scoring", choices=get_args(ItemScoring), default="fused", help="(default: %(default)s)")

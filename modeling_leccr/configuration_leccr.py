@@ -18,9 +18,11 @@ OFFICIAL_CHOICES: dict[str, Any] = {
     "description_encoder_in_eval_mode": False,
     "max_logit_scale": None,
 }
-# The same of its video form, which reads features alone.
-OFFICIAL_VIDEO_CHOICES: dict[str, Any] = {"frame_positions": "none"}
-OFFICIAL_FEATURE_CHOICES: dict[str, Any] = {"project_features": False}
+# `vision_input` -> the same of its video form, which reads features alone.
+OFFICIAL_VIDEO_CHOICES: dict[str, dict[str, Any]] = {
+    "frames": {"frame_positions": "none"},
+    "features": {"frame_positions": "none", "project_features": False},
+}
 
 
 @strict
@@ -98,10 +100,7 @@ class LeccrConfig(TwoStreamConfig):
         Raises:
             ValueError: a keyword argument contradicts one of these choices.
         """
-        fixed = dict(OFFICIAL_CHOICES)
-        vision_input = kwargs.get("vision_input", "image")
-        fixed |= {} if vision_input == "image" else OFFICIAL_VIDEO_CHOICES
-        fixed |= OFFICIAL_FEATURE_CHOICES if vision_input == "features" else {}
+        fixed = OFFICIAL_CHOICES | OFFICIAL_VIDEO_CHOICES.get(kwargs.get("vision_input", "image"), {})
         contradicted = {name: kwargs[name] for name in fixed if name in kwargs}
         if contradicted:
             raise ValueError(f"the official preset fixes {sorted(contradicted)}; use LeccrConfig(...) to set them.")

@@ -294,12 +294,12 @@ def official_config(
             f"the text tower is not the one that the checkpoint was trained with: it has {', '.join(other)}; "
             f"name the right one."
         )
-    # The released script ranks images by the global score alone, and videos by `scoring: min_max` with this weight.
-    visual: dict[str, Any] = {"global_weight": 1.0 if sizes.vision is not None else 0.9}
+    # The released script ranks images by the global score alone, and videos by `scoring: min_max` with its weight.
+    visual: dict[str, Any]
     if sizes.vision is not None:
-        visual["vision_config"] = _vision_config(sizes.vision, sizes.slot_dim, vision_heads)
+        visual = {"vision_config": _vision_config(sizes.vision, sizes.slot_dim, vision_heads), "global_weight": 1.0}
     elif vision_heads is None:
-        visual |= {"vision_input": "features", "feature_dim": sizes.slot_dim}
+        visual = {"vision_input": "features", "feature_dim": sizes.slot_dim, "global_weight": 0.9}
         visual["num_frame_layers"] = sizes.num_frame_layers
     else:
         raise ValueError(

@@ -113,10 +113,10 @@ class JobFolder:
                 )
             return Manifest(splits=self._splits, complete=False)
         manifest = read_manifest(self.out)
+        if manifest.steps and manifest.steps[-1].kind != self._step.kind:
+            kind = manifest.steps[-1].kind
+            raise ValueError(f"{self.out} holds a job of another kind, {kind!r}; name another folder.")
         found = _identity(manifest.steps[-1] if manifest.steps else Step("", {}), manifest.splits)
-        kinds = [step.kind for step in (*manifest.steps[-1:], self._step)]
-        if len(set(kinds)) > 1:
-            raise ValueError(f"{self.out} holds a job of another kind, {kinds[0]!r}; name another folder.")
         differences = list(list_differences(found, _identity(self._step, self._splits)))
         if differences:
             raise ValueError(

@@ -74,10 +74,10 @@ class MediaFolder:
         by_path, by_stem_path, by_name = defaultdict(set), defaultdict(set), defaultdict(set)
         for name in self.names:
             path = Path(name)
-            by_path[_key(name)].add(name)
-            by_stem_path[_key(path.with_suffix("").as_posix())].add(name)
+            by_path[name_key(name)].add(name)
+            by_stem_path[name_key(path.with_suffix("").as_posix())].add(name)
             for part in (path.name, path.stem):
-                by_name[_key(part)].add(name)
+                by_name[name_key(part)].add(name)
         self._by_key: list[dict[str, set[str]]] = [by_path, by_stem_path, by_name]
 
     def find(self, name: str) -> Path | None:
@@ -86,7 +86,7 @@ class MediaFolder:
         Raises:
             ValueError: several files fit equally well.
         """
-        key = _key(name)
+        key = name_key(name)
         found = next((files[key] for files in self._by_key if key in files), set())
         return _only(found, name, self.folder, kind="files")
 
@@ -115,10 +115,10 @@ class FrameFolders:
         frames = {path for path in files if path.suffix.lower() in PICTURE_SUFFIXES and path.parent != self.folder}
         self.names = _names_in(self.folder, {path.parent for path in frames})
         self.unread_names = _names_in(self.folder, files - frames)
-        self._paths = {_key(name): name for name in self.names}
+        self._paths = {name_key(name): name for name in self.names}
         self._by_name: dict[str, set[str]] = defaultdict(set)
         for name in self.names:
-            self._by_name[_key(Path(name).name)].add(name)
+            self._by_name[name_key(Path(name).name)].add(name)
 
     def find(self, name: str) -> Path | None:
         """The folder of an id or file name; None if there is none.
@@ -127,7 +127,7 @@ class FrameFolders:
             ValueError: several folders fit equally well.
         """
         path = Path(name)
-        key = _key(path.with_suffix("").as_posix() if path.suffix.lower() in VIDEO_SUFFIXES else name)
+        key = name_key(path.with_suffix("").as_posix() if path.suffix.lower() in VIDEO_SUFFIXES else name)
         found = {self._paths[key]} if key in self._paths else self._by_name.get(key, set())
         return _only(found, name, self.folder, kind="folders")
 
@@ -136,7 +136,7 @@ class FrameFolders:
         return _column_of(found, VIDEO_COLUMN)
 
 
-def _key(name: str) -> str:
+def name_key(name: str) -> str:
     """A name as it is compared: some systems keep an umlaut in the name of a file as two characters."""
     return normalize("NFC", name)
 

@@ -95,6 +95,7 @@ def read_times(data: str | bytes) -> VideoTimes:
     """
     with _open(data) as container:
         stream = _video_stream(container)
+        is_vp8 = stream.codec_context.name in ("vp8", "libvpx")
         packets = []
         reached, ends_whole = 0.0, True
         for packet in container.demux():
@@ -104,7 +105,8 @@ def read_times(data: str | bytes) -> VideoTimes:
                 reached = max(reached, float((packet.pts + (packet.duration or 0)) * packet.time_base))
             if packet.stream is stream:
                 times = (packet.pts, packet.dts, packet.duration or 0)
-                packets.append(_Packet(*times, packet.is_keyframe, packet.is_discard or _is_never_shown(packet)))
+                is_hidden = packet.is_discard or (is_vp8 and _is_never_shown(packet))
+                packets.append(_Packet(*times, packet.is_keyframe, is_hidden))
                 ends_whole = not packet.is_corrupt
         if not ends_whole or _announces_more(container, stream, reached):
             raise ValueError("it is cut off")
@@ -119,7 +121,7 @@ def read_times(data: str | bytes) -> VideoTimes:
 
 def _is_never_shown(packet: Any) -> bool:
     """Whether a frame of VP8 is only there for others to refer to: a bit of its first byte says so, by RFC 6386."""
-    return packet.stream.codec_context.name in ("vp8", "libvpx") and not memoryview(packet)[0] & 0x10
+    return not memoryview(packet)[0] & 0x10
 
 
 def _times_grow(packets: Sequence[_Packet]) -> bool:

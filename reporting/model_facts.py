@@ -142,8 +142,8 @@ class ModelFacts:
     @property
     def base_models(self) -> list[str]:
         """Those and the model that training went on from, if it is on the Hub; each once."""
-        base = self.record.settings.get("base_model")
-        return list(dict.fromkeys([*([str(base)] if is_hub_name(base) else []), *self.towers.values()]))
+        names = (self.record.settings.get("base_model"), *self.towers.values())
+        return list(dict.fromkeys(str(name) for name in names if is_hub_name(name)))
 
     @property
     def dataset(self) -> str | None:

@@ -3,6 +3,7 @@
 import copy
 import itertools
 import logging
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -96,8 +97,9 @@ class MediaItems(Sequence):
         row = {id_column: name, DESCRIPTION_COLUMN: self.descriptions.get(name)}
         return row | {media_column: self._open(self.folder / name)}
 
+    @abstractmethod
     def _open(self, path: Path) -> Any:
-        raise NotImplementedError
+        """What the row of a file holds of it."""
 
 
 class PictureFolder(MediaItems):

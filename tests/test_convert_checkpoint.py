@@ -150,7 +150,7 @@ def test_a_video_checkpoint_becomes_a_model_of_frame_features(
     assert (report["form"], report["sizes"]["vision"]) == ("video", None)
     model = AutoModel.from_pretrained(tmp_path / "model")
     assert not hasattr(model, "vision_model") and not hasattr(model, "visual_projection")
-    fixed = OFFICIAL_CHOICES | OFFICIAL_VIDEO_CHOICES
+    fixed = OFFICIAL_CHOICES | OFFICIAL_VIDEO_CHOICES["features"]
     assert {name: getattr(model.config, name) for name in fixed} == fixed
     assert model.config.vision_input == "features" and model.config.global_weight == 0.9
     assert (model.config.feature_dim, model.config.num_frame_layers) == (golden["vid"]["width"], golden["vid"]["layer"])

@@ -59,7 +59,13 @@ def check_case(folder: Path, case: Case) -> None:
         assert {name for name in found if name.startswith("grad/")} == trained_gradients(case.dropout, case.lora)
         wanted = {name: value for name, value in expected.items() if not name.startswith("random/")}
         wanted["random/next"] = expected[f"random/next-{rank}"]
-        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+        # Rounding of another processor: 1.3e-5 was seen of a gradient of 0.27. All else is closer.
+        for prefix, rtol in (("grad/", 1e-4), ("loss/", 1e-5), ("random/", 1e-5)):
+            part, expected_part = (
+                {name: value for name, value in values.items() if name.startswith(prefix)} for values in (found, wanted)
+            )
+            torch.testing.assert_close(part, expected_part, rtol=rtol, atol=1e-5)
+        assert {name.split("/")[0] for name in (*found, *wanted)} <= {"grad", "loss", "random"}
 
 
 @pytest.mark.parametrize("case", ALL_CASES, ids=lambda case: case.name)

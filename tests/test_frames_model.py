@@ -613,7 +613,7 @@ def test_the_official_preset_of_videos_selects_every_official_choice() -> None:
     fields: dict[str, Any] = {"feature_dim": 32, "slot_dim": 32, "num_attention_heads": 4}
     fields["text_config"] = tiny_text_config()
     config = LeccrConfig.official(vision_input="features", **fields)
-    official = OFFICIAL_CHOICES | OFFICIAL_VIDEO_CHOICES
+    official = OFFICIAL_CHOICES | OFFICIAL_VIDEO_CHOICES["features"]
     assert {name: getattr(config, name) for name in official} == official
     for name, value in (("frame_positions", "sinusoidal"), ("project_features", True)):
         with pytest.raises(ValueError, match=f"official preset fixes .*{name}"):

@@ -5,11 +5,10 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from unicodedata import normalize
 
 import datasets
 
-from processing.media import DESCRIPTIONS_FILE, FrameFolders, MediaFolder, open_clips
+from processing.media import DESCRIPTIONS_FILE, FrameFolders, MediaFolder, name_key, open_clips
 from processing.missing import MissingReport
 from processing.readers.base import Corpus, build_split, iter_lines
 from processing.readers.table import NO_CAPTION, column_names, read_items
@@ -140,13 +139,12 @@ def _read_metadata(
     files: Sequence[Path], folder: MediaFiles, missing: MissingReport, *, timed: bool
 ) -> dict[str, dict[str, Any]]:
     texts: dict[str, dict[str, Any]] = {}
-    # Some systems keep an umlaut as two characters in the names of files, and editors write one.
-    names = {normalize("NFC", name): name for name in folder.names}
+    names = {name_key(name): name for name in folder.names}
     for path in files:
         place = path.relative_to(folder.folder)
         for file_name, row in _read_metadata_file(path, timed=timed).items():
             wanted = (place.parent / file_name).as_posix()
-            name = names.get(normalize("NFC", wanted))
+            name = names.get(name_key(wanted))
             if name is None:
                 missing.add(NO_FILE, place.as_posix(), wanted)
             elif name in texts:
